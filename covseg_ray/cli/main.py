@@ -1,0 +1,55 @@
+"""The root of the command line: what there is to type, and how an error is shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from covseg_ray import __version__
+from covseg_ray.cli import config, data, model
+from covseg_ray.cli.doctor import doctor
+from covseg_ray.cli.evaluate import evaluate
+from covseg_ray.cli.train import train
+from covseg_ray.errors import CovsegError
+
+app = typer.Typer(
+    name="covseg-ray",
+    help="Outlines COVID-19 infection on chest X-rays, at the scale of an archive. Research software, not a medical "
+    "device.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+app.add_typer(model.app, name="model")
+app.add_typer(config.app, name="config")
+for command in (train, evaluate, doctor):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"covseg-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a :class:`CovsegError` becomes one line on standard error and its own exit code."""
+    try:
+        app()
+    except CovsegError as error:
+        message = " ".join(str(error).split())
+        typer.echo(f"error: {message}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,98 @@
+"""``covseg-ray model info``: what a bundle is made of, what it was trained on and how well it did."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from covseg_ray.segmentation.bundle import Bundle
+    from covseg_ray.segmentation.layers import Layer
+
+app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
+
+
+@app.callback()
+def root() -> None:
+    pass
+
+
+@app.command()
+def info(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Print a model's layers and parameters, what it was trained on and the metrics it reached."""
+    from covseg_ray.engine.bundles import load_bundle
+    from covseg_ray.segmentation.layers import describe
+
+    model = load_bundle(bundle)
+    layers = describe(model)
+    if as_json:
+        document = {
+            "model_id": model.model_id,
+            **model.spec.model_dump(mode="json"),
+            "parameters": sum(layer.parameters for layer in layers),
+            "layers": [asdict(layer) for layer in layers],
+        }
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for table in (_layers(layers), _metrics(model), _facts(model)):
+        if table.row_count:
+            console.print(table)
+
+
+def _facts(model: Bundle) -> Table:
+    spec = model.spec
+    facts = {
+        "Model id": model.model_id,
+        "Network": f"{spec.architecture} with {spec.encoder}",
+        "Classes": ", ".join(spec.classes),
+        "Input": f"{spec.input_size} x {spec.input_size}, {spec.resize}",
+        "Made": f"{spec.created:%Y-%m-%d %H:%M} UTC by covseg-ray {spec.package_version}",
+    }
+    if spec.trained_on is not None:
+        seen = spec.trained_on
+        films = f"{seen.images:,} films ({', '.join(seen.labels) or 'all labels'})"
+        facts["Trained on"] = f"{films}, split {seen.split} of {seen.dataset}"
+        facts["Dataset digest"] = seen.digest
+    return _table(["Fact", "Value"], [list(row) for row in facts.items()])
+
+
+def _metrics(model: Bundle) -> Table:
+    rows = [
+        [name, f"{found.value:.4f}", f"{found.low:.4f} to {found.high:.4f}"]
+        for name, found in model.spec.metrics.items()
+    ]
+    return _table(["Metric", "Value", "95 % interval"], rows)
+
+
+def _layers(layers: Sequence[Layer]) -> Table:
+    rows = [
+        [layer.name, layer.kind, " x ".join(map(str, layer.output_shape or ())), f"{layer.parameters:,}"]
+        for layer in layers
+    ]
+    total = sum(layer.parameters for layer in layers)
+    return _table(["Layer", "Kind", "Output", "Parameters"], [*rows, ["total", "", "", f"{total:,}"]])
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("Parameters", "95 % interval") else "left")
+    for row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    return table

@@ -1,0 +1,45 @@
+"""``covseg-ray train``: a job file to a bundle."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def train(
+    job_file: Annotated[str, typer.Option("-c", "--config", metavar="JOB.toml", help="The training job.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the job; may be repeated.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Train a model. The same command again goes on where a stopped run was."""
+    from covseg_ray import config
+
+    job = config.load(job_file, overrides or [])
+    from covseg_ray.engine import train as engine
+    from covseg_ray.reports.progress import TrainingProgress
+
+    with TrainingProgress(job.train.select) as progress:
+        outcome = engine.train(job, progress, address)
+    if as_json:
+        document = {
+            "bundle": outcome.bundle,
+            "epochs": outcome.epochs,
+            "best": dict(outcome.best),
+            "seconds": outcome.seconds,
+        }
+        typer.echo(json.dumps(document))
+        return
+    score = outcome.metrics[job.train.select]
+    typer.echo(f"bundle  {outcome.bundle}")
+    typer.echo(f"report  {outcome.report}")
+    typer.echo(
+        f"best    epoch {outcome.best['epoch']:.0f} of {outcome.epochs}, {job.train.select} {score.value:.4f} "
+        f"(95 % interval {score.low:.4f} to {score.high:.4f}), {outcome.seconds:.0f} s"
+    )

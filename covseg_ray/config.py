@@ -1,0 +1,221 @@
+"""One frozen tree for a training job: TOML file < environment < ``--set KEY=VALUE``.
+
+The defaults are the published recipe, by name ``paper``. An environment variable is ``COVSEG_`` and the key in capitals,
+levels parted by two underscores: ``COVSEG_TRAIN__EPOCHS=3`` sets ``train.epochs``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from covseg_ray.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ENVIRONMENT_PREFIX = "COVSEG_"
+
+Positive = Annotated[int, Field(ge=1)]
+Metric = Literal["iou_two_class", "iou_pooled", "dice_pooled", "iou_image", "dice_image", "iou_all", "dice_all"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Section):
+    """Which films. ``cache``: keep decoded films in the object store (``memory``), read them every epoch (``stream``),
+    or decide by their size (``auto``)."""
+
+    dataset: str = Field(default="", description="URI of a packed dataset")
+    labels: tuple[str, ...] | None = Field(default=None, description="only films with these labels; all when absent")
+    cache: Literal["auto", "memory", "stream"] = "auto"
+
+
+class Model(_Section):
+    architecture: str = "unet"
+    encoder: str = "resnet34"
+    encoder_weights: str = Field(default="imagenet", description="imagenet, none, or the path or s3:// URI of a file")
+    classes: tuple[str, ...] = ("background", "infection")
+
+
+class Train(_Section):
+    """How to train. ``batch_size`` is the global one: the workers share it."""
+
+    epochs: Positive = 50
+    batch_size: Positive = 32
+    learning_rate: float = Field(default=0.001, gt=0)
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = Field(default=0.0, ge=0)
+    loss: str = "focal+jaccard"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    augment: str = "paper"
+    select: Metric = Field(
+        default="iou_two_class", description="the validation metric that chooses the best checkpoint"
+    )
+
+
+class Resources(_Section):
+    """What one worker takes. ``gpu``: ``auto`` uses GPUs where the cluster has one for every worker."""
+
+    gpu: Literal["auto", "yes", "no"] = "auto"
+    cpus_per_worker: float = Field(default=1, gt=0)
+    max_failures: int = Field(default=3, ge=-1, description="restarts after a lost worker; -1 without end")
+
+
+class Tracking(_Section):
+    tensorboard: bool = True
+    mlflow: str = Field(default="", description="tracking URI (a server or sqlite:///FILE); off when empty")
+
+
+class Job(_Section):
+    """A training job. A run leaves ``out/name/{metrics.jsonl, report.html, checkpoints/, bundle/}``."""
+
+    preset: Literal["paper"] = "paper"
+    name: str = Field(default="paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    out: str = "runs"
+    workers: Positive = 1
+    seed: int = Field(default=0, ge=0)
+    data: Data = Data()
+    model: Model = Model()
+    train: Train = Train()
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+
+    @field_validator("out")
+    @classmethod
+    def _no_slash_at_the_end(cls, out: str) -> str:
+        return out.rstrip("/") or out
+
+    @model_validator(mode="after")
+    def _batch_is_shared(self) -> Job:
+        if self.train.batch_size % self.workers:
+            near = max(1, round(self.train.batch_size / self.workers)) * self.workers
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} cannot be shared evenly by {self.workers} workers; "
+                f"the nearest that can is {near}"
+            )
+        return self
+
+
+def load(path: str | None, overrides: Sequence[str] = ()) -> Job:
+    """The job that a file, the environment and ``--set`` give together."""
+    tree: dict[str, Any] = {}
+    for _, layer in _layers(path, overrides):
+        for key, value in layer.items():
+            _put(tree, key, value)
+    try:
+        return Job.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from None
+
+
+def sources(path: str | None, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Where each value came from, by dotted key: ``default``, the file's name, the variable's name or ``--set``."""
+    origin = dict.fromkeys(known_keys(), "default")
+    for name, layer in _layers(path, overrides):
+        for key in layer:
+            origin[key] = name if name != "environment" else _variable(key)
+    return origin
+
+
+def known_keys() -> list[str]:
+    """Every key of a job file, dotted."""
+    return [key for key, _ in _flatten(Job().model_dump())]
+
+
+def _layers(path: str | None, overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    layers = [("environment", _from_environment(os.environ)), ("--set", dict(_parse_override(o) for o in overrides))]
+    return [(path, _read_file(path)), *layers] if path else layers
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"job file {path} does not exist; give one with -c JOB.toml (jobs/train.toml is one)"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"job file {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"job file {path} is not TOML: {error}") from None
+    return dict(_flatten(tree))
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    return {key: _value(environment[_variable(key)]) for key in known_keys() if _variable(key) in environment}
+
+
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: write it as KEY=VALUE, for example --set train.epochs=3")
+    return key.strip(), _value(value)
+
+
+def _value(text: str) -> Any:
+    """A TOML value where it is one (``3``, ``true``, ``["COVID-19"]``), the bare text otherwise."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"key {dotted}: {parent} is a value, not a section")
+    tree[last] = value
+
+
+def _explain(error: ValidationError, path: str | None) -> str:
+    first = error.errors()[0]
+    where = f" in {path}" if path else ""
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}{where}; {_nearest(key)}"
+    if not key:
+        return f"{first['msg'].removeprefix('Value error, ')}{where}"
+    return f"key {key}{where}: {first['msg'].lower()}, got {json.dumps(first['input'], default=str)}"
+
+
+def _nearest(key: str) -> str:
+    keys = known_keys()
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    if not close:
+        by_last = {k.rsplit(".", 1)[-1]: k for k in keys}
+        close = [by_last[k] for k in difflib.get_close_matches(key.rsplit(".", 1)[-1], by_last, n=1, cutoff=0.5)]
+    return f"did you mean {close[0]}?" if close else f"the keys are {', '.join(keys)}"
+
+
+def differences(earlier: Job, later: Job) -> dict[str, tuple[Any, Any]]:
+    """What two jobs disagree on that would change the trained weights, by dotted key."""
+    old, new = (dict(_flatten(job.model_dump())) for job in (earlier, later))
+    free = ("out", "name", "data.cache", "resources.", "tracking.")
+    return {key: (old[key], new[key]) for key in old if old[key] != new[key] and not key.startswith(free)}

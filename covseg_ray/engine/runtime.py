@@ -1,0 +1,47 @@
+"""Connect to a Ray cluster or start one on this machine, for the length of one command."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+# Ray schedules by counted CPUs, not by cores. Workers that train hold theirs for the whole run, so a two-core machine
+# counts two more: with none left over, the tasks that feed the workers would wait for ever.
+SPARE_CPUS = 2
+
+
+@contextmanager
+def session(address: str | None = None, workers: int = 1) -> Iterator[None]:
+    """A Ray session: the one that already runs in this process, the cluster at ``address`` (a ``ray://``, ``host:port`` or
+    ``auto``), or one started here on loopback and ended with the block."""
+    if ray.is_initialized():
+        yield
+        return
+    _quiet()
+    if address:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, workers) + SPARE_CPUS,
+            _node_ip_address="127.0.0.1",
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet() -> None:
+    """What Ray prints of itself is for its developers; its logs stay in the session's folder."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)

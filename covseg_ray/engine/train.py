@@ -1,0 +1,213 @@
+"""One training run, from a job to a bundle and a report: prepare, fit under Ray Train, choose the best epoch, evaluate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Protocol
+
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer
+
+from covseg_ray.config import Job, differences
+from covseg_ray.engine import stream
+from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.finish import BUNDLE, REPORT, finish
+from covseg_ray.engine.runtime import session
+from covseg_ray.engine.stream import Source
+from covseg_ray.engine.task import Task, drain, open_messages
+from covseg_ray.engine.tracking import read_history
+from covseg_ray.engine.worker import train_worker
+from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
+from covseg_ray.segmentation.augment import augmentation
+from covseg_ray.segmentation.losses import build_loss
+from covseg_ray.segmentation.metrics import Estimate
+from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.weights import load_encoder_state
+from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate, read_bytes, write_bytes
+from covseg_ray.storage.reading import list_units, read_info
+
+JOB_FILE = "job.json"
+
+
+class Progress(Protocol):
+    """What ``train`` tells while it runs."""
+
+    def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None: ...
+
+    def epoch_done(self, record: Mapping[str, float], best: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``best`` is the record of the epoch that became the bundle, ``seconds`` what this command took."""
+
+    bundle: str
+    report: str
+    epochs: int
+    best: Mapping[str, float]
+    metrics: Mapping[str, Estimate]
+    seconds: float
+
+
+def train(job: Job, progress: Progress, address: str | None = None) -> Outcome:
+    """Run a job to its end, going on where an earlier run of the same name stopped.
+
+    Raises the errors of ``covseg_ray.errors``: everything that can be checked is checked before Ray starts."""
+    begin = time.perf_counter()
+    folder = join(job.out, job.name)
+    network = initial_network(job)
+    sources = {split: find_films(job, split) for split in ("train", "val")}
+    check_sizes(job, sources)
+    claim(folder, job)
+    with session(address, job.workers):
+        if not exists(join(folder, BUNDLE, "model.json")):
+            checkpoint = fit(job, network.state_dict(), sources, progress)
+            finish(job, folder, checkpoint, sources["train"].rows)
+    history = read_history(folder)
+    bundle = load_bundle(join(folder, BUNDLE))
+    return Outcome(
+        bundle=join(folder, BUNDLE),
+        report=join(folder, REPORT),
+        epochs=len(history),
+        best=max(history, key=lambda record: record[job.train.select]),
+        metrics=bundle.spec.metrics,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def initial_network(job: Job) -> torch.nn.Module:
+    """The network before the first step; also the check that every name in the job is known."""
+    augmentation(job.train.augment)
+    build_loss(job.train.loss)
+    torch.manual_seed(job.seed)
+    weights = job.model.encoder_weights
+    from_file = weights not in ("imagenet", "none")
+    network = build_network(
+        job.model.architecture, job.model.encoder, "none" if from_file else weights, len(job.model.classes)
+    )
+    if from_file:
+        load_encoder_state(read_bytes(weights), network.get_submodule("encoder"))
+    return network
+
+
+def find_films(job: Job, split: str) -> Source:
+    if not job.data.dataset:
+        raise UsageError("data.dataset is not set: give the URI of a packed dataset, --set data.dataset=URI")
+    return Source(job.data.dataset, tuple(list_units(job.data.dataset, split, job.data.labels)), job.model.classes)
+
+
+def check_sizes(job: Job, sources: Mapping[str, Source]) -> None:
+    rows, batch = sources["train"].rows, job.train.batch_size
+    if rows < batch:
+        raise DatasetError(
+            f"{job.data.dataset}: split train has {rows} films, fewer than one global batch of {batch} "
+            f"for {job.workers} workers; set train.batch_size to at most {rows}, or pack more films"
+        )
+
+
+def claim(folder: str, job: Job) -> None:
+    """Write the job into the run's folder, or make sure that the run there was started by the same one."""
+    path = join(folder, JOB_FILE)
+    if not exists(path):
+        write_bytes(path, job.model_dump_json(indent=2).encode())
+        return
+    earlier = Job.model_validate_json(read_bytes(path))
+    if found := differences(earlier, job):
+        changes = ", ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in found.items())
+        raise UsageError(
+            f"{folder} holds another run: {changes}; choose another --set name=NAME, or delete that folder"
+        )
+
+
+def fit(
+    job: Job, initial: dict[str, torch.Tensor], sources: Mapping[str, Source], progress: Progress
+) -> ray.train.Checkpoint:
+    """Train under Ray Train; gives the checkpoint of the best epoch."""
+    pixels = read_info(job.data.dataset).size ** 2
+    ready = {split: keep(source, pixels, job.data.cache) for split, source in sources.items()}
+    messages = open_messages()
+    task = Task(job, ready["train"], ready["val"], ray.put(initial), messages)
+    location = locate(join(job.out, job.name))
+    gpus = ray.cluster_resources().get("GPU", 0)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.workers,
+            use_gpu=job.resources.gpu == "yes" or (job.resources.gpu == "auto" and gpus >= job.workers),
+            resources_per_worker={"CPU": job.resources.cpus_per_worker},
+        ),
+        run_config=ray.train.RunConfig(
+            name="checkpoints",
+            storage_path=location.path,
+            storage_filesystem=None if location.is_local else arrow_filesystem(location),
+            failure_config=ray.train.FailureConfig(max_failures=job.resources.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=job.train.select),
+        ),
+    )
+    with listening(task, progress):
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise explained(error, join(job.out, job.name)) from error
+    best = result.get_best_checkpoint(job.train.select, "max")
+    if best is None:
+        raise CovsegError(f"{join(job.out, job.name)}: no epoch was finished, so there is no model; see train.epochs")
+    return best
+
+
+def keep(source: Source, pixels: int, policy: str) -> Source:
+    """The source with its films decoded into the object store, where the job's ``data.cache`` says so."""
+    wanted = policy == "memory" or (policy == "auto" and stream.fits_in_object_store(source, pixels))
+    return stream.cache(source) if wanted else source
+
+
+@contextmanager
+def listening(task: Task, progress: Progress) -> Iterator[None]:
+    """Pass on what the workers say, while the block runs."""
+    done = Event()
+    thread = Thread(target=_listen, args=(task, progress, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _listen(task: Task, progress: Progress, done: Event) -> None:
+    best = 0.0
+    while True:
+        finished = done.is_set()
+        for message in drain(task.messages, wait_seconds=0.5):
+            if "record" in message:
+                best = max(best, message["record"][task.job.train.select])
+                progress.epoch_done(message["record"], best)
+            else:
+                progress.update(**message, steps=task.steps, epochs=task.job.train.epochs)
+        if finished:
+            return
+
+
+def explained(error: ray.train.TrainingFailedError, folder: str) -> CovsegError:
+    """The one error behind what Ray Train raised, as a line for the user."""
+    failures = list(getattr(error, "worker_failures", {}).values()) or [getattr(error, "controller_failure", error)]
+    for failure in failures:
+        cause: BaseException | None = getattr(failure, "_base_exc", failure)
+        while cause is not None:
+            if isinstance(cause, CovsegError):
+                return cause
+            if isinstance(cause, OSError) and "No space left" in str(cause):
+                return StorageError(
+                    f"{folder}: storage full while a checkpoint was written; the earlier checkpoints are whole: "
+                    "free space and give the same command again to go on"
+                )
+            cause = cause.__cause__ or cause.__context__
+    last_line = str(failures[0]).strip().splitlines()[-1]
+    return CovsegError(f"{folder}: training stopped: {last_line}; give the same command again to go on")

@@ -1,0 +1,172 @@
+"""What each training worker runs: epochs of steps, validation that counts every film once, a checkpoint an epoch."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from ray.train import CheckpointUploadMode
+
+from covseg_ray.engine import stream
+from covseg_ray.engine.learner import Learner, build_learner
+from covseg_ray.engine.stream import Batch
+from covseg_ray.engine.task import Task
+from covseg_ray.engine.tracking import Tracker
+from covseg_ray.segmentation.augment import augment, augmentation
+from covseg_ray.segmentation.metrics import count, point_values
+
+STATE_FILE = "state.pt"
+MESSAGE_SECONDS = 1.0
+
+Record = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of how many workers this is."""
+
+    rank: int
+    world: int
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """The function that Ray Train runs on each worker; ``config["task"]`` is a ``Task``."""
+    task: Task = config["task"]
+    context = ray.train.get_context()
+    place = Place(context.get_world_rank(), context.get_world_size())
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
+    learner = build_learner(task.job, task.steps, ray.get(task.initial), device)
+    history = restore(learner)
+    first = len(history) + 1
+    tracker = Tracker(task.job) if place.rank == 0 else None
+    image_ids = [i for unit in range(len(task.val.units)) for i in task.val.films(unit).image_ids] if tracker else []
+    train_batches, val_batches = open_streams(task, place, first, device)
+    for epoch in range(first, task.job.train.epochs + 1):
+        begin = time.perf_counter()
+        record: Record = {"epoch": epoch, "learning_rate": learner.optimizer.param_groups[0]["lr"]}
+        record |= train_epoch(task, learner, train_batches, epoch, place)
+        record |= validate(task, learner, val_batches, image_ids, place)
+        record["seconds"] = time.perf_counter() - begin
+        history.append(record)
+        if tracker:
+            tracker.write(history)
+            task.messages.put({"record": record})
+        commit(learner, history, place)
+
+
+def open_streams(
+    task: Task, place: Place, first_epoch: int, device: torch.device
+) -> tuple[Iterator[Batch], Iterator[Batch]]:
+    """The batches of this worker's share of all the epochs to come, for training and for validation."""
+    job, epochs = task.job, range(first_epoch, task.job.train.epochs + 1)
+    train_sizes = [len(unit.rows) for unit in task.train.units]
+    val_sizes = [len(unit.rows) for unit in task.val.units]
+    batch, share = job.train.batch_size, job.train.batch_size // place.world
+    train = [p for e in epochs for p in stream.shuffled_share(train_sizes, job.seed, e, place.rank, place.world, batch)]
+    val = [p for e in epochs for p in stream.plain_share(val_sizes, e, place.rank, place.world)]
+    return stream.batches(task.train, train, share, device, job.seed), stream.batches(task.val, val, share, device)
+
+
+def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, place: Place) -> Record:
+    """All the steps of one epoch. The loss is summed on the device and read once a second for the progress line."""
+    job, recipe = task.job, augmentation(task.job.train.augment)
+    learner.network.train()
+    begin = told = time.perf_counter()
+    first_batch_seconds = 0.0
+    total = torch.zeros((), device=learner.device)
+    for step in range(task.steps):
+        batch = next(batches)
+        first_batch_seconds = first_batch_seconds or time.perf_counter() - begin
+        drawn = np.random.SeedSequence((job.seed, epoch, step, place.rank)).generate_state(1)
+        images_NHW, targets_NHW = augment(batch.images_NHW, batch.targets_NHW, recipe, int(drawn[0]))
+        total += learner.step(images_NHW, targets_NHW)
+        now = time.perf_counter()
+        if place.rank == 0 and now - told >= MESSAGE_SECONDS:
+            told = now
+            images = (step + 1) * job.train.batch_size
+            message = {"epoch": epoch, "step": step + 1, "loss": float(total) / (step + 1)}
+            task.messages.put(message | {"images_per_second": images / (now - begin)})
+    if place.world > 1:
+        dist.all_reduce(total)
+    seconds = time.perf_counter() - begin
+    return {
+        "loss": float(total) / task.steps / place.world,
+        "train_seconds": seconds,
+        "images_per_second": task.steps * job.train.batch_size / seconds,
+        "first_batch_seconds": first_batch_seconds,
+    }
+
+
+def validate(task: Task, learner: Learner, batches: Iterator[Batch], image_ids: list[str], place: Place) -> Record:
+    """Each worker counts its films and the counts are added over the workers; the first computes the metrics from them."""
+    share_buffers(learner, place)
+    learner.network.eval()
+    infection = task.job.model.classes.index("infection")
+    counts_R4 = torch.zeros(task.val.rows, 4, dtype=torch.int64, device=learner.device)
+    loss = torch.zeros((), dtype=torch.float64, device=learner.device)
+    expected = sum(p.stop - p.start for p in plain_portions(task, place))
+    with torch.inference_mode():
+        while expected > 0:
+            batch = next(batches)
+            logits_NCHW, batch_loss = learner.forward_loss(batch.images_NHW, batch.targets_NHW)
+            found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, batch.targets_NHW == infection
+            counted_N4 = count(found_NHW.cpu().numpy(), truth_NHW.cpu().numpy())
+            counts_R4[batch.rows_N] = torch.from_numpy(counted_N4).to(learner.device)
+            loss += batch_loss.double() * len(batch.rows_N)
+            expected -= len(batch.rows_N)
+    if place.world > 1:
+        dist.all_reduce(counts_R4)
+        dist.all_reduce(loss)
+    scores = point_values(image_ids, counts_R4.cpu().numpy()) if place.rank == 0 else {}
+    return {"val_loss": float(loss) / task.val.rows, **scores}
+
+
+def plain_portions(task: Task, place: Place) -> list[stream.Portion]:
+    return stream.plain_share([len(unit.rows) for unit in task.val.units], 0, place.rank, place.world)
+
+
+def share_buffers(learner: Learner, place: Place) -> None:
+    """Every worker validates with the batch statistics of the first: between steps they differ."""
+    if place.world > 1:
+        for buffer in learner.network.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def commit(learner: Learner, history: list[Record], place: Place) -> None:
+    """Hand Ray Train the epoch's checkpoint, from the first worker; the upload goes on while the next epoch trains."""
+    epoch = len(history)
+    if place.rank > 0:
+        ray.train.report(history[-1], checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
+        return
+    folder = tempfile.mkdtemp(prefix="covseg-ray-checkpoint-")
+    torch.save({"history": history, **learner.state()}, Path(folder, STATE_FILE))
+    ray.train.report(
+        history[-1],
+        checkpoint=ray.train.Checkpoint.from_directory(folder),
+        checkpoint_dir_name=f"epoch-{epoch:04d}",
+        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+    )
+
+
+def restore(learner: Learner) -> list[Record]:
+    """Load the run's last committed checkpoint, if it has one; gives the records of the epochs done."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return []
+    with checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder, STATE_FILE), map_location=learner.device, weights_only=True)
+    history: list[Record] = state.pop("history")
+    learner.load(state)
+    return history

@@ -1,0 +1,55 @@
+"""Every error that covseg-ray raises on purpose.
+
+::
+
+    CovsegError                  exit 1   HTTP 500
+    ├── UsageError               exit 2   HTTP 400   an option or a value that cannot be used
+    │   ├── ConfigError          exit 2   HTTP 400   a job file: unknown key, wrong type
+    │   └── ModelError           exit 2   HTTP 400   unknown encoder, a bundle that cannot be trusted or read
+    ├── DatasetError             exit 1   HTTP 422   films, masks or shards that do not fit together
+    ├── StorageError             exit 4   HTTP 503   a bucket or folder that is missing, refused, down or full
+    └── BusyError                exit 75  HTTP 409   another run holds the output
+
+A message is one line: what was wrong, where, and what to do. The command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_DONE = 0
+EXIT_REJECTS = 3
+
+
+class CovsegError(Exception):
+    """Root of the tree; also what is raised when nothing more exact fits."""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+
+class UsageError(CovsegError):
+    exit_code = 2
+    http_status = 400
+
+
+class ConfigError(UsageError):
+    """A job file or a ``--set`` that cannot be used."""
+
+
+class ModelError(UsageError):
+    """An architecture, encoder, weights file or bundle that cannot be used."""
+
+
+class DatasetError(CovsegError):
+    http_status = 422
+
+
+class StorageError(CovsegError):
+    exit_code = 4
+    http_status = 503
+
+
+class BusyError(CovsegError):
+    exit_code = 75
+    http_status = 409

@@ -1,0 +1,68 @@
+"""The report's charts: each drawn twice, for light and dark pages, with the words that stand in for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from covseg_ray.reports import figures
+from covseg_ray.reports.pictures import data_uri
+
+LOSSES = {"loss": "training", "val_loss": "validation"}
+OVERLAPS = {
+    "iou_two_class": "validation, two classes",
+    "train_iou_two_class": "training, two classes",
+    "iou_pooled": "validation, pooled",
+    "train_iou_pooled": "training, pooled",
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    light: str
+    dark: str
+    alternative: str
+    caption: str
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int | None:
+    """The first epoch at which ``select`` is highest (lowest for a loss or ``false_alarm``); None where none has it."""
+    rows = [row for row in history if np.isfinite(row.get(select, np.nan))]
+    if not rows:
+        return None
+    sign = -1 if "loss" in select or select == "false_alarm" else 1
+    return int(max(rows, key=lambda row: sign * row[select])["epoch"])
+
+
+def training_charts(history: Sequence[Mapping[str, float]], select: str) -> list[Chart]:
+    """Loss and IoU over epochs; a chart without a single point is left out."""
+    best = best_epoch(history, select)
+    charts = []
+    for what, names in (("Loss", LOSSES), ("IoU", OVERLAPS)):
+        lines = figures.series(history, names)
+        if lines:
+            caption = f"{what} over epochs" + ("" if best is None else f"; the best epoch by {select} is marked")
+            charts.append(_curves(lines, what, best, caption))
+    return charts
+
+
+def spread(ious: Sequence[float]) -> Chart:
+    """The histogram of ``ious`` (0..1, at least one)."""
+    low, median, high = np.quantile(ious, (0.1, 0.5, 0.9))
+    told = f"{len(ious)} films with infection; median {median:.2f}, eight in ten between {low:.2f} and {high:.2f}"
+    return _both(lambda theme: figures.histogram(ious, theme=theme), f"Histogram of IoU: {told}", told)
+
+
+def _curves(lines: figures.Series, what: str, best: int | None, caption: str) -> Chart:
+    ends = "; ".join(f"{text} from {line[0][1]:.3f} to {line[-1][1]:.3f}" for text, line in lines.items())
+    return _both(
+        lambda theme: figures.curves(lines, ylabel=what, best_epoch=best, theme=theme, unit_range=what == "IoU"),
+        f"{what} over epochs: {ends}",
+        caption,
+    )
+
+
+def _both(draw: Callable[[figures.Theme], bytes], alternative: str, caption: str) -> Chart:
+    return Chart(data_uri(draw(figures.LIGHT)), data_uri(draw(figures.DARK)), alternative, caption)

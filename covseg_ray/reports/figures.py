@@ -1,0 +1,99 @@
+"""Charts as PNG bytes, drawn through matplotlib's objects: no pyplot, no global state, no display.
+
+Every chart is drawn for a light or a dark page on a transparent ground. The first colours are Okabe and Ito's, which
+people who see colours differently can tell apart; lines differ in dash as well.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+SIZE_INCHES = (6.0, 3.7)
+DOTS_PER_INCH = 150
+DASHES = ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class Theme:
+    ink: str
+    faint: str
+    lines: tuple[str, ...]
+
+
+LIGHT = Theme(ink="#1d2733", faint="#c9d2dc", lines=("#0072B2", "#D55E00", "#009E73", "#AA4499"))
+DARK = Theme(ink="#e4eaf1", faint="#44505e", lines=("#56B4E9", "#E69F00", "#2fc79a", "#DD88CC"))
+
+Series = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def series(history: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> dict[str, list[tuple[float, float]]]:
+    """(epoch, value) points by legend text, for the keys of ``names`` that the history holds; a NaN is left out."""
+    points = {
+        text: [(row["epoch"], row[key]) for row in history if key in row and np.isfinite(row[key])]
+        for key, text in names.items()
+    }
+    return {text: line for text, line in points.items() if line}
+
+
+def curves(lines: Series, *, ylabel: str, best_epoch: int | None, theme: Theme, unit_range: bool = False) -> bytes:
+    """Lines over epochs, the best epoch marked; ``unit_range`` keeps the vertical axis within 0 and 1."""
+    figure, axes = _chart("Epoch", ylabel, theme)
+    for index, (text, line) in enumerate(lines.items()):
+        epochs, values = zip(*line, strict=True)
+        marker = "o" if len(line) < 25 else ""
+        colour, dash = theme.lines[index % len(theme.lines)], DASHES[index % len(DASHES)]
+        axes.plot(epochs, values, dash, color=colour, marker=marker, markersize=4, linewidth=2, label=text)
+    if best_epoch is not None:
+        axes.axvline(
+            best_epoch, color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label=f"best epoch ({best_epoch})"
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if unit_range:
+        axes.set_ylim(0, 1)
+    else:
+        axes.set_ylim(bottom=0)
+    if lines:
+        axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
+    return _png(figure)
+
+
+def histogram(values: Sequence[float], *, theme: Theme) -> bytes:
+    """How many films reached which IoU, in twentieths, with the median marked. ``values`` in 0..1, at least one."""
+    figure, axes = _chart("IoU of one film", "Films", theme)
+    axes.hist(values, bins=np.linspace(0, 1, 21).tolist(), color=theme.lines[0], edgecolor=theme.faint, linewidth=0.6)
+    median = float(np.median(values))
+    axes.axvline(median, color=theme.lines[1], linewidth=2, linestyle="--", label=f"median {median:.2f}")
+    axes.set_xlim(0, 1)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
+    return _png(figure)
+
+
+def _chart(xlabel: str, ylabel: str, theme: Theme) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.set_xlabel(xlabel, color=theme.ink, fontsize=11)
+    axes.set_ylabel(ylabel, color=theme.ink, fontsize=11)
+    axes.tick_params(colors=theme.ink, labelsize=10, length=3)
+    axes.grid(axis="y", color=theme.faint, linewidth=0.6, alpha=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.faint)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()

@@ -1,0 +1,49 @@
+"""One film with its truth and what the model made of it, and the choice of those worth showing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FilmResult:
+    """``image_HW`` is uint8; ``truth_HW`` and ``predicted_HW`` are uint8, 1 where there is infection.
+
+    ``iou`` is that of infection, in 0..1, and None for a film without infection.
+    """
+
+    image_id: str
+    label: str
+    image_HW: NDArray[np.uint8]
+    truth_HW: NDArray[np.uint8]
+    predicted_HW: NDArray[np.uint8]
+    iou: float | None
+
+
+def with_infection(films: Sequence[FilmResult], count: int) -> list[FilmResult]:
+    """The first ``count`` films whose truth holds infection."""
+    return [film for film in films if film.truth_HW.any()][:count]
+
+
+def telling(films: Sequence[FilmResult]) -> list[tuple[str, FilmResult]]:
+    """The best, the median and the worst film by IoU, and the infection-free film with the largest area marked.
+
+    The median of an even number is the lower of the two in the middle, so that it is a film that exists. A film stands
+    once: with fewer than three scored films the later roles are left out.
+    """
+    scored = sorted(
+        ((film.iou, film.image_id, film) for film in films if film.iou is not None), key=lambda row: row[:2]
+    )
+    chosen: list[tuple[str, FilmResult]] = []
+    if scored:
+        roles = {"Best": len(scored) - 1, "Median": (len(scored) - 1) // 2, "Worst": 0}
+        first_role = {index: role for role, index in reversed(roles.items())}
+        chosen = [(role, scored[index][2]) for role, index in roles.items() if first_role[index] == role]
+    alarms = [film for film in films if not film.truth_HW.any() and film.predicted_HW.any()]
+    if alarms:
+        chosen.append(("Largest false alarm", max(alarms, key=lambda film: float(film.predicted_HW.mean()))))
+    return chosen

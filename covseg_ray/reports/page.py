@@ -1,0 +1,114 @@
+"""One self-contained HTML page about a training or an evaluation: no script, no request, everything within."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from covseg_ray import __version__
+from covseg_ray.reports import charts, pictures
+from covseg_ray.reports.film_result import FilmResult, telling, with_infection
+from covseg_ray.reports.metric_words import METRICS, MetricWords, words_for
+
+Interval = tuple[float, float, float]
+HEADLINES = ("iou_two_class", "iou_pooled", "iou_image", "iou_all", "false_alarm")
+PAIRS_SHOWN = 3
+TRIPLETS_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    words: MetricWords
+    value: float
+    low: float
+    high: float
+
+
+def training_report(
+    *,
+    title: str,
+    history: Sequence[Mapping[str, float]],
+    metrics: Mapping[str, Interval],
+    films: Sequence[FilmResult],
+    facts: Mapping[str, str],
+    select: str = "iou_two_class",
+    ious: Sequence[float] | None = None,
+) -> str:
+    """The report of a run as HTML.
+
+    ``history`` holds one mapping an epoch (``epoch``, ``loss``, ``val_loss``, ``iou_two_class`` and so on, as in
+    ``metrics.jsonl``); ``metrics`` maps a name to value, low and high of its 95 % interval; ``select`` is the metric
+    that chose the best epoch; ``ious`` are the scores behind the histogram, those of ``films`` when None.
+    """
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    training = {
+        "epochs": [[_cell(row.get(column)) for column in columns] for row in history],
+        "columns": columns,
+        "training_charts": charts.training_charts(history, select),
+        "best_epoch": charts.best_epoch(history, select),
+        "select": select,
+    }
+    return _render(title, metrics, films, facts, ious, training)
+
+
+def evaluation_report(
+    *,
+    title: str,
+    metrics: Mapping[str, Interval],
+    films: Sequence[FilmResult],
+    facts: Mapping[str, str],
+    ious: Sequence[float] | None = None,
+) -> str:
+    """As :func:`training_report`, for a model that was evaluated: without history."""
+    return _render(title, metrics, films, facts, ious, {"epochs": []})
+
+
+def _render(
+    title: str,
+    metrics: Mapping[str, Interval],
+    films: Sequence[FilmResult],
+    facts: Mapping[str, str],
+    ious: Sequence[float] | None,
+    training: Mapping[str, object],
+) -> str:
+    rows = [Metric(name, words_for(name), *metrics[name]) for name in _in_order(metrics)]
+    scores = [film.iou for film in films if film.iou is not None] if ious is None else list(ious)
+    pairs = with_infection(films, PAIRS_SHOWN) if training["epochs"] else []
+    triplets = with_infection(films, len(pairs) + TRIPLETS_SHOWN)[len(pairs) :] or pairs
+    page = Environment(
+        loader=PackageLoader("covseg_ray.reports", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    return page.render(
+        title=title,
+        version=__version__,
+        facts=facts,
+        metrics=rows,
+        cards=[row for row in rows if row.name in HEADLINES],
+        pairs=[(film, [pictures.film(film), pictures.truth(film)]) for film in pairs],
+        triplets=[(film, _triplet(film)) for film in triplets],
+        spread=charts.spread(scores) if scores else None,
+        telling=[(role, film, _triplet(film)) for role, film in telling(films)],
+        **training,
+    )
+
+
+def _triplet(film: FilmResult) -> list[pictures.Picture]:
+    return [pictures.film(film), pictures.truth(film), pictures.prediction(film)]
+
+
+def _in_order(metrics: Mapping[str, Interval]) -> list[str]:
+    known = [name for name in METRICS if name in metrics]
+    return known + [name for name in metrics if name not in METRICS]
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:d}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,105 @@
+"""Random flips, shifts, scalings and rotations of films and their masks together, one draw for each film.
+
+Every parameter is drawn on the CPU from one seed and applied on the device that holds the films, so the same seed
+gives the same augmentation everywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from covseg_ray.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """What may happen to a film.
+
+    ``flip_horizontal`` and ``flip_vertical`` are probabilities. With ``probability`` a film is moved: shifted by up to
+    ``shift`` of its side, scaled by a factor of 1 - ``scale`` to 1 + ``scale``, rotated by up to ``rotate`` degrees,
+    each uniformly to both sides. What comes in from outside the film is its reflection.
+    """
+
+    flip_horizontal: float = 0.5
+    flip_vertical: float = 0.5
+    shift: float = 0.0625
+    scale: float = 0.1
+    rotate: float = 15.0
+    probability: float = 0.5
+
+
+_PRESETS = {
+    "none": Augmentation(flip_horizontal=0.0, flip_vertical=0.0, probability=0.0),
+    "flips": Augmentation(probability=0.0),
+    "paper": Augmentation(),
+}
+
+
+def augmentation(name: str) -> Augmentation:
+    """The preset ``none``, ``flips`` or ``paper`` (flips, then shift, scale and rotate).
+
+    Raises:
+        ConfigError: no preset has that name.
+    """
+    if name in _PRESETS:
+        return _PRESETS[name]
+    near = difflib.get_close_matches(name, _PRESETS, n=1, cutoff=0.0)[0]
+    raise ConfigError(f"train.augment: no augmentation {name!r}; nearest is {near!r}, known are {', '.join(_PRESETS)}")
+
+
+def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+    """Films and masks (both uint8 ``[N, H, W]``, one device) under the same random movement.
+
+    Films are resampled bilinearly, masks by nearest neighbour; a film that is only flipped is not resampled at all.
+    The inputs are left as they are; where nothing is to be done they are returned themselves.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chance_N3 = torch.rand(len(images_NHW), 3, generator=generator)
+    movement_N4 = torch.rand(len(images_NHW), 4, generator=generator) * 2 - 1
+    for axis, probability in ((2, config.flip_horizontal), (1, config.flip_vertical)):
+        rows = _rows(chance_N3[:, axis - 1], probability, images_NHW.device)
+        images_NHW, targets_NHW = (_replace(batch, rows, batch[rows].flip(axis)) for batch in (images_NHW, targets_NHW))
+    rows = _rows(chance_N3[:, 2], config.probability, images_NHW.device)
+    if not len(rows):
+        return images_NHW, targets_NHW
+    height, width = images_NHW.shape[1:]
+    theta_N23 = _affine(movement_N4, config, height / width).to(images_NHW.device)[rows]
+    moved = move(images_NHW[rows], theta_N23, "bilinear"), move(targets_NHW[rows], theta_N23, "nearest")
+    return _replace(images_NHW, rows, moved[0]), _replace(targets_NHW, rows, moved[1])
+
+
+def move(batch_NHW: Tensor, theta_N23: Tensor, interpolation: str) -> Tensor:
+    """Resample uint8 ``[N, H, W]`` at the places ``theta`` gives, reflecting about the film's edge.
+
+    ``theta`` maps an output place to the input place it is read from, in torch's ``affine_grid`` coordinates: -1 and 1
+    are the outer edges of the film.
+    """
+    films_N1HW = batch_NHW.unsqueeze(1).float()
+    grid = F.affine_grid(theta_N23, list(films_N1HW.shape), align_corners=False)
+    moved = F.grid_sample(films_N1HW, grid, mode=interpolation, padding_mode="reflection", align_corners=False)
+    return moved.squeeze(1).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _rows(chance_N: Tensor, probability: float, device: torch.device) -> Tensor:
+    return (chance_N < probability).nonzero().squeeze(1).to(device)
+
+
+def _replace(batch_NHW: Tensor, rows: Tensor, replacement_MHW: Tensor) -> Tensor:
+    return batch_NHW.index_copy(0, rows, replacement_MHW) if len(rows) else batch_NHW
+
+
+def _affine(movement_N4: Tensor, config: Augmentation, height_over_width: float) -> Tensor:
+    """Draws in [-1, 1] to output-to-input maps; the angle is corrected for films that are not square."""
+    angle_N = movement_N4[:, 0] * math.radians(config.rotate)
+    zoom_N = 1 / (1 + movement_N4[:, 1] * config.scale)
+    cosine_N, sine_N = zoom_N * torch.cos(angle_N), zoom_N * torch.sin(angle_N)
+    shift_x_N, shift_y_N = movement_N4[:, 2] * 2 * config.shift, movement_N4[:, 3] * 2 * config.shift
+    across_N = torch.stack([cosine_N, sine_N * height_over_width, shift_x_N], dim=1)
+    down_N = torch.stack([-sine_N / height_over_width, cosine_N, shift_y_N], dim=1)
+    return torch.stack([across_N, down_N], dim=1)

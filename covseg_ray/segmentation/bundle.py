@@ -1,0 +1,181 @@
+"""A trained model as three files: ``model.safetensors``, ``model.json`` and a card, ``README.md``.
+
+Reading a bundle runs no code from it: tensors come from safetensors, names are looked up in the library's own lists,
+and the model's id is computed anew from what was read.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import PurePosixPath
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch import Tensor, nn
+
+from covseg_ray import __version__
+from covseg_ray.errors import ModelError
+from covseg_ray.segmentation.metrics import Estimate
+from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from covseg_ray.segmentation.weights import read_safetensors
+
+WEIGHTS, SPEC, CARD = "model.safetensors", "model.json", "README.md"
+FILES = (WEIGHTS, SPEC, CARD)
+INFECTION = "infection"
+_PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"}
+_CHANGES_A_MASK = {"architecture", "encoder", "classes", "input_size", "resize", "normalisation", "decision"}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Normalisation(_Frozen):
+    """``range`` scales each film, then ``(x - mean) / std`` by channel."""
+
+    range: Literal["minmax"] = "minmax"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+class TrainedOn(_Frozen):
+    """Which films a model has seen: the dataset's URI and digest, the split, its labels and how many images."""
+
+    dataset: str
+    digest: str
+    split: str
+    labels: tuple[str, ...]
+    images: int
+
+
+class BundleSpec(_Frozen):
+    """What ``model.json`` holds, beside the model's id. ``input_size`` is the side of the square, in pixels."""
+
+    schema_version: Literal[1] = 1
+    architecture: str
+    encoder: str
+    classes: tuple[str, ...] = Field(default=("background", INFECTION), min_length=2, max_length=64)
+    input_size: int = Field(default=256, ge=32, le=4096, multiple_of=32)
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    normalisation: Normalisation = Normalisation()
+    decision: Literal["argmax"] = "argmax"
+    trained_on: TrainedOn | None = None
+    metrics: dict[str, Estimate] = {}
+    metrics_how: str = ""
+    package_version: str = __version__
+    created: datetime = Field(default_factory=lambda: datetime.now(timezone.utc).replace(microsecond=0))
+
+    @field_validator("classes")
+    @classmethod
+    def _names_infection_once(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if INFECTION not in classes or len(set(classes)) < len(classes):
+            raise ValueError(f"classes must differ and one must be {INFECTION!r}")
+        return classes
+
+    @property
+    def infection(self) -> int:
+        """The index of the class ``infection``."""
+        return self.classes.index(INFECTION)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model: what it is, and its tensors by name as ``network().state_dict()`` gives them."""
+
+    spec: BundleSpec
+    state: dict[str, Tensor]
+
+    @functools.cached_property
+    def model_id(self) -> str:
+        """16 hexadecimal digits of a SHA-256 over the weights and all that changes a mask."""
+        digest = hashlib.sha256(self.spec.model_dump_json(include=_CHANGES_A_MASK).encode())
+        for name, tensor in sorted(self.state.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
+
+    def network(self) -> nn.Module:
+        """The network with its weights, in evaluation mode on the CPU; the caller's random state is left alone.
+
+        Raises:
+            ModelError: an unknown architecture or encoder, or tensors that do not fit it.
+        """
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(self.spec.architecture, self.spec.encoder, None, len(self.spec.classes))
+        wanted = network.state_dict()
+        for name in sorted(wanted.keys() | self.state.keys()):
+            if name not in self.state or name not in wanted or self.state[name].shape != wanted[name].shape:
+                fault = (
+                    "lacks" if name not in self.state else "has an unknown" if name not in wanted else "has a misfit"
+                )
+                raise ModelError(
+                    f"{WEIGHTS}: {fault} tensor {name!r} for {self.spec.architecture} with {self.spec.encoder}; "
+                    "save the bundle again"
+                )
+        network.load_state_dict(self.state)
+        return network.eval()
+
+
+def to_files(bundle: Bundle) -> dict[str, bytes]:
+    """The files of a bundle by name."""
+    from safetensors.torch import save
+
+    from covseg_ray.segmentation.card import card
+
+    content = {"model_id": bundle.model_id, **bundle.spec.model_dump(mode="json")}
+    return {
+        WEIGHTS: save({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(bundle.state.items())}),
+        SPEC: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(),
+        CARD: card(bundle).encode(),
+    }
+
+
+def check_listing(names: Collection[str]) -> None:
+    """Refuse a folder that holds a pickle or is no bundle, before anything of it is read.
+
+    Raises:
+        ModelError: which file is there and must not be, or is missing.
+    """
+    for name in names:
+        path = PurePosixPath(name)
+        if path.suffix.lower() in _PICKLES and path.parts[0] != "openvino":
+            raise ModelError(f"bundle: {name} can run code when it is opened, so nothing was; a bundle holds {WEIGHTS}")
+    for name in (WEIGHTS, SPEC):
+        if name not in names:
+            raise ModelError(f"bundle: {name} is missing; give the folder that covseg-ray train wrote")
+
+
+def from_files(files: Mapping[str, bytes]) -> Bundle:
+    """A bundle from its files' bytes; only ``model.json`` and ``model.safetensors`` are read.
+
+    Raises:
+        ModelError: a pickle among them, a missing or damaged file, an unknown architecture or encoder, tensors that do
+            not fit it, or weights other than those the id was made from.
+    """
+    check_listing(files)
+    spec, model_id = _read_spec(files[SPEC])
+    bundle = Bundle(spec, read_safetensors(files[WEIGHTS], WEIGHTS))
+    bundle.network()
+    if bundle.model_id != model_id:
+        raise ModelError(f"bundle: says model_id {model_id} but its contents make {bundle.model_id}; fetch it again")
+    return bundle
+
+
+def _read_spec(data: bytes) -> tuple[BundleSpec, str]:
+    try:
+        content = dict(json.loads(data))
+        model_id = str(content.pop("model_id", None))
+        return BundleSpec.model_validate(content), model_id
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{SPEC}: {where}: {first['msg']}; written by another version of covseg-ray?") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ModelError(f"{SPEC}: not a JSON object; fetch the bundle again") from error

@@ -1,0 +1,57 @@
+"""Makes ``segmentation_models_pytorch`` importable beside a CPU build of torch.
+
+The library imports torchvision, whose ordinary wheel carries compiled operators for the CUDA build of torch. Beside a
+CPU build they cannot be loaded, and torchvision then stops at ``operator torchvision::nms does not exist`` although
+nothing here uses it. Declaring the two operators it asks about lets the import pass; their names stay without a body.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+_ABSENT = ("nms", "qnms")
+_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+@functools.cache
+def ensure_operators() -> tuple[Any, ...]:
+    """Load torchvision's compiled operators, or declare the two that its import needs.
+
+    Call it before anything imports torchvision; again costs nothing. The returned libraries are kept by the cache:
+    a declaration lives only as long as its ``Library`` object.
+    """
+    if importlib.util.find_spec("torchvision") is None or _compiled_operators_load():
+        return ()
+    torch_library: Any = torch.library
+    library = torch_library.Library("torchvision", "FRAGMENT")
+    for name in _ABSENT:
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(name + _SIGNATURE)
+    return (library,)
+
+
+def _compiled_operators_load() -> bool:
+    if hasattr(torch.ops.torchvision, "nms"):
+        return True
+    torch_ops: Any = torch.ops
+    spec = importlib.util.find_spec("torchvision")
+    folders = spec.submodule_search_locations if spec else None
+    for library in (path for folder in folders or () for path in sorted(Path(folder).glob("_C*"))):
+        try:
+            torch_ops.load_library(str(library))
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def smp() -> ModuleType:
+    """``segmentation_models_pytorch``, imported on first use: it takes two seconds."""
+    ensure_operators()
+    return importlib.import_module("segmentation_models_pytorch")

@@ -1,0 +1,127 @@
+"""What is wrong with films before anyone trains on them: copies across splits, masks that contradict their label.
+
+Of two films that are the same, the one that measures (test before val before train) is kept and the other excluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from covseg_ray.storage.filesystem import exists, join
+from covseg_ray.storage.layouts import read_layout
+from covseg_ray.storage.packing import Progress, counted, film, mapped
+from covseg_ray.storage.reading import list_units, read_info, read_unit
+from covseg_ray.storage.shards import DATASET_FILE, Reject, ShardRow
+from covseg_ray.storage.similarity import Fingerprint, Pair, fingerprint, same_films
+
+INFECTED = frozenset({"COVID-19"})
+CLEAN = frozenset({"Non-COVID", "Normal"})
+SOURCE_SIZE = 256
+_KEEP = {"test": 2, "val": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A film that should go; ``kind``: ``exact-duplicate``, ``near-duplicate``, ``empty-mask``, ``unexpected-mask``."""
+
+    kind: str
+    image_id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """``films`` were looked at; ``rejected`` could not be, and are in no dataset anyway."""
+
+    films: int
+    findings: tuple[Finding, ...]
+    rejected: tuple[Reject, ...]
+
+    def exclusions(self) -> str:
+        """The list that ``data pack --exclude`` takes: every found film once, its reasons as a comment."""
+        reasons: dict[str, list[str]] = {}
+        for finding in self.findings:
+            reasons.setdefault(finding.image_id, []).append(f"{finding.kind}: {finding.detail}")
+        return "".join(f"{image_id}  # {'; '.join(reasons[image_id])}\n" for image_id in sorted(reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class _Film:
+    image_id: str
+    split: str
+    label: str
+    infected: bool
+    mark: Fingerprint
+
+
+def audit(uri: str, *, layout: str | None = None, progress: Progress | None = None) -> Audit:
+    """Look at every film of a dataset, or of a folder or manifest that is not packed yet.
+
+    Exact copies are found anywhere, near copies across splits. Raises what reading raises.
+    """
+    films: list[_Film] = []
+    rejected: list[Reject] = []
+    if exists(join(uri, DATASET_FILE)):
+        rejected += read_info(uri).rejected
+        films += _packed(uri, progress)
+    else:
+        for row in _unpacked(uri, layout, progress):
+            if isinstance(row, Reject):
+                rejected.append(row)
+            else:
+                films.append(row)
+    films.sort(key=lambda each: each.image_id)
+    findings = [*_duplicates(films), *(finding for each in films for finding in _contradictions(each))]
+    return Audit(len(films), tuple(findings), tuple(rejected))
+
+
+def _packed(uri: str, progress: Progress | None) -> Iterator[_Film]:
+    info = read_info(uri)
+    done = 0
+    for split in info.splits:
+        for unit in list_units(uri, split):
+            films = read_unit(uri, unit)
+            infected = films.masks_NHW.max(axis=(1, 2)) > 0
+            for index, image_id in enumerate(films.image_ids):
+                mark = fingerprint(films.images_NHW[index])
+                yield _Film(image_id, split, films.labels[index], bool(infected[index]), mark)
+            done += len(films.image_ids)
+            if progress:
+                progress(done, info.rows)
+
+
+def _unpacked(source: str, layout: str | None, progress: Progress | None) -> Iterator[_Film | Reject]:
+    found = read_layout(source, layout)
+    rows = mapped(lambda sample: film(found.root, sample, SOURCE_SIZE, "stretch"), found.samples)
+    for row in counted(rows, len(found.samples), progress):
+        yield _marked(row) if isinstance(row, ShardRow) else row
+
+
+def _marked(row: ShardRow) -> _Film:
+    return _Film(row.image_id, row.split, row.label, bool(np.any(row.mask_HW)), fingerprint(row.image_HW))
+
+
+def _duplicates(films: list[_Film]) -> Iterator[Finding]:
+    for pair in same_films([each.mark for each in films]):
+        first, second = films[pair.first], films[pair.second]
+        if pair.exact or first.split != second.split:
+            kept, excluded = (first, second) if _rank(first) >= _rank(second) else (second, first)
+            yield Finding("exact-duplicate" if pair.exact else "near-duplicate", excluded.image_id, _same(kept, pair))
+
+
+def _same(kept: _Film, pair: Pair) -> str:
+    return f"of {kept.image_id}" if pair.exact else f"of {kept.image_id}, correlation {pair.correlation:.3f}"
+
+
+def _rank(each: _Film) -> int:
+    return _KEEP.get(each.split, 0)
+
+
+def _contradictions(each: _Film) -> Iterator[Finding]:
+    if each.label in INFECTED and not each.infected:
+        yield Finding("empty-mask", each.image_id, f"labelled {each.label} but no infection is drawn")
+    if each.label in CLEAN and each.infected:
+        yield Finding("unexpected-mask", each.image_id, f"labelled {each.label} but infection is drawn")

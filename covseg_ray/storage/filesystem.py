@@ -1,0 +1,213 @@
+"""Bytes at a URI: local paths, ``file://``, ``s3://`` and whatever other scheme fsspec has a package for.
+
+S3 takes its endpoint, keys and region from the usual ``AWS_*`` variables. Whatever goes wrong becomes one
+:class:`~covseg_ray.errors.StorageError` of one line.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from fsspec.implementations.local import LocalFileSystem
+
+from covseg_ray.errors import StorageError
+
+CONNECT_SECONDS = 3
+READ_SECONDS = 60
+PARALLEL_FILES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A path on a filesystem; pickles, so that it can be sent to another process."""
+
+    fs: Any
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def uri(self) -> str:
+        return self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
+
+
+def locate(uri: str) -> Location:
+    """The filesystem and path behind ``uri``. Opens no connection. Raises StorageError for an unknown scheme."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        return Location(LocalFileSystem(), str(Path(rest if separator else uri).expanduser().absolute()))
+    options = _s3_options() if scheme in ("s3", "s3a") else {"use_listings_cache": False}
+    try:
+        fs, path = fsspec.core.url_to_fs(uri, **options)
+    except (ImportError, ValueError) as error:
+        raise StorageError(f"{uri}: cannot use {scheme}:// here ({_first_line(error)}); use a path or s3://") from error
+    return Location(fs, str(path).rstrip("/"))
+
+
+def _s3_options() -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        "retries": {"total_max_attempts": 2, "mode": "standard"},
+        "max_pool_connections": 32,
+    }
+    options: dict[str, Any] = {"use_listings_cache": False, "config_kwargs": config}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        # Servers other than AWS refuse the SDK's trailing checksums with HTTP 411.
+        config["request_checksum_calculation"] = "when_required"
+        config["response_checksum_validation"] = "when_required"
+        options["endpoint_url"] = endpoint
+    return options
+
+
+def join(uri: str, *parts: str) -> str:
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn what storage raises about ``uri`` into one StorageError that says what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError(f"{uri}: not found ({_first_line(error)}); check the name and the bucket") from error
+    except (PermissionError, NoCredentialsError) as error:
+        advice = "check the AWS_* credentials" if "://" in uri else "check the permissions"
+        raise StorageError(f"{uri}: refused ({_first_line(error)}); {advice}") from error
+    except (BotoCoreError, ClientError) as error:
+        raise StorageError(f"{uri}: {_first_line(error)}; check AWS_ENDPOINT_URL and that the server is up") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"{uri}: storage full; free space or choose another place, then run again") from error
+        raise StorageError(f"{uri}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """The text of an error or, where s3fs left it empty, of its cause."""
+    for candidate in (error, error.__cause__):
+        text = str(candidate or "").strip()
+        if text and text != "None":
+            return text.splitlines()[0]
+    return type(error).__name__
+
+
+def read_bytes(uri: str) -> bytes:
+    location = locate(uri)
+    with translated(uri):
+        if location.is_local:
+            return Path(location.path).read_bytes()
+        return bytes(location.fs.cat_file(location.path))
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file: a reader sees the old bytes or the new, never a part."""
+    location = locate(uri)
+    with translated(uri):
+        if location.is_local:
+            _replace_local(Path(location.path), data)
+        else:
+            location.fs.pipe_file(location.path, data)
+
+
+def _replace_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Write a file only if none is there, in one step; of several writers one alone gets True."""
+    location = locate(uri)
+    with translated(uri):
+        try:
+            if location.is_local:
+                _create_local(Path(location.path), data)
+            else:
+                location.fs.pipe_file(location.path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            # s3fs answers a failed If-None-Match with EINVAL.
+            if error.errno == errno.EINVAL and location.fs.exists(location.path):
+                return False
+            raise
+    return True
+
+
+def _create_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(data)
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there; raises StorageError where that cannot be known, or the bucket is missing."""
+    location = locate(uri)
+    with translated(uri):
+        found = bool(location.fs.exists(location.path))
+        if not found:
+            _require_bucket(location)
+    return found
+
+
+def list_files(uri: str) -> list[str]:
+    """Every file below ``uri``, sorted, as paths relative to it; an absent folder has none, an absent bucket raises."""
+    location = locate(uri)
+    with translated(uri):
+        found = location.fs.find(location.path)
+        if not found:
+            _require_bucket(location)
+    prefix = location.path.rstrip("/") + "/"
+    return sorted(path.removeprefix(prefix) for path in found if path.startswith(prefix))
+
+
+def _require_bucket(location: Location) -> None:
+    if "s3" in location.fs.protocol and not location.fs.exists(location.path.split("/")[0]):
+        raise FileNotFoundError("no such bucket")
+
+
+def delete(uri: str) -> None:
+    """Remove a file or a folder with all in it; nothing there is no error."""
+    location = locate(uri)
+    with translated(uri):
+        if location.fs.exists(location.path):
+            location.fs.rm(location.path, recursive=True)
+
+
+def write_files(uri: str, files: Mapping[str, bytes]) -> None:
+    """Write ``files`` (relative name to bytes) below ``uri``, several at a time."""
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        list(pool.map(lambda name: write_bytes(join(uri, name), files[name]), files))
+
+
+def read_files(uri: str, names: Sequence[str] | None = None) -> dict[str, bytes]:
+    """The files ``names`` below ``uri``, or all of them. Raises StorageError where one, or every one, is missing."""
+    wanted = list_files(uri) if names is None else list(names)
+    if not wanted:
+        raise StorageError(f"{uri}: no files there; check the name")
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        return dict(zip(wanted, pool.map(lambda name: read_bytes(join(uri, name)), wanted), strict=True))
+
+
+def arrow_filesystem(location: Location) -> Any:
+    """The same filesystem for pyarrow (and Ray Train's ``storage_filesystem``), with the same credentials; pickles."""
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return PyFileSystem(FSSpecHandler(location.fs))

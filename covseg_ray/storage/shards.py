@@ -1,0 +1,257 @@
+"""Films as Parquet shards with a ``dataset.json`` that lists them: writing.
+
+A shard's columns are those of :data:`SCHEMA`. Pixels are plain binary: no compression, no dictionary, no statistics,
+but page checksums. Rows stand in the order of a hash of their ``image_id``, so that every file is a fair sample of its
+split, and the same films give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from covseg_ray.errors import DatasetError
+from covseg_ray.radiograph.masks import encode_png1
+from covseg_ray.storage.filesystem import create_bytes, delete, exists, join, list_files, write_bytes
+
+SCHEMA_VERSION = 1
+DATASET_FILE = "dataset.json"
+FILE_BYTES, MIN_FILES = 192 * 2**20, 8
+GROUP_BYTES, MIN_GROUPS = 48 * 2**20, 4
+MASK_BYTES = 4096  # of both masks together, for sizing only
+UPLOADS = 2
+
+Encoding = Literal["raw", "png"]
+BINARY_COLUMNS = ("image", "mask", "lung")
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+        pa.field("image_encoding", pa.string(), nullable=False),
+        pa.field("mask", pa.binary()),
+        pa.field("lung", pa.binary()),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRow:
+    """One film as it is stored: uint8 image [H, W] and 0/1 uint8 masks of the same shape."""
+
+    image_id: str
+    split: str
+    label: str
+    image_HW: NDArray[np.uint8]
+    mask_HW: NDArray[np.uint8]
+    lung_HW: NDArray[np.uint8] | None = None
+    patient_id: str | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A film that was not packed: where it is, a short stable code, and what exactly was wrong."""
+
+    image: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One file: path relative to the dataset, rows of each row group, size in bytes and digest."""
+
+    path: str
+    split: str
+    row_groups: tuple[int, ...]
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What ``dataset.json`` holds; ``splits`` counts rows by split and label."""
+
+    size: int
+    resize: str
+    image_encoding: str
+    layout: str
+    splits: dict[str, dict[str, int]]
+    shards: tuple[Shard, ...]
+    rejected: tuple[Reject, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def rows(self) -> int:
+        return sum(sum(labels.values()) for labels in self.splits.values())
+
+    @property
+    def bytes(self) -> int:
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the schema, the splits' counts and every shard's own digest: equal when the films are."""
+        parts = [
+            [(column.name, str(column.type)) for column in SCHEMA],
+            self.splits,
+            [(shard.path, shard.sha256) for shard in self.shards],
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"digest": self.digest, "rows": self.rows, **asdict(self)}
+
+
+def shard_order(split: str, image_id: str) -> tuple[str, str]:
+    """The sort key of a dataset's rows."""
+    return split, hashlib.sha256(image_id.encode()).hexdigest()
+
+
+def refuse_existing(uri: str) -> None:
+    """Raise DatasetError where a dataset already is, or StorageError where that cannot be found out."""
+    if exists(join(uri, DATASET_FILE)):
+        raise DatasetError(f"{uri}: a written dataset never changes; choose another name")
+
+
+def write_dataset(
+    rows: Iterable[ShardRow | Reject],
+    uri: str,
+    *,
+    size: int,
+    resize: str = "stretch",
+    layout: str = "",
+    encoding: Encoding = "raw",
+    counts: Mapping[str, int] | None = None,
+) -> DatasetInfo:
+    """Write ``rows`` as a dataset and return what was written; ``dataset.json`` comes last, so half a dataset is none.
+
+    With ``counts`` (rows and rejects by split) the rows are streamed and must come in the order of :func:`shard_order`;
+    without, they are gathered and sorted first. Raises DatasetError where a dataset is already there or no row is left.
+    """
+    refuse_existing(uri)
+    for name in list_files(uri):
+        if name.startswith("split=") and name.endswith(".parquet"):
+            delete(join(uri, name))  # left by a run that did not finish
+    if counts is None:
+        gathered = sorted(rows, key=lambda row: shard_order(*_place(row)))
+        counts, rows = Counter(_place(row)[0] for row in gathered), gathered
+    rejected: list[Reject] = []
+    splits: dict[str, Counter[str]] = {}
+    shards: list[Shard] = []
+    with ThreadPoolExecutor(UPLOADS) as pool:
+        pending: deque[Future[Shard]] = deque()
+        for split, number, chunk in _files(iter(rows), counts, size):
+            kept = [row for row in chunk if isinstance(row, ShardRow)]
+            rejected += [row for row in chunk if isinstance(row, Reject)]
+            if not kept:
+                continue
+            if any(row.split != split for row in kept):
+                raise ValueError("streamed rows must come in the order of shard_order")
+            splits.setdefault(split, Counter()).update(row.label for row in kept)
+            pending.append(pool.submit(_write_shard, uri, split, number, kept, encoding))
+            if len(pending) > UPLOADS:
+                shards.append(pending.popleft().result())
+        shards += [future.result() for future in pending]
+    if not shards:
+        raise DatasetError(f"{uri}: none of {len(rejected)} films could be packed{_first_reason(rejected)}")
+    info = DatasetInfo(size, resize, encoding, layout, _sorted_counts(splits), tuple(shards), tuple(rejected))
+    if not create_bytes(join(uri, DATASET_FILE), json.dumps(info.to_json(), indent=1).encode()):
+        raise DatasetError(f"{uri}: another run wrote a dataset there meanwhile; choose another name")
+    return info
+
+
+def _place(row: ShardRow | Reject) -> tuple[str, str]:
+    return (row.split, row.image_id) if isinstance(row, ShardRow) else ("", row.image)
+
+
+def _first_reason(rejected: list[Reject]) -> str:
+    return f"; the first: {rejected[0].image}: {rejected[0].reason}, {rejected[0].detail}" if rejected else ""
+
+
+def _sorted_counts(splits: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {split: dict(sorted(splits[split].items())) for split in sorted(splits)}
+
+
+def even_cuts(rows: int, row_bytes: int, target_bytes: int, at_least: int) -> list[int]:
+    """Sizes of equal parts of ``rows``: as few as stay near ``target_bytes``, but ``at_least`` so many or ``rows``."""
+    parts = max(min(at_least, rows), math.ceil(rows * row_bytes / target_bytes))
+    return [rows // parts + (part < rows % parts) for part in range(parts)] if rows else []
+
+
+def _files(
+    rows: Iterator[ShardRow | Reject], counts: Mapping[str, int], size: int
+) -> Iterator[tuple[str, int, list[ShardRow | Reject]]]:
+    for split in sorted(counts):
+        for number, count in enumerate(even_cuts(counts[split], size * size + MASK_BYTES, FILE_BYTES, MIN_FILES)):
+            yield split, number, list(islice(rows, count))
+
+
+def _write_shard(uri: str, split: str, number: int, rows: list[ShardRow], encoding: Encoding) -> Shard:
+    path = f"split={split}/part-{number:05d}.parquet"
+    groups = even_cuts(len(rows), rows[0].image_HW.size + MASK_BYTES, GROUP_BYTES, MIN_GROUPS)
+    data = _parquet(rows, groups, encoding)
+    write_bytes(join(uri, path), data)
+    return Shard(path, split, tuple(groups), len(data), hashlib.sha256(data).hexdigest())
+
+
+def _parquet(rows: list[ShardRow], groups: list[int], encoding: Encoding) -> bytes:
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(
+        buffer,
+        SCHEMA,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=[name for name in SCHEMA.names if name not in BINARY_COLUMNS],
+        write_page_checksum=True,
+    ) as writer:
+        remaining = iter(rows)
+        for count in groups:
+            columns = [_columns(row, encoding) for row in islice(remaining, count)]
+            writer.write_table(pa.Table.from_pylist(columns, schema=SCHEMA), row_group_size=count)
+    return buffer.getvalue()
+
+
+def _columns(row: ShardRow, encoding: Encoding) -> dict[str, Any]:
+    image = np.ascontiguousarray(row.image_HW).tobytes() if encoding == "raw" else _png(row.image_HW)
+    return {
+        "image_id": row.image_id,
+        "split": row.split,
+        "label": row.label,
+        "patient_id": row.patient_id,
+        "source": row.source,
+        "height": row.image_HW.shape[0],
+        "width": row.image_HW.shape[1],
+        "image": image,
+        "image_encoding": encoding,
+        "mask": encode_png1(row.mask_HW),
+        "lung": None if row.lung_HW is None else encode_png1(row.lung_HW),
+        "sha256": hashlib.sha256(image).hexdigest(),
+    }
+
+
+def _png(image_HW: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image_HW).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from covseg_ray.cli.data import app
+from covseg_ray.errors import DatasetError, UsageError
+from covseg_ray.radiograph.phantom import make_phantom
+
+
+def run(*words: str) -> Result:
+    result = CliRunner().invoke(app, list(words))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Six films as COVID-QU-Ex publishes them."""
+    root = tmp_path / "published" / "Infection Segmentation Data"
+    for index, (split, label) in enumerate([("Train", "COVID-19"), ("Train", "Normal"), ("Val", "COVID-19")] * 2):
+        phantom = make_phantom(1, index, 96, label)
+        pictures = {
+            "images": phantom.image,
+            "infection masks": phantom.infection * 255,
+            "lung masks": phantom.lung * 255,
+        }
+        for kind, pixels in pictures.items():
+            (root / split / label / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / split / label / kind / f"film ({index}).png")
+    return root.parent
+
+
+def test_pack_says_what_it_wrote(source: Path, tmp_path: Path) -> None:
+    result = run("pack", str(source), str(tmp_path / "out"), "--size", "64", "--json")
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    written = json.loads((tmp_path / "out/dataset.json").read_text())
+    assert document == {
+        "dataset": str(tmp_path / "out"),
+        "digest": written["digest"],
+        "rows": 6,
+        "splits": {"train": {"COVID-19": 2, "Normal": 2}, "val": {"COVID-19": 2}},
+        "rejected": [],
+    }
+    assert (written["size"], written["resize"], written["layout"]) == (64, "stretch", "covid-qu-ex")
+
+
+def test_pack_with_rejects_names_them_and_exits_with_3(source: Path, tmp_path: Path) -> None:
+    images = source / "Infection Segmentation Data/Train/Normal/images"
+    for number in range(25):
+        (images / f"page [{number}].png").write_bytes(b"<html>")
+    result = run("pack", str(source), str(tmp_path / "out"), "--json")
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    assert document["rows"] == 6
+    assert len(document["rejected"]) == 25
+    assert {each["reason"] for each in document["rejected"]} == {"not-an-image"}
+    assert "25 films left out" in result.stderr
+    assert "and 5 more" in result.stderr
+    assert json.loads((tmp_path / "out/dataset.json").read_text())["rejected"] == document["rejected"]
+
+
+def test_pack_refuses_what_it_cannot_do(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="stretch or letterbox"):
+        run("pack", str(source), str(tmp_path / "out"), "--resize", "crop")
+    run("pack", str(source), str(tmp_path / "out"))
+    with pytest.raises(DatasetError, match="a written dataset never changes"):
+        run("pack", str(source), str(tmp_path / "out"))
+
+
+def test_audit_writes_the_list_that_pack_takes(source: Path, tmp_path: Path) -> None:
+    root = source / "Infection Segmentation Data"
+    for kind in ("images", "infection masks", "lung masks"):
+        film = next((root / "Val/COVID-19" / kind).glob("*.png"))
+        (root / "Train/COVID-19" / kind / "twin.png").write_bytes(film.read_bytes())
+    run("pack", str(source), str(tmp_path / "leaky"))
+    result = run("audit", str(tmp_path / "leaky"), "--out", str(tmp_path / "list"), "--json")
+    assert result.exit_code == 0
+    findings = json.loads(result.stdout)["findings"]
+    assert [(each["kind"], each["image_id"]) for each in findings] == [("exact-duplicate", "train/COVID-19/twin")]
+    run("pack", str(source), str(tmp_path / "clean"), "--exclude", str(tmp_path / "list"))
+    result = run("audit", str(tmp_path / "clean"))
+    assert "6 films, 0 findings" in result.stdout
+
+
+def test_synth_then_show(tmp_path: Path) -> None:
+    result = run("synth", str(tmp_path / "d"), "--count", "15", "--seed", "2", "--json")
+    made = json.loads(result.stdout)
+    assert made["rows"] == 15
+    result = run("show", str(tmp_path / "d"), "--out", str(tmp_path / "sheet.png"))
+    assert result.exit_code == 0
+    assert made["digest"] in result.stdout
+    assert "256 x 256 (stretch)" in result.stdout
+    assert json.loads(run("show", str(tmp_path / "d"), "--json").stdout) == made
+    rows = sum(len(labels) for labels in made["splits"].values())
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > rows * 224
+        pixels = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
+    assert (pixels == (255, 140, 32)).all(axis=1).any(), "no contour is drawn"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "[name for name in ('numpy', 'pyarrow', 'fsspec') if name in sys.modules]"
+    command = [sys.executable, "-c", f"import sys, covseg_ray.cli.data; print({heavy})"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"

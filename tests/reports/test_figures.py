@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import io
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from covseg_ray.reports import charts, figures
+
+HISTORY = [
+    {"epoch": 1, "loss": 0.9, "val_loss": 1.0, "iou_two_class": 0.4},
+    {"epoch": 2, "loss": 0.5, "val_loss": math.nan, "iou_two_class": 0.7},
+    {"epoch": 3, "loss": 0.4, "val_loss": 0.6, "iou_two_class": 0.6},
+]
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+def share_of(png: bytes, colour: str) -> float:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    picture_HW4 = pixels(png)
+    return float(
+        (np.abs(picture_HW4[..., :3].astype(int) - (red, green, blue)).max(-1) < 8)[picture_HW4[..., 3] > 200].mean()
+    )
+
+
+def test_series_leaves_out_what_was_not_recorded() -> None:
+    lines = figures.series(HISTORY, {"loss": "training", "val_loss": "validation", "absent": "nothing"})
+    assert lines == {"training": [(1, 0.9), (2, 0.5), (3, 0.4)], "validation": [(1, 1.0), (3, 0.6)]}
+
+
+@pytest.mark.parametrize("theme", [figures.LIGHT, figures.DARK])
+def test_a_chart_is_a_transparent_png_in_its_themes_colours(theme: figures.Theme) -> None:
+    lines = figures.series(HISTORY, {"loss": "training"})
+    png = figures.curves(lines, ylabel="Loss", best_epoch=2, theme=theme)
+    width, height = (round(side * figures.DOTS_PER_INCH) for side in figures.SIZE_INCHES)
+    assert pixels(png).shape == (height, width, 4)
+    assert pixels(png)[0, 0, 3] == 0
+    assert share_of(png, theme.lines[0]) > 0.01
+    assert share_of(png, theme.lines[1]) == 0
+
+
+def test_the_best_epoch_changes_the_picture() -> None:
+    lines = figures.series(HISTORY, {"loss": "training"})
+    with_mark, without = (figures.curves(lines, ylabel="Loss", best_epoch=b, theme=figures.LIGHT) for b in (2, None))
+    assert (pixels(with_mark) != pixels(without)).any()
+
+
+def test_histogram_bars_are_as_high_as_numpy_counts() -> None:
+    values = [0.02] * 4 + [0.52] * 3 + [0.97]  # the median falls between the bars
+    bars = pixels(figures.histogram(values, theme=figures.LIGHT))
+    blue_HW = (np.abs(bars[..., :3].astype(int) - (0x00, 0x72, 0xB2)).max(-1) < 8) & (bars[..., 3] > 200)
+    heights = np.array([run.any(axis=1).sum() for run in np.split(blue_HW, _gaps(blue_HW), axis=1) if run.any()], float)
+    assert heights / heights[-1] == pytest.approx([4, 3, 1], rel=0.05)
+
+
+def _gaps(blue_HW: np.ndarray) -> list[int]:
+    filled = blue_HW.any(axis=0)
+    return [i for i in range(1, len(filled)) if filled[i] and not filled[i - 1]]
+
+
+@pytest.mark.parametrize(("select", "best"), [("iou_two_class", 2), ("loss", 3), ("val_loss", 3), ("absent", None)])
+def test_best_epoch_is_highest_for_scores_and_lowest_for_losses(select: str, best: int | None) -> None:
+    assert charts.best_epoch(HISTORY, select) == best
+
+
+def test_alternative_texts_tell_the_numbers() -> None:
+    loss, iou = charts.training_charts(HISTORY, "iou_two_class")
+    assert "training from 0.900 to 0.400" in loss.alternative
+    assert "two classes from 0.400 to 0.600" in iou.alternative
+    assert "median 0.30" in charts.spread([0.1, 0.3, 0.8]).alternative
+
+
+def test_charts_need_no_pyplot() -> None:
+    code = (
+        "import sys; from covseg_ray.reports import figures;"
+        "figures.histogram([0.5], theme=figures.LIGHT); sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from covseg_ray.reports.film_result import FilmResult
+from covseg_ray.reports.page import evaluation_report, training_report
+
+VOID = {"meta", "img", "source", "br", "link", "input", "rect"}
+METRICS = {"iou_pooled": (0.713, 0.69, 0.735), "false_alarm": (0.25, 0.2, 0.3), "iou_two_class": (0.828, 0.81, 0.84)}
+HISTORY = [{"epoch": e, "loss": 1 / e, "val_loss": 1.1 / e, "iou_two_class": 0.2 * e} for e in (1, 2, 3)]
+
+
+class Page(HTMLParser):
+    """Tags, texts and pictures of a page; fails where a tag is not closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def make_films(count: int, size: int = 256) -> list[FilmResult]:
+    rng = np.random.default_rng(7)
+    films = []
+    for index in range(count):
+        image_HW = rng.integers(0, 256, (size, size), np.uint8)
+        truth_HW = np.zeros((size, size), np.uint8)
+        truth_HW[size // 4 : size // 2, size // 4 : size // 2] = 1
+        predicted_HW = np.roll(truth_HW, index, axis=1)
+        iou = float((truth_HW & predicted_HW).sum() / (truth_HW | predicted_HW).sum())
+        films.append(FilmResult(f"film-{index:02d}", "COVID-19", image_HW, truth_HW, predicted_HW, iou))
+    return films
+
+
+def train_page(films: list[FilmResult], **changes: object) -> str:
+    facts = {"Dataset": "s3://films/set", "Digest": "3fa9"}
+    return training_report(
+        **{"title": "A run", "history": HISTORY, "metrics": METRICS, "films": films, "facts": facts} | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return train_page(make_films(12))
+
+
+def test_every_section_is_there(html: str) -> None:
+    page = Page(html)
+    for heading in (
+        "What was measured",
+        "Metrics",
+        "Training",
+        "Film and mask",
+        "Film, truth and prediction",
+        "Best, median",
+    ):
+        assert heading in page.text
+    assert "not a medical device" in page.text
+    assert "the best epoch by iou_two_class is 3" in page.text
+    assert "s3://films/set" in page.text
+
+
+def test_metrics_show_value_and_interval_in_the_contracts_order(html: str) -> None:
+    page = Page(html)
+    assert "0.713" in page.text
+    assert "0.690 – 0.735" in page.text
+    assert re.findall(r"<code>(\w+)</code>", html) == ["iou_two_class", "iou_pooled", "false_alarm"]
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_nothing(html: str) -> None:
+    page = Page(html)
+    sources = [tag.get("src") or tag.get("srcset") or tag.get("href") for _, tag in page.tags]
+    assert all(source.startswith("data:image/png;base64,") for source in sources if source)
+    assert not page.all("script")
+    assert "url(" not in html
+    assert "@import" not in html
+    assert any(tag.get("content", "").startswith("default-src 'none'") for tag in page.all("meta"))
+
+
+def test_noise_films_in_full_number_stay_under_four_megabytes(html: str) -> None:
+    assert len(html) < 4_000_000
+    assert len(train_page(make_films(12, size=700))) < 4_000_000
+
+
+def test_every_picture_has_a_text_and_every_table_a_caption(html: str) -> None:
+    page = Page(html)
+    assert all(tag.get("alt") for tag in page.all("img"))
+    assert len(page.all("caption")) == len(page.all("table")) == 3
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_the_film_that_is_shown_is_the_film(html: str) -> None:
+    first = make_films(1)[0]
+    shown = next(tag for tag in Page(html).all("img") if tag["alt"] == f"Chest film {first.image_id}")
+    source = shown["src"] or ""
+    picture_HW = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
+    np.testing.assert_array_equal(picture_HW, first.image_HW)
+
+
+def test_the_share_of_infection_is_told(html: str) -> None:
+    assert "film-00 with the true outline: 6.2% of the film" in html  # a quarter of each side
+
+
+def test_names_cannot_inject_markup() -> None:
+    hostile = '<script>alert("x")</script>'
+    film = make_films(1, size=32)[0]
+    bad = FilmResult(hostile, hostile, film.image_HW, film.truth_HW, film.predicted_HW, film.iou)
+    html = train_page([bad], title=hostile, facts={hostile: hostile}, metrics={hostile: (0.1, 0.0, 0.2)})
+    assert not Page(html).all("script")
+    assert "&lt;script&gt;" in html
+
+
+def test_an_evaluation_has_no_training_section() -> None:
+    page = Page(evaluation_report(title="Val", metrics=METRICS, films=make_films(3, size=32), facts={}))
+    assert "Film by film" in page.text
+    for heading in ("Training", "Film and mask", "What was measured"):
+        assert heading not in page.text
+
+
+def test_a_page_about_nothing_still_stands() -> None:
+    page = Page(evaluation_report(title="Empty", metrics={}, films=[], facts={}))
+    assert "not a medical device" in page.text
+    assert not page.all("img")
+
+
+def test_the_histogram_takes_scores_of_films_that_are_not_shown() -> None:
+    html = evaluation_report(title="t", metrics={}, films=make_films(2, size=32), facts={}, ious=[0.2, 0.4, 0.9])
+    assert "3 films with infection; median 0.40" in html

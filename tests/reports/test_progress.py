@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+
+from covseg_ray.reports.progress import TrainingProgress
+
+RECORD = {"epoch": 2, "loss": 0.25, "val_loss": 0.5, "iou_two_class": 0.4, "images_per_second": 13.24, "seconds": 140.2}
+SHOW = f"""
+from covseg_ray.reports.progress import TrainingProgress
+with TrainingProgress() as progress:
+    progress.update(1, 10, 2, 5, 13.24, 0.25)
+    progress.epoch_done({RECORD!r}, 0.45)
+    progress.update(2, 10, 3, 5, 14.5, 0.125)
+"""
+
+
+def test_away_from_a_terminal_an_epoch_is_one_plain_line() -> None:
+    out = io.StringIO()
+    with TrainingProgress(file=out) as progress:
+        for step in range(1, 11):
+            progress.update(step, 10, 2, 5, 13.24, 0.25)
+        progress.epoch_done(RECORD, 0.45)
+    assert out.getvalue() == (
+        "epoch 2/5 · loss 0.2500 · val_loss 0.5000 · iou_two_class 0.4000 (best 0.4500) · 13.2 images/s · 140 s\n"
+    )
+
+
+def test_a_record_without_optional_values_is_shown_with_what_it_has() -> None:
+    out = io.StringIO()
+    with TrainingProgress(select="iou_pooled", file=out) as progress:
+        progress.epoch_done({"epoch": 1, "loss": 0.5}, 0.3)
+    assert out.getvalue() == "epoch 1 · loss 0.5000 · iou_pooled nan (best 0.3000)\n"
+
+
+def test_standard_output_stays_free() -> None:
+    done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_terminal_of_80_columns_shows_speed_loss_scores_and_a_bar() -> None:
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}
+    process = subprocess.Popen([sys.executable, "-c", SHOW], stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    while process.poll() is None or not shown:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # the other end has closed
+            break
+    process.wait()
+    os.close(ours)
+    live = shown.decode().replace("\r", "\n").splitlines()
+    assert any("epoch 3/5 ━" in line and "14.5 images/s · loss 0.125 · IoU 0.400, best 0.450" in line for line in live)

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def _python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_torchvision_imports_after_it_in_a_fresh_interpreter():
+    code = (
+        "from covseg_ray.segmentation.operators import ensure_operators\n"
+        "import sys\n"
+        "assert 'torchvision' not in sys.modules\n"
+        "assert ensure_operators() is ensure_operators()\n"
+        "import torchvision, torch\n"
+        "print(hasattr(torch.ops.torchvision, 'nms'), hasattr(torch.ops.torchvision, 'qnms'))"
+    )
+    assert _python(code) == "True True"
+
+
+def test_importing_the_room_does_not_import_the_library():
+    code = (
+        "import covseg_ray.segmentation.predictor, covseg_ray.segmentation.losses, sys\n"
+        "print([name for name in ('torchvision', 'segmentation_models_pytorch', 'ray') if name in sys.modules])"
+    )
+    assert _python(code) == "[]"

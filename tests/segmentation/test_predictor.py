@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from covseg_ray.errors import ConfigError
+from covseg_ray.segmentation.bundle import Bundle, BundleSpec
+from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.precision import autocast_dtype
+from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.preprocess import Preprocess
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """Random weights whose bias is set so that the two classes are about even: many pixels lie near a tie."""
+    torch.manual_seed(3)
+    network = build_network("unet", "resnet18").eval()
+    with torch.inference_mode():
+        logits = network(Preprocess()(torch.from_numpy(_films())))
+        network.segmentation_head[0].bias[1] += (logits[:, 0] - logits[:, 1]).median()
+    return Bundle(BundleSpec(architecture="unet", encoder="resnet18", input_size=SIZE), network.state_dict())
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def _films(count: int = 12) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE), dtype=np.uint8)
+
+
+def _in_batches(predictor: Predictor, films: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([predictor.predict(films[start : start + size]) for start in range(0, len(films), size)])
+
+
+def test_agrees_with_the_network_called_by_hand(bundle: Bundle):
+    films = _films(11)
+    with torch.inference_mode():
+        logits = bundle.network()(Preprocess()(torch.from_numpy(films)))
+    classes = Predictor(bundle, precision="fp32").predict(films)
+    assert classes.dtype == np.uint8
+    clear = ((logits[:, 0] - logits[:, 1]).abs() > 1e-3).numpy()
+    assert clear.mean() > 0.9
+    assert np.array_equal(classes[clear], logits.argmax(1).numpy()[clear])
+    assert 0.2 < (classes == bundle.spec.infection).mean() < 0.8
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_masks_depend_on_neither_batch_nor_neighbours_nor_threads(bundle: Bundle, precision: str, threads: None):
+    films = _films(13)
+    predictor = Predictor(bundle, precision=precision, chunk=4)
+    torch.set_num_threads(1)
+    expected = predictor.predict(films)
+    assert np.array_equal(predictor.predict(films[::-1])[::-1], expected)
+    for thread_count, batch in ((1, 1), (1, 7), (2, 3), (2, 13)):
+        torch.set_num_threads(thread_count)
+        assert np.array_equal(_in_batches(predictor, films, batch), expected), (thread_count, batch)
+
+
+def test_read_only_films_and_no_films(bundle: Bundle):
+    films = _films(2)
+    films.setflags(write=False)
+    predictor = Predictor(bundle)
+    assert predictor.predict(films).shape == (2, SIZE, SIZE)
+    assert predictor.predict(films[:0]).shape == (0, SIZE, SIZE)
+
+
+def test_other_shapes_and_types_are_refused(bundle: Bundle):
+    predictor = Predictor(bundle)
+    for films in (np.zeros((1, 32, 32), np.uint8), np.zeros((1, SIZE, SIZE), np.float32), np.zeros((SIZE,), np.uint8)):
+        with pytest.raises(ValueError, match=r"films must be uint8 \[N, 64, 64\]"):
+            predictor.predict(films)
+
+
+def test_a_black_film_is_answered(bundle: Bundle):
+    assert set(np.unique(Predictor(bundle).predict(np.zeros((1, SIZE, SIZE), np.uint8)))) <= {0, 1}
+
+
+def test_precision_by_name(bundle: Bundle):
+    cpu = torch.device("cpu")
+    assert autocast_dtype(cpu, "fp32") is None
+    assert autocast_dtype(cpu, "bf16") is torch.bfloat16
+    assert autocast_dtype(cpu, "auto") in (None, torch.bfloat16)
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        Predictor(bundle, precision="fp16")
+    with pytest.raises(ConfigError, match="unknown 'bf61'"):
+        autocast_dtype(cpu, "bf61")
