@@ -20,7 +20,9 @@ def evaluate(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="How many models predict side by side.")] = 1,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Films predicted at a time.")] = 32,
-    report: Annotated[str | None, typer.Option("--report", metavar="HTML", help="Write a report with pictures.")] = None,
+    report: Annotated[
+        str | None, typer.Option("--report", metavar="HTML", help="Write a report with pictures.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
     ] = None,

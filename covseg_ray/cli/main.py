@@ -9,6 +9,7 @@ import typer
 
 from covseg_ray import __version__
 from covseg_ray.cli import config, data, model
+from covseg_ray.cli.demo import demo
 from covseg_ray.cli.doctor import doctor
 from covseg_ray.cli.evaluate import evaluate
 from covseg_ray.cli.train import train
@@ -26,7 +27,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
 app.add_typer(config.app, name="config")
-for command in (train, evaluate, doctor):
+for command in (demo, train, evaluate, doctor):
     app.command()(command)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import ray.train
@@ -80,7 +80,7 @@ def intervals(evaluation: Evaluation) -> dict[str, tuple[float, float, float]]:
 
 def facts(
     bundle: Bundle, dataset: str, split: str, labels: Sequence[str] | None, evaluation: Evaluation
-) -> Mapping[str, str]:
+) -> dict[str, str]:
     """What the numbers of a report were measured on, for its table of facts."""
     trained = bundle.spec.trained_on
     return {

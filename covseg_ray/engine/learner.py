@@ -1,4 +1,4 @@
-"""One worker's network, loss and optimizer: a step, a prediction, and its state as a checkpoint. No Ray Data in here."""
+"""One worker's network, loss and optimizer: a step, a validation loss, and its state for a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from covseg_ray.config import Job
 from covseg_ray.config import Train as TrainConfig
 from covseg_ray.segmentation.losses import build_loss
-from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.network import build_network, channels_last
 from covseg_ray.segmentation.precision import autocast
 from covseg_ray.segmentation.preprocess import Preprocess
 
@@ -30,14 +30,14 @@ class Learner:
     device: torch.device
     precision: str
 
-    def step(self, images_NHW: Tensor, targets_NHW: Tensor) -> Tensor:
-        """One optimizer step on uint8 films and uint8 class indices; gives the loss, still on the device."""
-        loss = self.forward_loss(images_NHW, targets_NHW)[1]
+    def step(self, images_NHW: Tensor, targets_NHW: Tensor) -> tuple[Tensor, Tensor]:
+        """One optimizer step on uint8 films and uint8 class indices; ``logits_NCHW`` and the loss, on the device."""
+        logits_NCHW, loss = self.forward_loss(images_NHW, targets_NHW)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        return loss.detach()
+        return logits_NCHW.detach(), loss.detach()
 
     def forward_loss(self, images_NHW: Tensor, targets_NHW: Tensor) -> tuple[Tensor, Tensor]:
         """``logits_NCHW`` float32 and the loss."""
@@ -64,7 +64,7 @@ def build_learner(job: Job, steps: int, initial: dict[str, Tensor], device: torc
     """The learner of this worker at the beginning of a run of ``steps`` an epoch."""
     network = build_network(job.model.architecture, job.model.encoder, "none", len(job.model.classes))
     network.load_state_dict(initial)
-    network = network.to(device, memory_format=torch.channels_last)
+    network = channels_last(network).to(device)
     wrapped = ray.train.torch.prepare_model(network, parallel_strategy_kwargs={"gradient_as_bucket_view": True})
     optimizer = build_optimizer(job.train, network)
     return Learner(

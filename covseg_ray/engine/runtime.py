@@ -12,12 +12,18 @@ import ray
 # Ray schedules by counted CPUs, not by cores. Workers that train hold theirs for the whole run, so a two-core machine
 # counts two more: with none left over, the tasks that feed the workers would wait for ever.
 SPARE_CPUS = 2
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+}
 
 
 @contextmanager
 def session(address: str | None = None, workers: int = 1) -> Iterator[None]:
-    """A Ray session: the one that already runs in this process, the cluster at ``address`` (a ``ray://``, ``host:port`` or
-    ``auto``), or one started here on loopback and ended with the block."""
+    """A Ray session: the one that already runs in this process, the cluster at ``address`` (``host:port`` or ``auto``),
+    or one started here on loopback and ended with the block."""
     if ray.is_initialized():
         yield
         return
@@ -41,7 +47,7 @@ def session(address: str | None = None, workers: int = 1) -> Iterator[None]:
 
 def _quiet() -> None:
     """What Ray prints of itself is for its developers; its logs stay in the session's folder."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for logger in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(logger).setLevel(logging.ERROR)

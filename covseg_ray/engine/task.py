@@ -9,7 +9,7 @@ import ray
 from ray.util.queue import Empty, Queue
 
 from covseg_ray.config import Job
-from covseg_ray.engine.stream import Source
+from covseg_ray.engine.source import Source
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a run writes down after each epoch: ``metrics.jsonl``, TensorBoard events and, where asked, MLflow.
 
-All of it is made from the run's history, which travels in its checkpoints. An epoch that is trained again after a failure
-replaces what was written of it, so none stands twice.
+All of it is made from the run's history, which travels in its checkpoints. An epoch that is trained again after a
+failure replaces what was written of it, so none stands twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One training run, from a job to a bundle and a report: prepare, fit under Ray Train, choose the best epoch, evaluate."""
+"""One training run, from a job to a bundle and a report: check, prepare, fit under Ray Train."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ import torch
 from ray.train.torch import TorchTrainer
 
 from covseg_ray.config import Job, differences
-from covseg_ray.engine import stream
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.finish import BUNDLE, REPORT, finish
 from covseg_ray.engine.runtime import session
-from covseg_ray.engine.stream import Source
+from covseg_ray.engine.source import Source, cache, fits_in_object_store
 from covseg_ray.engine.task import Task, drain, open_messages
 from covseg_ray.engine.tracking import read_history
 from covseg_ray.engine.worker import train_worker
@@ -65,8 +64,8 @@ def train(job: Job, progress: Progress, address: str | None = None) -> Outcome:
     sources = {split: find_films(job, split) for split in ("train", "val")}
     check_sizes(job, sources)
     claim(folder, job)
-    with session(address, job.workers):
-        if not exists(join(folder, BUNDLE, "model.json")):
+    if not exists(join(folder, BUNDLE, "model.json")):
+        with session(address, job.workers):
             checkpoint = fit(job, network.state_dict(), sources, progress)
             finish(job, folder, checkpoint, sources["train"].rows)
     history = read_history(folder)
@@ -75,7 +74,7 @@ def train(job: Job, progress: Progress, address: str | None = None) -> Outcome:
         bundle=join(folder, BUNDLE),
         report=join(folder, REPORT),
         epochs=len(history),
-        best=max(history, key=lambda record: record[job.train.select]),
+        best=max(reversed(history), key=lambda record: record[job.train.select]),  # of equals, Ray keeps the last
         metrics=bundle.spec.metrics,
         seconds=time.perf_counter() - begin,
     )
@@ -164,8 +163,8 @@ def fit(
 
 def keep(source: Source, pixels: int, policy: str) -> Source:
     """The source with its films decoded into the object store, where the job's ``data.cache`` says so."""
-    wanted = policy == "memory" or (policy == "auto" and stream.fits_in_object_store(source, pixels))
-    return stream.cache(source) if wanted else source
+    wanted = policy == "memory" or (policy == "auto" and fits_in_object_store(source, pixels))
+    return cache(source) if wanted else source
 
 
 @contextmanager

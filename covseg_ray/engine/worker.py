@@ -19,10 +19,11 @@ from ray.train import CheckpointUploadMode
 
 from covseg_ray.engine import stream
 from covseg_ray.engine.learner import Learner, build_learner
+from covseg_ray.engine.order import Portion, plain_share, shuffled_share
 from covseg_ray.engine.stream import Batch
 from covseg_ray.engine.task import Task
 from covseg_ray.engine.tracking import Tracker
-from covseg_ray.segmentation.augment import augment, augmentation
+from covseg_ray.segmentation.augment import augment, augmentation, shrink
 from covseg_ray.segmentation.metrics import count, point_values
 
 STATE_FILE = "state.pt"
@@ -74,24 +75,31 @@ def open_streams(
     train_sizes = [len(unit.rows) for unit in task.train.units]
     val_sizes = [len(unit.rows) for unit in task.val.units]
     batch, share = job.train.batch_size, job.train.batch_size // place.world
-    train = [p for e in epochs for p in stream.shuffled_share(train_sizes, job.seed, e, place.rank, place.world, batch)]
-    val = [p for e in epochs for p in stream.plain_share(val_sizes, e, place.rank, place.world)]
+    train = [p for e in epochs for p in shuffled_share(train_sizes, job.seed, e, place.rank, place.world, batch)]
+    val = [p for e in epochs for p in plain_share(val_sizes, e, place.rank, place.world)]
     return stream.batches(task.train, train, share, device, job.seed), stream.batches(task.val, val, share, device)
 
 
 def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, place: Place) -> Record:
-    """All the steps of one epoch. The loss is summed on the device and read once a second for the progress line."""
+    """All the steps of one epoch. Sums stay on the device; the loss is read once a second for the progress line."""
     job, recipe = task.job, augmentation(task.job.train.augment)
     learner.network.train()
     begin = told = time.perf_counter()
     first_batch_seconds = 0.0
     total = torch.zeros((), device=learner.device)
+    overlap = torch.zeros(2, dtype=torch.int64, device=learner.device)
+    infection = job.model.classes.index("infection")
     for step in range(task.steps):
         batch = next(batches)
         first_batch_seconds = first_batch_seconds or time.perf_counter() - begin
         drawn = np.random.SeedSequence((job.seed, epoch, step, place.rank)).generate_state(1)
         images_NHW, targets_NHW = augment(batch.images_NHW, batch.targets_NHW, recipe, int(drawn[0]))
-        total += learner.step(images_NHW, targets_NHW)
+        if epoch <= job.train.small_epochs:
+            images_NHW, targets_NHW = shrink(images_NHW, targets_NHW, job.train.small_size)
+        logits_NCHW, loss = learner.step(images_NHW, targets_NHW)
+        total += loss
+        found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, targets_NHW == infection
+        overlap += torch.stack([(found_NHW & truth_NHW).sum(), (found_NHW | truth_NHW).sum()])
         now = time.perf_counter()
         if place.rank == 0 and now - told >= MESSAGE_SECONDS:
             told = now
@@ -100,9 +108,11 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
             task.messages.put(message | {"images_per_second": images / (now - begin)})
     if place.world > 1:
         dist.all_reduce(total)
+        dist.all_reduce(overlap)
     seconds = time.perf_counter() - begin
     return {
         "loss": float(total) / task.steps / place.world,
+        "train_iou_pooled": float(overlap[0] / overlap[1].clamp(min=1)),
         "train_seconds": seconds,
         "images_per_second": task.steps * job.train.batch_size / seconds,
         "first_batch_seconds": first_batch_seconds,
@@ -110,7 +120,7 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
 
 
 def validate(task: Task, learner: Learner, batches: Iterator[Batch], image_ids: list[str], place: Place) -> Record:
-    """Each worker counts its films and the counts are added over the workers; the first computes the metrics from them."""
+    """Each worker counts its films and the counts are added over the workers; the first makes the metrics of them."""
     share_buffers(learner, place)
     learner.network.eval()
     infection = task.job.model.classes.index("infection")
@@ -133,8 +143,8 @@ def validate(task: Task, learner: Learner, batches: Iterator[Batch], image_ids: 
     return {"val_loss": float(loss) / task.val.rows, **scores}
 
 
-def plain_portions(task: Task, place: Place) -> list[stream.Portion]:
-    return stream.plain_share([len(unit.rows) for unit in task.val.units], 0, place.rank, place.world)
+def plain_portions(task: Task, place: Place) -> list[Portion]:
+    return plain_share([len(unit.rows) for unit in task.val.units], 0, place.rank, place.world)
 
 
 def share_buffers(learner: Learner, place: Place) -> None:

@@ -22,9 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from covseg_ray.errors import DatasetError
+from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.geometry import Resize
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.storage.filesystem import create_bytes, delete, exists, join, list_files, write_bytes
 
@@ -94,7 +95,7 @@ class DatasetInfo:
     """What ``dataset.json`` holds; ``splits`` counts rows by split and label."""
 
     size: int
-    resize: str
+    resize: Resize
     image_encoding: str
     layout: str
     splits: dict[str, dict[str, int]]
@@ -140,7 +141,7 @@ def write_dataset(
     uri: str,
     *,
     size: int,
-    resize: str = "stretch",
+    resize: Resize = "stretch",
     layout: str = "",
     encoding: Encoding = "raw",
     counts: Mapping[str, int] | None = None,
@@ -234,7 +235,7 @@ def _parquet(rows: list[ShardRow], groups: list[int], encoding: Encoding) -> byt
 
 
 def _columns(row: ShardRow, encoding: Encoding) -> dict[str, Any]:
-    image = np.ascontiguousarray(row.image_HW).tobytes() if encoding == "raw" else _png(row.image_HW)
+    image = np.ascontiguousarray(row.image_HW).tobytes() if encoding == "raw" else encode_png(row.image_HW)
     return {
         "image_id": row.image_id,
         "split": row.split,
@@ -249,9 +250,3 @@ def _columns(row: ShardRow, encoding: Encoding) -> dict[str, Any]:
         "lung": None if row.lung_HW is None else encode_png1(row.lung_HW),
         "sha256": hashlib.sha256(image).hexdigest(),
     }
-
-
-def _png(image_HW: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image_HW).save(buffer, "PNG")
-    return buffer.getvalue()
