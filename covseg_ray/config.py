@@ -50,8 +50,7 @@ class Model(_Section):
 
 
 class Train(_Section):
-    """How to train. ``batch_size`` is the global one: the workers share it. The first ``small_epochs`` train on films
-    reduced to ``small_size`` pixels a side: at half the side an epoch is a quarter of the work."""
+    """How to train. ``batch_size`` is the global one: the workers share it."""
 
     epochs: Positive = 50
     batch_size: Positive = 32
@@ -62,8 +61,6 @@ class Train(_Section):
     loss: str = "focal+jaccard"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     augment: str = "paper"
-    small_epochs: int = Field(default=0, ge=0)
-    small_size: int = Field(default=128, ge=32, multiple_of=32)
     select: Metric = Field(
         default="iou_two_class", description="the validation metric that chooses the best checkpoint"
     )

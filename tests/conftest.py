@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+
+from covseg_ray import config
 
 REAL_FILMS = Path(__file__).parents[2] / "shared/data/covid-qu-ex"
 
@@ -61,9 +64,79 @@ def bucket(s3_server: None) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One Ray for all the tests that need one."""
+def ray_session(s3_server: None) -> Iterator[None]:
+    """One Ray for all the tests that need one; its workers inherit the address of the bucket's server."""
     from covseg_ray.engine.runtime import session
 
     with session(workers=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dataset of 100 phantoms of 64 pixels a side: 80 in train, 20 in val."""
+    from covseg_ray.storage.packing import synthesise
+
+    dataset = str(tmp_path_factory.mktemp("phantoms") / "dataset")
+    synthesise(dataset, 100, seed=7, size=64)
+    return dataset
+
+
+@pytest.fixture(scope="session")
+def small_job(phantoms: str) -> list[str]:
+    """The ``--set`` values of a run that takes seconds: 2 workers, 4 epochs of 5 steps."""
+    return [
+        f"data.dataset={phantoms}",
+        "name=small",
+        "workers=2",
+        "seed=3",
+        "model.encoder=resnet18",
+        "model.encoder_weights=none",
+        "train.epochs=4",
+        "train.batch_size=16",
+        "train.precision=fp32",
+    ]
+
+
+class Told:
+    """A run's progress, written down."""
+
+    def __init__(self) -> None:
+        self.updates: list[dict[str, Any]] = []
+        self.epochs: list[tuple[Mapping[str, float], float]] = []
+
+    def update(self, **values: Any) -> None:
+        self.updates.append(values)
+
+    def epoch_done(self, record: Mapping[str, float], best: float) -> None:
+        self.epochs.append((record, best))
+
+
+class Run(NamedTuple):
+    job: config.Job
+    folder: str
+    outcome: Any
+    told: Told
+
+
+def run_job(settings: list[str]) -> Run:
+    """Train in this process's Ray session."""
+    from covseg_ray.engine.train import train
+
+    job, told = config.load(None, settings), Told()
+    return Run(job, f"{job.out}/{job.name}", train(job, told), told)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(ray_session: None, small_job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The small job, run once without a hitch."""
+    return run_job([*small_job, f"out={tmp_path_factory.mktemp('undisturbed')}"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what talks to a bucket, so that it can be run again against a real server: ``pytest -m s3``."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        only_for_ray = "ray_session" in fixtures and "bucket" not in fixtures
+        if "[s3" in item.name or (fixtures & {"bucket", "s3_server"} and not only_for_ray):
+            item.add_marker("s3")

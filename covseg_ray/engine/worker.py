@@ -23,7 +23,7 @@ from covseg_ray.engine.order import Portion, plain_share, shuffled_share
 from covseg_ray.engine.stream import Batch
 from covseg_ray.engine.task import Task
 from covseg_ray.engine.tracking import Tracker
-from covseg_ray.segmentation.augment import augment, augmentation, shrink
+from covseg_ray.segmentation.augment import augment, augmentation
 from covseg_ray.segmentation.metrics import count, point_values
 
 STATE_FILE = "state.pt"
@@ -94,8 +94,6 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
         first_batch_seconds = first_batch_seconds or time.perf_counter() - begin
         drawn = np.random.SeedSequence((job.seed, epoch, step, place.rank)).generate_state(1)
         images_NHW, targets_NHW = augment(batch.images_NHW, batch.targets_NHW, recipe, int(drawn[0]))
-        if epoch <= job.train.small_epochs:
-            images_NHW, targets_NHW = shrink(images_NHW, targets_NHW, job.train.small_size)
         logits_NCHW, loss = learner.step(images_NHW, targets_NHW)
         total += loss
         found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, targets_NHW == infection

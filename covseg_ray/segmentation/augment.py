@@ -74,13 +74,6 @@ def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed:
     return _replace(images_NHW, rows, moved[0]), _replace(targets_NHW, rows, moved[1])
 
 
-def shrink(images_NHW: Tensor, targets_NHW: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Films reduced to ``size`` pixels a side by area, masks by nearest neighbour; both uint8 on one device."""
-    films_N1SS = F.interpolate(images_NHW.unsqueeze(1).float(), (size, size), mode="area")
-    targets_N1SS = F.interpolate(targets_NHW.unsqueeze(1).float(), (size, size), mode="nearest-exact")
-    return films_N1SS.squeeze(1).round_().to(torch.uint8), targets_N1SS.squeeze(1).to(torch.uint8)
-
-
 def move(batch_NHW: Tensor, theta_N23: Tensor, interpolation: str) -> Tensor:
     """Resample uint8 ``[N, H, W]`` at the places ``theta`` gives, reflecting about the film's edge.
 

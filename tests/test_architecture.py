@@ -1,0 +1,40 @@
+"""Everything below the engine works on a machine without Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "covseg_ray"
+WITHOUT_RAY = """
+import importlib, sys
+sys.modules["ray"] = None
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(len(sys.argv) - 1)
+"""
+
+
+def modules(*rooms: str) -> list[str]:
+    files = [file for room in rooms for file in sorted((PACKAGE / room).rglob("*.py"))]
+    parts = [file.relative_to(PACKAGE.parent).with_suffix("").parts for file in files]
+    return [".".join(each).removesuffix(".__init__") for each in parts]
+
+
+@pytest.mark.parametrize("rooms", [("radiograph", "segmentation", "storage", "reports"), ("cli",)], ids="+".join)
+def test_imports_without_ray(rooms: tuple[str, ...]) -> None:
+    names = ["covseg_ray.errors", "covseg_ray.config", *modules(*rooms)]
+    assert len(names) > 5
+    done = subprocess.run([sys.executable, "-c", WITHOUT_RAY, *names], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, str(len(names))), done.stderr
+
+
+def test_the_engine_is_what_needs_ray() -> None:
+    """Ray is indeed unimportable above."""
+    code = [sys.executable, "-c", WITHOUT_RAY, "covseg_ray.engine.stream"]
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "import of ray halted" in done.stderr
