@@ -15,7 +15,8 @@ from ray.util import ActorPool
 
 from covseg_ray.engine.source import Source
 from covseg_ray.reports.film_result import FilmResult
-from covseg_ray.segmentation.bundle import Bundle, from_files, to_files
+from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.bundle_files import from_files, to_files
 from covseg_ray.segmentation.metrics import Estimate, count, image_iou, summarise
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.storage.reading import Films, list_units

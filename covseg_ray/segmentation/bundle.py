@@ -1,22 +1,15 @@
-"""A trained model as three files: ``model.safetensors``, ``model.json`` and a card, ``README.md``.
-
-Reading a bundle runs no code from it: tensors come from safetensors, names are looked up in the library's own lists,
-and the model's id is computed anew from what was read.
-"""
+"""A trained model: what it is, and its tensors."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import PurePosixPath
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from covseg_ray import __version__
@@ -24,12 +17,9 @@ from covseg_ray.errors import ModelError
 from covseg_ray.segmentation.metrics import Estimate
 from covseg_ray.segmentation.network import build_network
 from covseg_ray.segmentation.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from covseg_ray.segmentation.weights import read_safetensors
 
-WEIGHTS, SPEC, CARD = "model.safetensors", "model.json", "README.md"
-FILES = (WEIGHTS, SPEC, CARD)
+WEIGHTS = "model.safetensors"
 INFECTION = "infection"
-_PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"}
 _CHANGES_A_MASK = {"architecture", "encoder", "classes", "input_size", "resize", "normalisation", "decision"}
 
 
@@ -121,61 +111,3 @@ class Bundle:
                 )
         network.load_state_dict(self.state)
         return network.eval()
-
-
-def to_files(bundle: Bundle) -> dict[str, bytes]:
-    """The files of a bundle by name."""
-    from safetensors.torch import save
-
-    from covseg_ray.segmentation.card import card
-
-    content = {"model_id": bundle.model_id, **bundle.spec.model_dump(mode="json")}
-    return {
-        WEIGHTS: save({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(bundle.state.items())}),
-        SPEC: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(),
-        CARD: card(bundle).encode(),
-    }
-
-
-def check_listing(names: Collection[str]) -> None:
-    """Refuse a folder that holds a pickle or is no bundle, before anything of it is read.
-
-    Raises:
-        ModelError: which file is there and must not be, or is missing.
-    """
-    for name in names:
-        path = PurePosixPath(name)
-        if path.suffix.lower() in _PICKLES and path.parts[0] != "openvino":
-            raise ModelError(f"bundle: {name} can run code when it is opened, so nothing was; a bundle holds {WEIGHTS}")
-    for name in (WEIGHTS, SPEC):
-        if name not in names:
-            raise ModelError(f"bundle: {name} is missing; give the folder that covseg-ray train wrote")
-
-
-def from_files(files: Mapping[str, bytes]) -> Bundle:
-    """A bundle from its files' bytes; only ``model.json`` and ``model.safetensors`` are read.
-
-    Raises:
-        ModelError: a pickle among them, a missing or damaged file, an unknown architecture or encoder, tensors that do
-            not fit it, or weights other than those the id was made from.
-    """
-    check_listing(files)
-    spec, model_id = _read_spec(files[SPEC])
-    bundle = Bundle(spec, read_safetensors(files[WEIGHTS], WEIGHTS))
-    bundle.network()
-    if bundle.model_id != model_id:
-        raise ModelError(f"bundle: says model_id {model_id} but its contents make {bundle.model_id}; fetch it again")
-    return bundle
-
-
-def _read_spec(data: bytes) -> tuple[BundleSpec, str]:
-    try:
-        content = dict(json.loads(data))
-        model_id = str(content.pop("model_id", None))
-        return BundleSpec.model_validate(content), model_id
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(f"{SPEC}: {where}: {first['msg']}; written by another version of covseg-ray?") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{SPEC}: not a JSON object; fetch the bundle again") from error

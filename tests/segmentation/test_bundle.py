@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from safetensors.torch import load, save
 
 from covseg_ray.errors import ModelError
-from covseg_ray.segmentation.bundle import Bundle, BundleSpec, Normalisation, TrainedOn, from_files, to_files
+from covseg_ray.segmentation.bundle import Bundle, BundleSpec, Normalisation, TrainedOn
+from covseg_ray.segmentation.bundle_files import from_files, to_files
 from covseg_ray.segmentation.layers import describe, trainable_parameters
 from covseg_ray.segmentation.metrics import Estimate
 from covseg_ray.segmentation.network import build_network
