@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from covseg_ray.errors import DatasetError, StorageError, UsageError
-from covseg_ray.storage.filesystem import list_files, locate, read_bytes
+from covseg_ray.storage.filesystem import join, list_files, locate, read_bytes
 
 LAYOUTS = ("covid-qu-ex", "pairs", "csv")
 UNLABELLED = "unlabelled"
@@ -67,8 +67,7 @@ def read_layout(source: str, name: str | None = None) -> Layout:
         root, samples = locate(source).uri.rpartition("/")[0], _manifest(source)
         name = "csv"
     else:
-        root = source
-        name, samples = _folder(source, name)
+        name, root, samples = _folder(source, name)
     if not any(sample.mask for sample in samples):
         raise DatasetError(
             f"{source}: {len(samples)} images but no masks ({name} layout); put a mask beside each image"
@@ -77,16 +76,19 @@ def read_layout(source: str, name: str | None = None) -> Layout:
     return Layout(name, root, tuple(samples))
 
 
-def _folder(source: str, name: str | None) -> tuple[str, list[Sample]]:
+def _folder(source: str, name: str | None) -> tuple[str, str, list[Sample]]:
     paths = [path for path in list_files(source) if not PurePosixPath(path).name.startswith(".")]
     if not paths:
         raise StorageError(f"{source}: no files there; check the name")
-    infection = [path for path in paths if path.startswith(INFECTION_FOLDER)]
-    readers = {"covid-qu-ex": lambda: _covid_qu_ex(infection or paths), "pairs": lambda: _pairs(paths)}
+    infection = [path.removeprefix(INFECTION_FOLDER) for path in paths if path.startswith(INFECTION_FOLDER)]
+    if infection and name != "pairs":
+        # Paths count from that folder, so that the dataset is the same whichever of the two was given.
+        source, paths = join(source, INFECTION_FOLDER.rstrip("/")), infection
+    readers = {"covid-qu-ex": _covid_qu_ex, "pairs": _pairs}
     for candidate in readers if name is None else [name]:
-        samples = readers[candidate]()
+        samples = readers[candidate](paths)
         if samples:
-            return candidate, samples
+            return candidate, source, samples
     raise DatasetError(
         f"{source}: {len(paths)} files but no images in the {name or 'covid-qu-ex or pairs'} layout; "
         "expected Train/COVID-19/images/ and so on, or images/ and masks/, or give a .csv"

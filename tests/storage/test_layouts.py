@@ -40,6 +40,7 @@ def test_covid_qu_ex_is_recognised_at_either_level(tmp_path: Path, level: str) -
         ("train/COVID-19/covid_1", "train", "COVID-19"),
         ("val/Normal/Normal (2)", "val", "Normal"),
     ]
+    assert "Train/COVID-19/images/covid_1.png" in [sample.image for sample in found.samples]
     for sample in found.samples:
         for path in (sample.image, sample.mask, sample.lung):
             assert path is not None
