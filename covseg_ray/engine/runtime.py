@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import ray
 
@@ -28,21 +29,26 @@ def session(address: str | None = None, workers: int = 1) -> Iterator[None]:
         yield
         return
     _quiet()
+    with redirect_stdout(sys.stderr):  # Ray prints there that a worker died; standard output is for the result alone
+        _start(address, workers)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(address: str | None, workers: int) -> None:
     if address:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, workers) + SPARE_CPUS,
-            _node_ip_address="127.0.0.1",
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        return
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, workers) + SPARE_CPUS,
+        _node_ip_address="127.0.0.1",
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
 
 
 def _quiet() -> None:

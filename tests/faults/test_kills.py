@@ -1,0 +1,58 @@
+"""SIGKILL in the middle of an epoch: the same final weights, bit for bit, and no epoch twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Run, run_job
+from runs import Command, epochs, same_weights
+
+
+def test_a_killed_training_worker_changes_nothing(undisturbed: Run, small_job: list[str], tmp_path: Path) -> None:
+    with Command([*small_job, f"out={tmp_path}"], tmp_path) as command:
+        command.await_epoch(tmp_path / "small", 2)
+        command.kill_a_trainer()
+        code, output, errors = command.finish()
+    assert code == 0, errors
+    assert json.loads(output)["epochs"] == 4
+    assert epochs(tmp_path / "small") == [1, 2, 3, 4]
+    assert same_weights(tmp_path / "small", Path(undisturbed.folder))
+
+
+def test_a_killed_command_given_again_goes_on(undisturbed: Run, small_job: list[str], tmp_path: Path) -> None:
+    settings = [*small_job, f"out={tmp_path}"]
+    with Command(settings, tmp_path) as command:
+        command.await_epoch(tmp_path / "small", 2)
+    assert not (tmp_path / "small/bundle").exists()
+    begun = len(epochs(tmp_path / "small"))
+    with Command(settings, tmp_path) as command:
+        code, output, errors = command.finish()
+    assert code == 0, errors
+    assert begun < 4
+    assert json.loads(output)["epochs"] == 4
+    assert epochs(tmp_path / "small") == [1, 2, 3, 4]
+    assert same_weights(tmp_path / "small", Path(undisturbed.folder))
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(1800)
+def test_many_kills_at_random_moments(ray_session: None, small_job: list[str], tmp_path: Path) -> None:
+    """Trainers and whole commands are killed by turns, at moments that the epochs do not choose."""
+    settings = [*small_job, "train.epochs=20", "resources.max_failures=-1"]
+    quiet = run_job([*settings, f"out={tmp_path}/quiet"])
+    folder, chance = tmp_path / "kills/small", random.Random(0)
+    for _ in range(3):
+        with Command([*settings, f"out={tmp_path}/kills"], tmp_path) as command:
+            for kill in (command.kill_a_trainer, command.kill_a_trainer, command.kill):
+                command.await_epoch(folder, len(epochs(folder)) + 1)
+                time.sleep(chance.uniform(0, 1.5))
+                kill()
+    with Command([*settings, f"out={tmp_path}/kills"], tmp_path) as command:
+        code, _, errors = command.finish(600)
+    assert code == 0, errors
+    assert epochs(folder) == list(range(1, 21))
+    assert same_weights(folder, Path(quiet.folder))

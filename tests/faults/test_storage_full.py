@@ -1,0 +1,53 @@
+"""A disk that fills up while a checkpoint is written: one line, exit 4, what was written before is whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from runs import Command, epochs
+
+MIB = 1024**2
+SPACE_MIB = 560
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("a small disk is mounted, which only root can do")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SPACE_MIB}m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    small_disk: Path, small_job: list[str], tmp_path: Path
+) -> None:
+    """A checkpoint takes about 165 MiB: the first fits beside the ballast, the second does not."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(280 * MIB))
+    settings = [*small_job, "train.epochs=3", "resources.max_failures=0", f"out={small_disk}"]
+    with Command(settings, tmp_path) as command:
+        code, output, errors = command.finish()
+    assert (code, output) == (4, ""), errors
+    assert [line for line in errors.splitlines() if "storage full" in line] == errors.splitlines()[-1:]
+    assert "Traceback" not in errors
+    first = torch.load(small_disk / "small/checkpoints/epoch-0001/state.pt", weights_only=True)
+    assert [record["epoch"] for record in first["history"]] == [1]
+    assert epochs(small_disk / "small")[0] == 1
+    ballast.unlink()
+    with Command(settings, tmp_path) as command:
+        code, _, errors = command.finish()
+    assert code == 0, errors
+    assert epochs(small_disk / "small") == [1, 2, 3]
+    assert (small_disk / "small/bundle/model.json").exists()
