@@ -51,25 +51,23 @@ class Counted(NamedTuple):
 class Counter:
     """Predicts the films of a unit and counts; one lives in each actor of the pool."""
 
-    def __init__(
-        self, source: Source, files: Sequence[ray.ObjectRef[Mapping[str, bytes]]], batch_size: int, workers: int
-    ) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cpu":
+    def __init__(self, source: Source, batch_size: int, workers: int) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cpu":
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
-        bundle = from_files(ray.get(files[0]))
         self.source = source
         self.batch_size = batch_size
-        self.infection = bundle.spec.infection
-        self.predictor = Predictor(bundle, device)
+        self.predictor: Predictor | None = None
 
-    def count(self, unit: int) -> list[Counted]:
-        """The counts of the films of one unit."""
+    def count(self, unit: int, files: Sequence[ray.ObjectRef[Mapping[str, bytes]]]) -> list[Counted]:
+        """The counts of the films of one unit; ``files`` hold a reference to those of the bundle, read at first use."""
+        if self.predictor is None:
+            self.predictor = Predictor(from_files(ray.get(files[0])), self.device)
         films = self.source.films(unit)
         parts = []
         for start in range(0, len(films.image_ids), self.batch_size):
             stop = start + self.batch_size
-            found_NHW = self.predictor.predict(films.images_NHW[start:stop]) == self.infection
+            found_NHW = self.predictor.predict(films.images_NHW[start:stop]) == self.predictor.spec.infection
             parts.append(count(found_NHW, films.masks_NHW[start:stop] > 0))
         counts_N4 = np.concatenate(parts)
         return [
@@ -100,10 +98,10 @@ def count_films(source: Source, bundle: Bundle, workers: int, batch_size: int) -
     """Every film's counts, ordered by ``image_id``."""
     gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
     actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=3, max_task_retries=3)(Counter)
-    # In a list, so that each actor fetches the bundle itself, after a restart too.
+    pool = ActorPool([actor.remote(source, batch_size, workers) for _ in range(workers)])
+    # In a list, so that the reference travels with each call and the bundle does not.
     files = [ray.put(to_files(bundle))]
-    pool = ActorPool([actor.remote(source, files, batch_size, workers) for _ in range(workers)])
-    units = pool.map_unordered(lambda counter, unit: counter.count.remote(unit), list(range(len(source.units))))
+    units = pool.map_unordered(lambda counter, unit: counter.count.remote(unit, files), list(range(len(source.units))))
     return sorted((row for rows in units for row in rows), key=lambda row: row.image_id)
 
 

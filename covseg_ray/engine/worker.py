@@ -23,6 +23,7 @@ from covseg_ray.engine.order import Portion, plain_share, shuffled_share
 from covseg_ray.engine.stream import Batch
 from covseg_ray.engine.task import Task
 from covseg_ray.engine.tracking import Tracker
+from covseg_ray.errors import DatasetError
 from covseg_ray.segmentation.augment import augment, augmentation
 from covseg_ray.segmentation.metrics import count, point_values
 
@@ -138,6 +139,11 @@ def validate(task: Task, learner: Learner, batches: Iterator[Batch], image_ids: 
         dist.all_reduce(counts_R4)
         dist.all_reduce(loss)
     scores = point_values(image_ids, counts_R4.cpu().numpy()) if place.rank == 0 else {}
+    if scores and task.job.train.select not in scores:
+        raise DatasetError(
+            f"{task.job.data.dataset}: no validation film has infection, so train.select = {task.job.train.select} has "
+            "no value; set train.select to iou_all, or validate on films with infection"
+        )
     return {"val_loss": float(loss) / task.val.rows, **scores}
 
 

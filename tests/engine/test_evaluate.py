@@ -19,6 +19,9 @@ from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.storage.packing import pack
 from covseg_ray.storage.reading import list_units, read_unit
 
+pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
+
+
 DIVISIONS = [(1, 64), (2, 7), (3, 32)]
 
 

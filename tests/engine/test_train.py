@@ -21,6 +21,9 @@ from covseg_ray.storage.filesystem import list_files, read_bytes
 from covseg_ray.storage.packing import synthesise
 from covseg_ray.storage.reading import list_units, read_unit
 
+pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
+
+
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 

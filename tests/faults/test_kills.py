@@ -11,6 +11,8 @@ import pytest
 from conftest import Run, run_job
 from runs import Command, epochs, same_weights
 
+pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
+
 
 def test_a_killed_training_worker_changes_nothing(undisturbed: Run, small_job: list[str], tmp_path: Path) -> None:
     with Command([*small_job, f"out={tmp_path}"], tmp_path) as command:

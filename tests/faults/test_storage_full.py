@@ -11,6 +11,9 @@ import pytest
 import torch
 from runs import Command, epochs
 
+pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
+
+
 MIB = 1024**2
 SPACE_MIB = 560
 
