@@ -184,7 +184,7 @@ def _listen(task: Task, progress: Progress, done: Event) -> None:
     best = 0.0
     while True:
         finished = done.is_set()
-        for message in drain(task.messages, wait_seconds=0.5):
+        for message in drain(task.messages, wait_seconds=1.0):
             if "record" in message:
                 best = max(best, message["record"][task.job.train.select])
                 progress.epoch_done(message["record"], best)
