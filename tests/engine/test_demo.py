@@ -25,7 +25,7 @@ def test_each_new_film_gets_its_mask_and_overlay(undisturbed: Run, tmp_path: Pat
         mask_HW = np.asarray(Image.open(tmp_path / "masks" / f"film-{index}.png"))
         assert np.array_equal(np.asarray(Image.open(tmp_path / "films" / f"film-{index}.png")), film_HW)
         assert Image.open(io.BytesIO(Path(overlay).read_bytes())).size == (NEW_FILM_SIDE, NEW_FILM_SIDE)
-        small_SS = np.asarray(Image.fromarray(film_HW).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=None))
+        small_SS = np.asarray(Image.fromarray(film_HW).resize((side, side), Image.Resampling.BILINEAR))
         found_SS = predictor.predict(small_SS[None])[0] == predictor.spec.infection
         factor = NEW_FILM_SIDE // side
         assert np.array_equal(mask_HW > 0, np.kron(found_SS, np.ones((factor, factor), bool)))
