@@ -14,7 +14,7 @@ import ray
 # counts two more: with none left over, the tasks that feed the workers would wait for ever.
 SPARE_CPUS = 2
 # A training step's large tensors are freed and asked for again at once. glibc gives such memory back to the system each
-# time, and a thread other than the first cannot keep it; with these the pages stay: a tenth of a step on a CPU.
+# time, and a thread other than the first cannot keep it. With these the pages stay, and page faults fall to a fraction.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**33),

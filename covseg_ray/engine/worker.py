@@ -48,7 +48,7 @@ def train_worker(config: dict[str, Any]) -> None:
     place = Place(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        torch.set_flush_denormal(True)  # vanishing gradients, as an early epoch can have them, halve a CPU's speed
+        torch.set_flush_denormal(True)  # a CPU computes slowly with denormal numbers
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     learner = build_learner(task.job, task.steps, ray.get(task.initial), device)
     history = restore(learner)
