@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from covseg_ray.cli.options import Json
 from covseg_ray.errors import EXIT_REJECTS, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Pack, invent, look at and check datasets of chest films.")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Dataset = Annotated[str, typer.Argument(help="Folder or s3:// URI of the dataset.")]
 REJECTS_SHOWN = 20
 

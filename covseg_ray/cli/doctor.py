@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from covseg_ray.cli.options import Json
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,7 +27,7 @@ def doctor(
     storage: Annotated[
         str, typer.Option(metavar="URI", help="A folder or s3://bucket/prefix to write to, read from and clean up.")
     ] = ".",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check this machine, and say what to do where it falls short."""
     from covseg_ray.engine.doctor import examine

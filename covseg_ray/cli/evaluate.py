@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from covseg_ray.cli.options import Address, Json
+
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluate import Evaluation
 
@@ -23,10 +25,8 @@ def evaluate(
     report: Annotated[
         str | None, typer.Option("--report", metavar="HTML", help="Write a report with pictures.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    address: Address = None,
+    as_json: Json = False,
 ) -> None:
     """Measure a model: every metric with its bootstrap 95 % interval."""
     from covseg_ray.engine import evaluate as engine

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
+from covseg_ray.cli.options import Address, Json
+
 
 def train(
     job_file: Annotated[str, typer.Option("-c", "--config", metavar="JOB.toml", help="The training job.")],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the job; may be repeated.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    address: Address = None,
+    as_json: Json = False,
 ) -> None:
     """Train a model. The same command again goes on where a stopped run was."""
     from covseg_ray import config

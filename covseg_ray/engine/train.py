@@ -29,6 +29,7 @@ from covseg_ray.segmentation.metrics import Estimate
 from covseg_ray.segmentation.network import build_network
 from covseg_ray.segmentation.weights import load_encoder_state
 from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate, read_bytes, write_bytes
+from covseg_ray.storage.lease import hold
 from covseg_ray.storage.reading import list_units, read_info
 
 JOB_FILE = "job.json"
@@ -57,17 +58,20 @@ class Outcome:
 def train(job: Job, progress: Progress, address: str | None = None) -> Outcome:
     """Run a job to its end, going on where an earlier run of the same name stopped.
 
-    Raises the errors of ``covseg_ray.errors``: everything that can be checked is checked before Ray starts."""
+    Raises the errors of ``covseg_ray.errors``, BusyError while another process is at the same run: everything that can
+    be checked is checked before Ray starts."""
     begin = time.perf_counter()
     folder = join(job.out, job.name)
     network = initial_network(job)
     sources = {split: find_films(job, split) for split in ("train", "val")}
     check_sizes(job, sources)
-    claim(folder, job)
-    if not exists(join(folder, BUNDLE, "model.json")):
-        with session(address, job.workers):
-            checkpoint = fit(job, network.state_dict(), sources, progress)
-            finish(job, folder, checkpoint, sources["train"].rows)
+    with hold(folder) as held:
+        claim(folder, job)
+        if not exists(join(folder, BUNDLE, "model.json")):
+            with session(address, job.workers):
+                checkpoint = fit(job, network.state_dict(), sources, progress)
+                held.check()
+                finish(job, folder, checkpoint, sources["train"].rows)
     history = read_history(folder)
     bundle = load_bundle(join(folder, BUNDLE))
     return Outcome(

@@ -19,7 +19,7 @@ from ray.train import CheckpointUploadMode
 
 from covseg_ray.engine import stream
 from covseg_ray.engine.learner import Learner, build_learner
-from covseg_ray.engine.order import Portion, plain_share, shuffled_share
+from covseg_ray.engine.order import plain_share, shuffled_share
 from covseg_ray.engine.stream import Batch
 from covseg_ray.engine.task import Task
 from covseg_ray.engine.tracking import Tracker
@@ -41,6 +41,15 @@ class Place:
     world: int
 
 
+@dataclass(frozen=True)
+class Streams:
+    """The batches of this worker's share of all the epochs to come; ``val_films`` of the second make an epoch."""
+
+    train: Iterator[Batch]
+    val: Iterator[Batch]
+    val_films: int
+
+
 def train_worker(config: dict[str, Any]) -> None:
     """The function that Ray Train runs on each worker; ``config["task"]`` is a ``Task``."""
     task: Task = config["task"]
@@ -55,12 +64,12 @@ def train_worker(config: dict[str, Any]) -> None:
     first = len(history) + 1
     tracker = Tracker(task.job) if place.rank == 0 else None
     image_ids = [i for unit in range(len(task.val.units)) for i in task.val.films(unit).image_ids] if tracker else []
-    train_batches, val_batches = open_streams(task, place, first, device)
+    streams = open_streams(task, place, first, device)
     for epoch in range(first, task.job.train.epochs + 1):
         begin = time.perf_counter()
         record: Record = {"epoch": epoch, "learning_rate": learner.optimizer.param_groups[0]["lr"]}
-        record |= train_epoch(task, learner, train_batches, epoch, place)
-        record |= validate(task, learner, val_batches, image_ids, place)
+        record |= train_epoch(task, learner, streams.train, epoch, place)
+        record |= validate(task, learner, streams, image_ids, place)
         record["seconds"] = time.perf_counter() - begin
         history.append(record)
         if tracker:
@@ -69,17 +78,18 @@ def train_worker(config: dict[str, Any]) -> None:
         commit(learner, history, place)
 
 
-def open_streams(
-    task: Task, place: Place, first_epoch: int, device: torch.device
-) -> tuple[Iterator[Batch], Iterator[Batch]]:
-    """The batches of this worker's share of all the epochs to come, for training and for validation."""
+def open_streams(task: Task, place: Place, first_epoch: int, device: torch.device) -> Streams:
     job, epochs = task.job, range(first_epoch, task.job.train.epochs + 1)
     train_sizes = [len(unit.rows) for unit in task.train.units]
     val_sizes = [len(unit.rows) for unit in task.val.units]
     batch, share = job.train.batch_size, job.train.batch_size // place.world
     train = [p for e in epochs for p in shuffled_share(train_sizes, job.seed, e, place.rank, place.world, batch)]
     val = [p for e in epochs for p in plain_share(val_sizes, e, place.rank, place.world)]
-    return stream.batches(task.train, train, share, device, job.seed), stream.batches(task.val, val, share, device)
+    return Streams(
+        train=stream.batches(task.train, train, share, device, job.seed),
+        val=stream.batches(task.val, val, share, device),
+        val_films=sum(p.stop - p.start for p in val if p.epoch == first_epoch),
+    )
 
 
 def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, place: Place) -> Record:
@@ -119,17 +129,17 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
     }
 
 
-def validate(task: Task, learner: Learner, batches: Iterator[Batch], image_ids: list[str], place: Place) -> Record:
+def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str], place: Place) -> Record:
     """Each worker counts its films and the counts are added over the workers; the first makes the metrics of them."""
     share_buffers(learner, place)
     learner.network.eval()
     infection = task.job.model.classes.index("infection")
     counts_R4 = torch.zeros(task.val.rows, 4, dtype=torch.int64, device=learner.device)
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)
-    expected = sum(p.stop - p.start for p in plain_portions(task, place))
+    expected = streams.val_films
     with torch.inference_mode():
         while expected > 0:
-            batch = next(batches)
+            batch = next(streams.val)
             logits_NCHW, batch_loss = learner.forward_loss(batch.images_NHW, batch.targets_NHW)
             found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, batch.targets_NHW == infection
             counted_N4 = count(found_NHW.cpu().numpy(), truth_NHW.cpu().numpy())
@@ -146,10 +156,6 @@ def validate(task: Task, learner: Learner, batches: Iterator[Batch], image_ids: 
             "no value; set train.select to iou_all, or validate on films with infection"
         )
     return {"val_loss": float(loss) / task.val.rows, **scores}
-
-
-def plain_portions(task: Task, place: Place) -> list[Portion]:
-    return plain_share([len(unit.rows) for unit in task.val.units], 0, place.rank, place.world)
 
 
 def share_buffers(learner: Learner, place: Place) -> None:

@@ -1,4 +1,4 @@
-"""Bytes of a PNG, JPEG or TIFF become a `Radiograph`, or a `Rejected` that says why not. Nothing here raises.
+"""Bytes of a PNG, JPEG, TIFF or DICOM become a `Radiograph`, or a `Rejected` that says why not. Nothing here raises.
 
 Pillow's plugin is picked by the file's first bytes rather than by ``Image.open``: no other plugin can ever run, and the
 only pixel limit is ours, read from the header before a single pixel is decoded.
@@ -46,19 +46,22 @@ _UPRIGHT = {
 class Radiograph:
     """One film: `pixels` uint8 or uint16 [H, W], bright = dense; `spacing_mm` between rows and columns where known.
 
-    PNG, JPEG and TIFF leave `spacing_mm` at None: the resolution they carry is that of a screen or a printer.
+    PNG, JPEG and TIFF leave `spacing_mm` at None: the resolution they carry is that of a screen or a printer. DICOM
+    alone has an `instance_uid`, the film's SOP instance UID.
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
     spacing_mm: tuple[float, float] | None = None
+    instance_uid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """Why bytes are no radiograph.
 
-    `reason` is a stable code (``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``corrupt``, ``unsupported``),
-    `detail` one line for a person.
+    `reason` is a stable code: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``corrupt``, ``unsupported``;
+    of DICOM also ``not-a-radiograph``, ``multi-frame``, ``colour``, ``no-pixel-data``; of a `DecodingChild` also
+    ``decoder-crashed``, ``decoder-hung``. `detail` is one line for a person.
     """
 
     reason: str
@@ -73,37 +76,57 @@ class Limits:
     max_pixels: int = 100_000_000
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
+    """Carries a `Rejected` up to the decode boundary; nothing outside sees it."""
+
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.rejected = Rejected(reason, detail)
 
 
 def decode(data: bytes, limits: Limits = Limits()) -> Radiograph | Rejected:
-    """Decode one PNG, JPEG or TIFF; never raises.
+    """Decode one PNG, JPEG, TIFF or DICOM file; never raises.
 
-    8 bits and less become uint8 (1 bit: 0 and 255), 16-bit grey stays uint16. Colour becomes luma (ITU-R BT.601, as
-    Pillow's ``convert("L")``); alpha is dropped; 16-bit colour and 16-bit grey with alpha are reduced to 8 bits by
-    Pillow. EXIF orientation is applied, WhiteIsZero TIFF inverted. 32-bit integers and floats pass when every value is
-    a whole number from 0 to 65535. Files of several frames are refused, and the few layouts that Pillow cannot read
+    DICOM goes to `covseg_ray.radiograph.dicom.decode_dicom` and needs the extra ``dicom``. Of the others, 8 bits and
+    less become uint8 (1 bit: 0 and 255), 16-bit grey stays uint16. Colour becomes luma (ITU-R BT.601, as Pillow's
+    ``convert("L")``); alpha is dropped; 16-bit colour and 16-bit grey with alpha are reduced to 8 bits by Pillow. EXIF
+    orientation is applied, WhiteIsZero TIFF inverted. 32-bit integers and floats pass when every value is a whole
+    number from 0 to 65535. Files of several frames are refused, and the few layouts that Pillow cannot read
     (big-endian WhiteIsZero TIFF of 16 bits among them).
     """
+    from covseg_ray.radiograph.dicom import decode_dicom, looks_like_dicom  # which imports this module
+
+    if looks_like_dicom(data):
+        return decode_dicom(data, limits)
     try:
         return Radiograph(_pixels(data, limits))
-    except _RefusedError as refusal:
+    except RefusedError as refusal:
         return refusal.rejected
     except Exception as error:  # noqa: BLE001  the decode boundary: Pillow raises a dozen unrelated types on bad bytes
         return _blame(data, error)
 
 
-def _pixels(data: bytes, limits: Limits) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def check_bytes(data: bytes, limits: Limits) -> None:
+    """Raises RefusedError for an empty file and for one over the limit."""
     if not data:
-        raise _RefusedError("empty", "the file holds no bytes")
+        raise RefusedError("empty", "the file holds no bytes")
     if len(data) > limits.max_bytes:
-        raise _RefusedError("too-large", f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
+        raise RefusedError("too-large", f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
+
+
+def check_pixels(width: int, height: int, limits: Limits) -> None:
+    """Raises RefusedError for an image over the limit."""
+    if width * height > limits.max_pixels:
+        raise RefusedError(
+            "too-large", f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}"
+        )
+
+
+def _pixels(data: bytes, limits: Limits) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    check_bytes(data, limits)
     plugin = next((plugin for signature, plugin in _PLUGINS if data.startswith(signature)), None)
     if plugin is None:
-        raise _RefusedError("not-an-image", "the first bytes are not those of a PNG, JPEG or TIFF")
+        raise RefusedError("not-an-image", "the first bytes are not those of a PNG, JPEG, TIFF or DICOM file")
     with plugin(io.BytesIO(data)) as image:
         _check_header(image, limits)
         if plugin is PngImageFile:
@@ -113,17 +136,13 @@ def _pixels(data: bytes, limits: Limits) -> NDArray[np.uint8] | NDArray[np.uint1
 
 
 def _check_header(image: ImageFile, limits: Limits) -> None:
-    width, height = image.size
-    if width * height > limits.max_pixels:
-        raise _RefusedError(
-            "too-large", f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}"
-        )
+    check_pixels(*image.size, limits)
     try:
         image.seek(1)
     except EOFError:
         image.seek(0)
     else:
-        raise _RefusedError("unsupported", "the file holds several frames, one film was expected")
+        raise RefusedError("unsupported", "the file holds several frames, one film was expected")
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -140,14 +159,14 @@ def _to_array(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
         return np.iinfo(np.uint16).max - pixels if inverted else pixels
     if upright.mode in ("I", "F") and not inverted:
         return _whole_numbers(np.asarray(upright))
-    raise _RefusedError("unsupported", f"pixels of Pillow mode {upright.mode!r}")
+    raise RefusedError("unsupported", f"pixels of Pillow mode {upright.mode!r}")
 
 
 def _whole_numbers(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.uint16]:
     fits = values.min() >= 0 and values.max() <= np.iinfo(np.uint16).max  # False for NaN as well
     pixels = values.astype(np.uint16) if fits else None
     if pixels is None or not np.array_equal(pixels, values):
-        raise _RefusedError("unsupported", f"{values.dtype} pixels that are not whole numbers from 0 to 65535")
+        raise RefusedError("unsupported", f"{values.dtype} pixels that are not whole numbers from 0 to 65535")
     return pixels
 
 
@@ -160,11 +179,11 @@ def _check_png(data: bytes) -> None:
         if end + 4 > len(data):
             break
         if zlib.crc32(memoryview(data)[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise _RefusedError("corrupt", f"PNG chunk {kind!r} fails its check sum")
+            raise RefusedError("corrupt", f"PNG chunk {kind!r} fails its check sum")
         if kind == b"IEND":
             return
         position = end + 4
-    raise _RefusedError("truncated", f"the PNG ends after {len(data):,} bytes, before its last chunk")
+    raise RefusedError("truncated", f"the PNG ends after {len(data):,} bytes, before its last chunk")
 
 
 def _blame(data: bytes, error: Exception) -> Rejected:

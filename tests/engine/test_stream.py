@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.data import ExecutionResources
 
 from covseg_ray.engine import order, stream
 from covseg_ray.engine.order import Portion
@@ -119,6 +122,24 @@ def test_batches_through_ray_data_are_the_films_by_hand(
     assert {len(batch.rows_N) for batch in found} == {4}
 
 
+def test_a_feed_that_is_far_ahead_leaves_the_processor_alone(ray_session: None, phantoms: str) -> None:
+    units = list_units(phantoms, "train")
+    source = cache(Source(phantoms, tuple(units), ("background", "infection")))
+    portions = [p for epoch in range(400) for p in order.plain_share([len(unit.rows) for unit in units], epoch, 0, 1)]
+    options = ray.data.DataContext.get_current().execution_options
+    limits, options.resource_limits = options.resource_limits, ExecutionResources(object_store_memory=8e6)
+    try:
+        feed = stream.batches(source, portions, 16, torch.device("cpu"))
+        next(feed)
+        time.sleep(3)  # films come until their room is full
+        begin = time.process_time()
+        time.sleep(3)
+        used = time.process_time() - begin
+        assert used < 1.0
+    finally:
+        options.resource_limits = limits
+
+
 def expected_films(
     dataset: str, classes: tuple[str, ...], portions: Sequence[Portion]
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -137,8 +158,6 @@ def expected_films(
 
 
 def test_what_fits_is_judged_by_the_bytes_of_its_films(ray_session: None, phantoms: str) -> None:
-    import ray
-
     store = ray.cluster_resources()["object_store_memory"]
     two = Source(phantoms, tuple(list_units(phantoms, "train")), ("background", "infection"))
     three = Source(phantoms, two.units, ("background", "lung", "infection"))

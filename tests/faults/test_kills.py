@@ -11,11 +11,18 @@ import pytest
 from conftest import Run, run_job
 from runs import Command, epochs, same_weights
 
+from covseg_ray.errors import BusyError
+
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 
 
-def test_a_killed_training_worker_changes_nothing(undisturbed: Run, small_job: list[str], tmp_path: Path) -> None:
+def test_a_killed_worker_or_a_second_command_changes_nothing(
+    undisturbed: Run, small_job: list[str], tmp_path: Path
+) -> None:
     with Command([*small_job, f"out={tmp_path}"], tmp_path) as command:
+        command.await_epoch(tmp_path / "small", 1)
+        with pytest.raises(BusyError, match=f"process {command.process.pid} "):
+            run_job([*small_job, f"out={tmp_path}"])
         command.await_epoch(tmp_path / "small", 2)
         command.kill_a_trainer()
         code, output, errors = command.finish()

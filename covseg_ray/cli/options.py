@@ -1,0 +1,12 @@
+"""Options that several commands share, with one wording."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
+]

@@ -1,0 +1,178 @@
+"""One input of bulk segmentation, and what holds for its bytes wherever they lie.
+
+No size that an archive declares is believed further than the bytes that come, and bytes that do not begin like a film
+are not read on.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Literal, TypeVar
+
+from covseg_ray.errors import StorageError
+from covseg_ray.radiograph.decode import Limits, Rejected
+from covseg_ray.radiograph.dicom import looks_like_dicom
+from covseg_ray.storage.filesystem import exists, translated
+
+MAX_BYTES = Limits().max_bytes
+HEAD_BYTES = 64 * 2**10
+
+PROBLEMS = {
+    "bomb": "over 16 MiB, and over 200 times what it takes in the archive",
+    "broken-archive": "the archive cannot be read from here on; what stands before is listed; copy or make it again",
+    "changed": "not the same any more as when it was listed; list again",
+    "encrypted": "encrypted; put it into an archive without a password",
+    "link": "a link to a folder, to nothing, or inside an archive; give the file that it points to",
+    "missing": "not there, or not any more",
+    "not-a-file": "a folder, a device or a pipe where a file was expected",
+    "refused": "the storage refuses this one; check its permissions and its storage class",
+    "unsupported": "a sparse file, or a compression other than deflate; put it into the archive as an ordinary file",
+}
+# What tarfile, zipfile and gzip raise on bad bytes.
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+)
+
+Kind = Literal["file", "tar", "tar.gz", "zip", "shard"]
+Film = TypeVar("Film")
+
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II\x2a\x00", b"MM\x00\x2a", b"II\x2b\x00", b"MM\x00\x2b")
+_HERE = re.compile(r"(?:\./+)+")
+_NO_SUCH_NAME = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One input: a file, a member of an archive, or a row of a shard.
+
+    `container` is the URI of the file, archive or shard; `name` the name inside, empty for a file. `offset` is where it
+    lies there: the byte where its data begin in a tar (in the unpacked stream of a tar.gz), its place in the directory
+    of a zip, the row of a shard. `size` is in bytes as declared, -1 where listing does not know. `problem` is a key of
+    `PROBLEMS` where listing has found that it cannot be a film. All text is valid UTF-8.
+    """
+
+    image_id: str
+    container: str
+    kind: Kind
+    name: str
+    offset: int
+    size: int
+    problem: str | None = None
+
+
+class Rationed:
+    """A file of `end` bytes that gives the next `left` and then no more: what the headers of an archive claim to need
+    may be anything. `last` is what was read last.
+    """
+
+    def __init__(self, file: IO[bytes], end: int, left: int) -> None:
+        self._file, self._end = file, end
+        self.left = left
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Raises ValueError where more is asked for than is left."""
+        self.last = self._file.read(min(size, self.left + 1) if size >= 0 else self.left + 1)
+        self.left -= len(self.last)
+        if self.left < 0:
+            raise ValueError("headers that take more bytes than those of any archive")
+        return self.last
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Raises OSError before the beginning where local files do, which zipfile counts on; ValueError elsewhere."""
+        if whence == os.SEEK_END and self._end + offset < 0:
+            raise OSError(errno.EINVAL, "before the beginning of the file")
+        if whence == os.SEEK_SET and not 0 <= offset <= self._end:
+            raise ValueError("an offset outside the file")
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+
+def inner_name(name: str) -> str:
+    """The name of a member without the ``./`` that archives of a whole folder begin names with."""
+    match = _HERE.match(name)
+    return name[match.end() :] if match else name
+
+
+def rejected(problem: str) -> Rejected:
+    return Rejected(problem, PROBLEMS[problem])
+
+
+def refusal(member: Member) -> Rejected | None:
+    """Why a member is not read at all, as far as listing can tell."""
+    if member.problem is not None:
+        return rejected(member.problem)
+    if member.size == 0:
+        return Rejected("empty", "the file holds no bytes")
+    if member.size > MAX_BYTES:
+        return Rejected("too-large", f"{member.size:,} bytes, the limit is {MAX_BYTES:,}")
+    return None
+
+
+def unreadable(container: str, error: StorageError) -> Rejected:
+    """What storage's refusal means for one file; raises ``error`` where it is about more than that one."""
+    cause = error.__cause__
+    if isinstance(cause, PermissionError):
+        problem = "refused"
+    elif isinstance(cause, FileNotFoundError) or (isinstance(cause, OSError) and cause.errno in _NO_SUCH_NAME):
+        problem = "missing"
+    else:
+        raise error
+    exists(container)  # raises where the bucket is missing, or refuses everything
+    return rejected(problem)
+
+
+def attempted(container: str, read: Callable[[], Film]) -> Film | Rejected:
+    """What ``read`` makes of a file, or what storage's refusal of that file means."""
+    try:
+        with translated(container):
+            return read()
+    except StorageError as error:
+        return unreadable(container, error)
+
+
+def damaged(error: Exception) -> Rejected:
+    """What an error of `DAMAGE` means for the member; the error's own text may hold names and is left out."""
+    if isinstance(error, EOFError):
+        return Rejected("truncated", "the archive ends inside it")
+    return Rejected("corrupt", f"its bytes in the archive are damaged ({type(error).__name__})")
+
+
+def film(read: Callable[[int, int], bytes], size: int) -> bytes | Rejected:
+    """What ``read(first, last)`` gives from 0 to ``size``, the first 64 KiB alone first: no film is not read on."""
+    head = read(0, min(size, HEAD_BYTES))
+    if head and not head.startswith(_SIGNATURES) and not looks_like_dicom(head):
+        return Rejected("not-an-image", "the first bytes are not those of a PNG, JPEG, TIFF or DICOM file")
+    return head + read(HEAD_BYTES, size) if len(head) == HEAD_BYTES < size else head
+
+
+def complete(data: bytes | Rejected, size: int) -> bytes | Rejected:
+    """``data``, if they are ``size`` bytes."""
+    if isinstance(data, Rejected) or len(data) == size:
+        return data
+    if len(data) < size:
+        return Rejected("truncated", f"{len(data):,} bytes of {size:,} are there")
+    return rejected("changed")
