@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import ray
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.data import ExecutionResources
 
 from covseg_ray.engine import order, stream
 from covseg_ray.engine.order import Portion
@@ -120,24 +118,6 @@ def test_batches_through_ray_data_are_the_films_by_hand(
     assert np.array_equal(torch.cat([batch.targets_NHW for batch in found]).numpy(), classes_NHW)
     assert torch.cat([batch.rows_N for batch in found]).tolist() == rows
     assert {len(batch.rows_N) for batch in found} == {4}
-
-
-def test_a_feed_that_is_far_ahead_leaves_the_processor_alone(ray_session: None, phantoms: str) -> None:
-    units = list_units(phantoms, "train")
-    source = cache(Source(phantoms, tuple(units), ("background", "infection")))
-    portions = [p for epoch in range(400) for p in order.plain_share([len(unit.rows) for unit in units], epoch, 0, 1)]
-    options = ray.data.DataContext.get_current().execution_options
-    limits, options.resource_limits = options.resource_limits, ExecutionResources(object_store_memory=8e6)
-    try:
-        feed = stream.batches(source, portions, 16, torch.device("cpu"))
-        next(feed)
-        time.sleep(3)  # films come until their room is full
-        begin = time.process_time()
-        time.sleep(3)
-        used = time.process_time() - begin
-        assert used < 1.0
-    finally:
-        options.resource_limits = limits
 
 
 def expected_films(
