@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
+from threading import current_thread, main_thread
+from typing import NoReturn, TypeVar
 
 import ray
 
@@ -26,6 +30,9 @@ QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_DATA_LOG_LEVEL": "ERROR",
 }
+ENDED_BY_SIGTERM = 128 + signal.SIGTERM
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -39,9 +46,37 @@ def session(address: str | None = None, workers: int = 1) -> Iterator[None]:
     with redirect_stdout(sys.stderr):  # Ray prints there that a worker died; standard output is for the result alone
         _start(address, workers)
         try:
-            yield
+            with _own_exit_code():
+                yield
         finally:
             ray.shutdown()
+
+
+def interruptible(call: Callable[[], Result]) -> Result:
+    """What ``call`` gives, run in another thread: in the main one Ray Train takes Ctrl-C over, for good, and ends the
+    command as if it were done."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(call).result()
+    finally:
+        pool.shutdown(wait=False)
+
+
+@contextmanager
+def _own_exit_code() -> Iterator[None]:
+    """Answer SIGTERM by leaving in order, with the exit code that says so; ``ray.init`` set another answer."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(signal_number: int, frame: object) -> NoReturn:
+    sys.exit(ENDED_BY_SIGTERM)
 
 
 def _start(address: str | None, workers: int) -> None:

@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 from covseg_ray.config import Job, differences
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.finish import BUNDLE, REPORT, finish
-from covseg_ray.engine.runtime import session
+from covseg_ray.engine.runtime import interruptible, session
 from covseg_ray.engine.source import Source, cache, fits_in_object_store
 from covseg_ray.engine.task import Task, drain, open_messages
 from covseg_ray.engine.tracking import read_history
@@ -65,9 +65,11 @@ def train(job: Job, progress: Progress, address: str | None = None) -> Outcome:
     network = initial_network(job)
     sources = {split: find_films(job, split) for split in ("train", "val")}
     check_sizes(job, sources)
-    with hold(folder) as held:
+    if exists(join(folder, BUNDLE, "model.json")):  # a finished run is read, and nothing is written there
         claim(folder, job)
-        if not exists(join(folder, BUNDLE, "model.json")):
+    else:
+        with hold(folder) as held:
+            claim(folder, job)
             with session(address, job.workers):
                 checkpoint = fit(job, network.state_dict(), sources, progress)
                 held.check()
@@ -156,7 +158,7 @@ def fit(
     )
     with listening(task, progress):
         try:
-            result = trainer.fit()
+            result = interruptible(trainer.fit)
         except ray.train.TrainingFailedError as error:
             raise explained(error, join(job.out, job.name)) from error
     best = result.get_best_checkpoint(job.train.select, "max")

@@ -53,6 +53,12 @@ class Command:
                 send(pid, signal.SIGKILL)
             self.process.wait()
 
+    def interrupt(self, number: signal.Signals) -> tuple[int, str]:
+        """Send the command itself a signal, and give its exit code and standard error."""
+        send(self.process.pid, number)
+        code, _, errors = self.finish(60)
+        return code, errors
+
     def kill_a_trainer(self) -> None:
         """SIGKILL one of the training workers."""
         trainers = [pid for pid in descendants(self.process.pid) if title(pid).startswith(TRAINER)]

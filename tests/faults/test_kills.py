@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from pathlib import Path
 
 import pytest
 from conftest import Run, run_job
-from runs import Command, epochs, same_weights
+from runs import Command, descendants, epochs, same_weights
 
 from covseg_ray.errors import BusyError
 
@@ -32,8 +33,24 @@ def test_a_killed_worker_or_a_second_command_changes_nothing(
     assert same_weights(tmp_path / "small", Path(undisturbed.folder))
 
 
-def test_a_killed_command_given_again_goes_on(undisturbed: Run, small_job: list[str], tmp_path: Path) -> None:
+def test_a_command_ended_by_sigterm_says_so(ray_session: None, small_job: list[str], tmp_path: Path) -> None:
+    with Command([*small_job, f"out={tmp_path}"], tmp_path) as command:
+        command.await_epoch(tmp_path / "small", 1)
+        code, errors = command.interrupt(signal.SIGTERM)
+        assert code == 143
+        assert "Traceback" not in errors
+        assert not descendants(command.process.pid)
+
+
+def test_an_interrupted_or_killed_command_given_again_goes_on(
+    undisturbed: Run, small_job: list[str], tmp_path: Path
+) -> None:
     settings = [*small_job, f"out={tmp_path}"]
+    with Command(settings, tmp_path) as command:
+        command.await_epoch(tmp_path / "small", 1)
+        code, errors = command.interrupt(signal.SIGINT)
+        assert code == 130
+        assert "Traceback" not in errors
     with Command(settings, tmp_path) as command:
         command.await_epoch(tmp_path / "small", 2)
     assert not (tmp_path / "small/bundle").exists()
