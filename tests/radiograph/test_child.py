@@ -191,7 +191,7 @@ def test_ctrl_c_leaves_the_child_alone() -> None:
 
 
 def test_an_interrupted_film_is_not_taken_for_the_next() -> None:
-    # Python raises KeyboardInterrupt by this handler only, which it does not set where a shell runs it in the background.
+    # Python raises KeyboardInterrupt by this handler alone, and sets it not where a shell runs it in the background.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt() -> None:
