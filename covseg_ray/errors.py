@@ -19,6 +19,8 @@ from typing import ClassVar
 
 EXIT_DONE = 0
 EXIT_REJECTS = 3
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
 
 
 class CovsegError(Exception):

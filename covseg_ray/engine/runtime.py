@@ -14,6 +14,8 @@ from typing import NoReturn, TypeVar
 
 import ray
 
+from covseg_ray.errors import EXIT_SIGTERM
+
 # Ray schedules by counted CPUs, not by cores. Workers that train hold theirs for the whole run, so a two-core machine
 # counts two more: with none left over, the tasks that feed the workers would wait for ever.
 SPARE_CPUS = 2
@@ -29,8 +31,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 Result = TypeVar("Result")
 
@@ -76,7 +78,7 @@ def _own_exit_code() -> Iterator[None]:
 
 
 def _leave(signal_number: int, frame: object) -> NoReturn:
-    sys.exit(ENDED_BY_SIGTERM)
+    sys.exit(EXIT_SIGTERM)
 
 
 def _start(address: str | None, workers: int) -> None:

@@ -94,6 +94,13 @@ def eight_bits(pixels_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.
     return pixels_HW.astype(np.uint8) if pixels_HW.dtype == np.uint8 else _scaled(pixels_HW).round().astype(np.uint8)
 
 
+def shrink(pixels_HW: NDArray[np.uint8] | NDArray[np.uint16], longest: int) -> NDArray[np.uint8]:
+    """A film in uint8 to look at: no side longer than ``longest`` pixels, its proportions kept."""
+    picture = Image.fromarray(eight_bits(pixels_HW))
+    picture.thumbnail((longest, longest), Image.Resampling.BILINEAR, reducing_gap=None)
+    return np.asarray(picture)
+
+
 def _place(film_HW: NDArray[np.uint8] | NDArray[np.uint16], size: int, resize: Resize) -> Placement:
     height, width = film_HW.shape
     return Placement(height, width, size, resize)

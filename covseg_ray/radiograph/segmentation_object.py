@@ -73,6 +73,15 @@ def encode_seg(source: bytes, masks: Mapping[str, NDArray[np.uint8]], model_id: 
         ) from None
 
 
+def header_bytes(source: bytes) -> bytes:
+    """The part of a DICOM file that stands before its pixels, which is all that `encode_seg` needs of it."""
+    from pydicom import dcmread
+
+    with quiet(), io.BytesIO(source) as file:
+        dcmread(file, stop_before_pixels=True, force=True)
+        return source[: file.tell()]
+
+
 def _header(source: bytes) -> FileDataset:
     """What stands before the pixels, with the attributes that may be empty, without a frame of reference that gives no
     position, and without Pixel Spacing: highdicom would put it where it refuses to read it back for want of a depth."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from covseg_ray.reports import figures
 from covseg_ray.reports.pictures import data_uri
@@ -53,6 +54,25 @@ def spread(ious: Sequence[float]) -> Chart:
     low, median, high = np.quantile(ious, (0.1, 0.5, 0.9))
     told = f"{len(ious)} films with infection; median {median:.2f}, eight in ten between {low:.2f} and {high:.2f}"
     return _both(lambda theme: figures.histogram(ious, theme=theme), f"Histogram of IoU: {told}", told)
+
+
+def marked_shares(shares_N: NDArray[np.float64]) -> Chart:
+    """The histogram of ``shares_N``, the marked share of each film that has one (above 0 to 1, at least one)."""
+    low, median, high = np.quantile(shares_N, (0.1, 0.5, 0.9))
+    films = "1 film" if len(shares_N) == 1 else f"{len(shares_N):,} films"
+    middle = f"median {percent(median)}, eight in ten between {percent(low)} and {percent(high)}"
+    told = f"{films} with infection found; {middle}"
+    return _both(
+        lambda theme: figures.percent_histogram(shares_N, theme=theme), f"Histogram of the marked share: {told}", told
+    )
+
+
+def percent(share: float) -> str:
+    """A share of 0..1 to a tenth of a percent; what is not quite none or not quite all is not rounded to it."""
+    text = f"{share:.1%}"
+    if text == "0.0%" and share > 0:
+        return "under 0.1%"
+    return "over 99.9%" if text == "100.0%" and share < 1 else text
 
 
 def _curves(lines: figures.Series, what: str, best: int | None, caption: str) -> Chart:

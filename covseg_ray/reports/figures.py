@@ -14,11 +14,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from numpy.typing import NDArray
 
 SIZE_INCHES = (6.0, 3.7)
 DOTS_PER_INCH = 150
 DASHES = ("-", "--", "-.", ":")
+BARS = 20
+PERCENT_AXES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # where an axis of shares may end, for bars of round width
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,30 @@ def curves(lines: Series, *, ylabel: str, best_epoch: int | None, theme: Theme, 
 def histogram(values: Sequence[float], *, theme: Theme) -> bytes:
     """How many films reached which IoU, in twentieths, with the median marked. ``values`` in 0..1, at least one."""
     figure, axes = _chart("IoU of one film", "Films", theme)
-    axes.hist(values, bins=np.linspace(0, 1, 21).tolist(), color=theme.lines[0], edgecolor=theme.faint, linewidth=0.6)
-    median = float(np.median(values))
-    axes.axvline(median, color=theme.lines[1], linewidth=2, linestyle="--", label=f"median {median:.2f}")
-    axes.set_xlim(0, 1)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
+    _bars(axes, values, 1, f"median {float(np.median(values)):.2f}", theme)
     return _png(figure)
+
+
+def percent_histogram(shares_N: NDArray[np.float64], *, theme: Theme) -> bytes:
+    """How many films have how much of them marked, with the median marked. ``shares_N`` in 0..1, at least one.
+
+    The axis is in percent and ends at the first of ``PERCENT_AXES`` that holds every share.
+    """
+    figure, axes = _chart("Marked share of one film", "Films", theme)
+    most = next(end for end in PERCENT_AXES if end >= shares_N.max())
+    _bars(axes, shares_N, most, f"median {float(np.median(shares_N)):.1%}", theme)
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    return _png(figure)
+
+
+def _bars(axes: Axes, values: Sequence[float] | NDArray[np.float64], most: float, median: str, theme: Theme) -> None:
+    edges = np.linspace(0, most, BARS + 1).tolist()
+    axes.hist(values, bins=edges, color=theme.lines[0], edgecolor=theme.faint, linewidth=0.6)
+    axes.axvline(float(np.median(values)), color=theme.lines[1], linewidth=2, linestyle="--", label=median)
+    axes.set_xlim(0, most)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
 
 
 def _chart(xlabel: str, ylabel: str, theme: Theme) -> tuple[Figure, Axes]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.network import channels_last
+from covseg_ray.segmentation.engines import Classes, build_forward, choose_engine
 from covseg_ray.segmentation.precision import autocast, autocast_dtype
 from covseg_ray.segmentation.preprocess import Preprocess
 
@@ -23,25 +25,35 @@ class Predictor:
     Args:
         bundle: the model.
         device: as torch names it, ``cpu`` or ``cuda:0``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :mod:`covseg_ray.segmentation.precision`.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :mod:`covseg_ray.segmentation.precision`. OpenVINO and
+            ONNX Runtime know fp32 alone.
         chunk: films at once; by default 8 on a CPU and 64 on a GPU. One film costs as much as a whole chunk.
+        engine: ``auto``, ``torch``, ``openvino`` or ``onnx``; see :mod:`covseg_ray.segmentation.engines`.
+        threads: of a CPU; by default as many as torch has. With torch they hold for the whole process.
 
     Raises:
         ModelError: the bundle's tensors do not fit its network.
-        ConfigError: the device cannot compute in that precision.
+        ConfigError: the device or the engine cannot compute in that precision.
+        UsageError: the engine is unknown, not installed, or not for that device.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "auto", chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "cpu",
+        precision: str = "auto",
+        chunk: int | None = None,
+        engine: str = "auto",
+        threads: int | None = None,
+    ) -> None:
         self.spec = bundle.spec
         self.model_id = bundle.model_id
         self.device = torch.device(device)
-        self.precision = precision
+        self.engine = choose_engine(engine, device)
+        self.precision = _checked_precision(self.engine, self.device, precision)
         self.chunk = chunk or _CHUNK.get(self.device.type, 8)
-        autocast_dtype(self.device, precision)
-        normalisation = bundle.spec.normalisation
-        preprocess = Preprocess(normalisation.mean, normalisation.std)
-        network = torch.nn.Sequential(preprocess, bundle.network()).eval()
-        self._network = channels_last(network.to(self.device))
+        shape_NHW = (self.chunk, self.spec.input_size, self.spec.input_size)
+        self._forward = build_forward(self.engine, _films_to_classes(bundle), shape_NHW, self.device, threads)
 
     def predict(self, images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Films uint8 ``[N, S, S]``, S the model's input size, to class indices uint8 ``[N, S, S]``.
@@ -61,6 +73,18 @@ class Predictor:
     def _predict_chunk(self, part_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         chunk_NHW = np.zeros((self.chunk, *part_NHW.shape[1:]), dtype=np.uint8)
         chunk_NHW[: len(part_NHW)] = part_NHW
-        logits_NCHW = self._network(torch.from_numpy(chunk_NHW).to(self.device))
-        classes: NDArray[np.uint8] = logits_NCHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
-        return classes
+        return self._forward(chunk_NHW)
+
+
+def _films_to_classes(bundle: Bundle) -> nn.Module:
+    normalisation = bundle.spec.normalisation
+    return nn.Sequential(Preprocess(normalisation.mean, normalisation.std), bundle.network(), Classes()).eval()
+
+
+def _checked_precision(engine: str, device: torch.device, precision: str) -> str:
+    autocast_dtype(device, precision)
+    if engine == "torch":
+        return precision
+    if precision not in ("auto", "fp32"):
+        raise ConfigError(f"precision: {engine} computes in fp32, not in {precision}; choose auto or fp32")
+    return "fp32"

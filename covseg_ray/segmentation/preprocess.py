@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+# Names all that is done to a film before the network, from its bytes on; a change that changes a mask raises it.
+PREPROCESS_VERSION = "1"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

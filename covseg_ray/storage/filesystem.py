@@ -48,9 +48,10 @@ def locate(uri: str) -> Location:
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
         return Location(LocalFileSystem(), str(Path(rest if separator else uri).expanduser().absolute()))
-    options = _s3_options() if scheme in ("s3", "s3a") else {"use_listings_cache": False}
+    if scheme in ("s3", "s3a"):  # a key is taken as it is: to fsspec, "::" in it would part one URI from the next
+        return Location(fsspec.filesystem("s3", **_s3_options()), rest.rstrip("/"))
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **options)
+        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise StorageError(f"{uri}: cannot use {scheme}:// here ({_first_line(error)}); use a path or s3://") from error
     return Location(fs, str(path).rstrip("/"))

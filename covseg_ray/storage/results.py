@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +57,16 @@ def scan(out: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         if name.endswith(".parquet"):
             location = locate(join(out, RESULTS, name))
             with translated(location.uri), location.fs.open(location.path, "rb") as file:
-                yield pq.read_table(file, columns=list(columns))
+                yield _read(location.uri, file, columns)
+
+
+def _read(uri: str, file: IO[bytes], columns: Sequence[str]) -> pa.Table:
+    try:
+        return pq.read_table(file, columns=list(columns))
+    except pa.ArrowException as error:
+        raise StorageError(
+            f"{uri}: not the Parquet that was written ({str(error).splitlines()[0]}); segment into another folder"
+        ) from error
 
 
 def tally(out: str) -> Tally:
@@ -70,15 +79,19 @@ def tally(out: str) -> Tally:
 
 
 def check_ledger(out: str, inputs: int) -> None:
-    """Raise CovsegError unless items 0 to ``inputs`` - 1 stand in the results once each."""
-    seen_I = np.zeros(inputs, np.uint8)
+    """Raise CovsegError unless items 0 to ``inputs`` - 1 stand in the results once each, and no others."""
+    seen_I = np.zeros(inputs, np.int32)
+    unknown = 0
     for table in scan(out, ["item"]):
-        np.add.at(seen_I, table["item"].to_numpy(), 1)
+        items = table["item"].to_numpy()
+        known = items[(items >= 0) & (items < inputs)]
+        np.add.at(seen_I, known, 1)
+        unknown += len(items) - len(known)
     lost, repeated = int((seen_I == 0).sum()), int((seen_I > 1).sum())
-    if lost or repeated:
+    if lost or repeated or unknown:
         raise CovsegError(
-            f"{out}: of {inputs:,} inputs {lost:,} are missing and {repeated:,} stand more than once in {RESULTS}/; "
-            "keep the folder and report this, and segment into another one"
+            f"{out}: of {inputs:,} inputs {lost:,} are missing and {repeated:,} stand more than once in {RESULTS}/, "
+            f"and {unknown:,} rows are of no input; keep the folder and report this, and segment into another one"
         )
 
 
@@ -86,5 +99,8 @@ def read_summary(out: str) -> dict[str, Any]:
     """What ``summary.json`` holds. Raises StorageError where no run has ended."""
     if not exists(join(out, SUMMARY)):
         raise StorageError(f"{out}: no finished run there (no {SUMMARY}); run covseg-ray segment to its end first")
-    document: dict[str, Any] = json.loads(read_bytes(join(out, SUMMARY)))
+    try:
+        document: dict[str, Any] = json.loads(read_bytes(join(out, SUMMARY)))
+    except ValueError as error:
+        raise StorageError(f"{join(out, SUMMARY)}: damaged; delete it and give the run's command again") from error
     return document

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from covseg_ray import __version__
 from covseg_ray.cli.main import app
+from covseg_ray.errors import EXIT_SIGINT
 
 HELP = Path(__file__).parent / "help"
 WIDTH = 100
@@ -120,7 +121,7 @@ def test_an_interrupt_leaves_without_a_traceback(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
     os.close(writer)
-    assert process.returncode == 130
+    assert process.returncode == EXIT_SIGINT
     assert "Traceback" not in told
 
 

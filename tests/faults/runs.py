@@ -18,16 +18,13 @@ TRAINER = "ray::RayTrainWorker"
 
 
 class Command:
-    """``covseg-ray train`` with its settings, a child of the test; the end of its ``with`` block is the end of it."""
+    """``covseg-ray`` with its words, a child of the test; the end of its ``with`` block is the end of it."""
 
-    def __init__(self, settings: Iterable[str], scratch: Path) -> None:
-        job = scratch / "job.toml"
-        job.write_text("")
+    def __init__(self, words: Iterable[str], scratch: Path) -> None:
         self.errors = scratch / "stderr.txt"
-        words = [word for setting in settings for word in ("--set", setting)]
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "covseg_ray", "train", "-c", str(job), "--json", *words],
+                [sys.executable, "-m", "covseg_ray", *words, "--json"],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -59,9 +56,13 @@ class Command:
         code, _, errors = self.finish(60)
         return code, errors
 
+    def workers(self, begin: str) -> list[int]:
+        """Ray's processes below the command whose title begins so."""
+        return [pid for pid in descendants(self.process.pid) if title(pid).startswith(begin)]
+
     def kill_a_trainer(self) -> None:
         """SIGKILL one of the training workers."""
-        trainers = [pid for pid in descendants(self.process.pid) if title(pid).startswith(TRAINER)]
+        trainers = self.workers(TRAINER)
         assert trainers, "no training worker to kill"
         send(trainers[-1], signal.SIGKILL)
 
@@ -72,6 +73,11 @@ class Command:
             assert self.process.poll() is None, self.errors.read_text()
             assert time.monotonic() < deadline, "waited too long"
             time.sleep(0.02)
+
+
+def train_words(settings: Iterable[str]) -> list[str]:
+    """The words of ``covseg-ray train`` with these settings and no job file to speak of."""
+    return ["train", "-c", os.devnull, *(word for setting in settings for word in ("--set", setting))]
 
 
 def descendants(pid: int) -> list[int]:

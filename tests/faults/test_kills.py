@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, run_job
-from runs import Command, descendants, epochs, same_weights
+from runs import Command, descendants, epochs, same_weights, train_words
 
 from covseg_ray.errors import BusyError
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a ma
 def test_a_killed_worker_or_a_second_command_changes_nothing(
     undisturbed: Run, small_job: list[str], tmp_path: Path
 ) -> None:
-    with Command([*small_job, f"out={tmp_path}"], tmp_path) as command:
+    with Command(train_words([*small_job, f"out={tmp_path}"]), tmp_path) as command:
         command.await_epoch(tmp_path / "small", 1)
         with pytest.raises(BusyError, match=f"process {command.process.pid} "):
             run_job([*small_job, f"out={tmp_path}"])
@@ -34,7 +34,7 @@ def test_a_killed_worker_or_a_second_command_changes_nothing(
 
 
 def test_a_command_ended_by_sigterm_says_so(ray_session: None, small_job: list[str], tmp_path: Path) -> None:
-    with Command([*small_job, f"out={tmp_path}"], tmp_path) as command:
+    with Command(train_words([*small_job, f"out={tmp_path}"]), tmp_path) as command:
         command.await_epoch(tmp_path / "small", 1)
         code, errors = command.interrupt(signal.SIGTERM)
         assert code == 143
@@ -46,16 +46,16 @@ def test_an_interrupted_or_killed_command_given_again_goes_on(
     undisturbed: Run, small_job: list[str], tmp_path: Path
 ) -> None:
     settings = [*small_job, f"out={tmp_path}"]
-    with Command(settings, tmp_path) as command:
+    with Command(train_words(settings), tmp_path) as command:
         command.await_epoch(tmp_path / "small", 1)
         code, errors = command.interrupt(signal.SIGINT)
         assert code == 130
         assert "Traceback" not in errors
-    with Command(settings, tmp_path) as command:
+    with Command(train_words(settings), tmp_path) as command:
         command.await_epoch(tmp_path / "small", 2)
     assert not (tmp_path / "small/bundle").exists()
     begun = len(epochs(tmp_path / "small"))
-    with Command(settings, tmp_path) as command:
+    with Command(train_words(settings), tmp_path) as command:
         code, output, errors = command.finish()
     assert code == 0, errors
     assert begun < 4
@@ -72,12 +72,12 @@ def test_many_kills_at_random_moments(ray_session: None, small_job: list[str], t
     quiet = run_job([*settings, f"out={tmp_path}/quiet"])
     folder, chance = tmp_path / "kills/small", random.Random(0)
     for _ in range(3):
-        with Command([*settings, f"out={tmp_path}/kills"], tmp_path) as command:
+        with Command(train_words([*settings, f"out={tmp_path}/kills"]), tmp_path) as command:
             for kill in (command.kill_a_trainer, command.kill_a_trainer, command.kill):
                 command.await_epoch(folder, len(epochs(folder)) + 1)
                 time.sleep(chance.uniform(0, 1.5))
                 kill()
-    with Command([*settings, f"out={tmp_path}/kills"], tmp_path) as command:
+    with Command(train_words([*settings, f"out={tmp_path}/kills"]), tmp_path) as command:
         code, _, errors = command.finish(600)
     assert code == 0, errors
     assert epochs(folder) == list(range(1, 21))

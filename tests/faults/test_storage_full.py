@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import Command, epochs
+from runs import Command, epochs, train_words
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 
@@ -40,7 +40,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(280 * MIB))
     settings = [*small_job, "train.epochs=3", "resources.max_failures=0", f"out={small_disk}"]
-    with Command(settings, tmp_path) as command:
+    with Command(train_words(settings), tmp_path) as command:
         code, output, errors = command.finish()
     assert (code, output) == (4, ""), errors
     assert [line for line in errors.splitlines() if "storage full" in line] == errors.splitlines()[-1:]
@@ -49,7 +49,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     assert [record["epoch"] for record in first["history"]] == [1]
     assert epochs(small_disk / "small")[0] == 1
     ballast.unlink()
-    with Command(settings, tmp_path) as command:
+    with Command(train_words(settings), tmp_path) as command:
         code, _, errors = command.finish()
     assert code == 0, errors
     assert epochs(small_disk / "small") == [1, 2, 3]

@@ -1,0 +1,97 @@
+"""``covseg-ray results``: what bulk segmentation has left, in a few numbers or for another program."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from covseg_ray.cli.options import Json
+from covseg_ray.errors import StorageError
+
+app = typer.Typer(no_args_is_help=True, help="Look at the results of bulk segmentation, and export them.")
+
+Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// URI that `segment` wrote.")]
+
+
+class Format(str, Enum):
+    """What results can be exported to."""
+
+    csv = "csv"
+    png = "png"
+    coco = "coco"
+
+
+@app.command()
+def show(out: Out, as_json: Json = False) -> None:
+    """Print how many films were segmented, why others were not, and how much infection there is."""
+    from covseg_ray.storage.results import read_summary
+
+    summary = read_summary(out)
+    kept = {name: summary[name] for name in ("inputs", "ok", "rejected", "reasons", "films_per_second")}
+    document = {"out": out, **kept, **_infection(out, summary["ok"])}
+    typer.echo(json.dumps(document) if as_json else _table(document))
+
+
+@app.command()
+def export(
+    out: Out,
+    to: Annotated[
+        Format, typer.Option("--to", help="A table of all inputs, the masks as they are, or COCO annotations.")
+    ],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder or s3:// URI to write to.")],
+) -> None:
+    """Write results.csv, masks/*.png or annotations.json to DIR."""
+    from covseg_ray.storage import exports
+    from covseg_ray.storage.filesystem import join
+
+    write, name, what = {
+        Format.csv: (exports.export_csv, exports.CSV_FILE, "rows"),
+        Format.png: (exports.export_png, exports.PNG_FOLDER, "masks"),
+        Format.coco: (exports.export_coco, exports.COCO_FILE, "masks"),
+    }[to]
+    typer.echo(f"{write(out, folder):,} {what} in {join(folder, name)}")
+
+
+def _infection(out: str, films: int) -> dict[str, Any]:
+    """The share of the segmented films that have infection, and mean and median of their ``infection_fraction``; None
+    where there is no such film. Raises StorageError where the results hold other than ``films`` of them.
+    """
+    import numpy as np
+
+    from covseg_ray.storage.results import RESULTS, SUMMARY, scan
+
+    columns = [table["infection_fraction"].drop_null().to_numpy() for table in scan(out, ["infection_fraction"])]
+    fractions = np.concatenate([np.zeros(0), *columns])
+    if len(fractions) != films:
+        raise StorageError(
+            f"{out}: {SUMMARY} counts {films:,} films with a mask, {RESULTS}/ holds {len(fractions):,}; files were "
+            "lost or added: segment into another folder"
+        )
+    if not len(fractions):
+        return {"with_infection": None, "infection_fraction": {"mean": None, "median": None}}
+    found = {"mean": float(fractions.mean()), "median": float(np.median(fractions))}
+    return {"with_infection": float((fractions > 0).mean()), "infection_fraction": found}
+
+
+def _table(document: dict[str, Any]) -> str:
+    fraction = document["infection_fraction"]
+    rows = {
+        "inputs": f"{document['inputs']:,}",
+        "ok": f"{document['ok']:,}",
+        "rejected": f"{document['rejected']:,}",
+        **{f"  {reason}": f"{count:,}" for reason, count in document["reasons"].items()},
+        "with infection": _percent(document["with_infection"]),
+        "infected share of film, mean": _percent(fraction["mean"]),
+        "infected share of film, median": _percent(fraction["median"]),
+        # 0 of a run that an earlier command had done already
+        "films per second": f"{document['films_per_second']:,.1f}" if document["films_per_second"] else "-",
+    }
+    width, digits = max(map(len, rows)), max(map(len, rows.values()))
+    return "\n".join([document["out"], *(f"{name:<{width}}  {value:>{digits}}" for name, value in rows.items())])
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"

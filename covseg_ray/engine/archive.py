@@ -1,0 +1,138 @@
+"""A listing -> Ray Data -> the result table: read and decode in tasks, predict in an actor pool, outline in tasks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from ray.data import ActorPoolStrategy
+from ray.data.checkpoint import CheckpointConfig
+from ray.util.queue import Queue
+
+from covseg_ray.engine.load import LOADED, Wanted, load
+from covseg_ray.engine.outline import Outlining, outline
+from covseg_ray.engine.watch import Watch, callback, report
+from covseg_ray.segmentation.bundle_files import from_files
+from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.storage.filesystem import arrow_filesystem, join, locate
+from covseg_ray.storage.listing import FOLDER, SCHEMA, Listing
+from covseg_ray.storage.results import RESULTS
+
+CHECKPOINT = ".checkpoint"
+# The most that is done again after a kill is the blocks in flight, and each has so many films.
+BLOCK_FILMS = {"cpu": 64, "cuda": 512}
+ACTOR_CORES = 2
+FILTER_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """How many actors may predict, and what each takes: a GPU, or ``threads`` cores."""
+
+    most: int
+    device: str
+    threads: int
+
+
+def fleet(actors: int | None) -> Fleet:
+    """From the cluster's size: an actor for each GPU, or one for every two cores where there is none."""
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    if gpus:
+        return Fleet(actors or gpus, "cuda", 1)
+    cores = min(int(resources.get("CPU", 1)), _cores_of_local_session())
+    return Fleet(actors or max(1, cores // ACTOR_CORES), "cpu", min(ACTOR_CORES, cores))
+
+
+def _cores_of_local_session() -> int:
+    """A session started here counts more CPUs than there are cores."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return (os.cpu_count() or 1) if len(nodes) == 1 else 2**31
+
+
+class Segmenter:
+    """Replaces each film's square by the model's classes; one model load an actor."""
+
+    def __init__(self, files: list[ray.ObjectRef[Mapping[str, bytes]]], engine: str, device: str, threads: int) -> None:
+        if device == "cpu":
+            torch.set_num_threads(threads)
+        self.predictor = Predictor(from_files(ray.get(files[0])), device, engine=engine, threads=threads)
+
+    def __call__(self, loaded: pa.Table) -> pa.Table:
+        squares, size = loaded["square"].to_pylist(), self.predictor.spec.input_size
+        films = [np.frombuffer(square, np.uint8).reshape(size, size) for square in squares if square is not None]
+        found_NHW = iter(self.predictor.predict(np.stack(films)) if films else ())
+        classes = [None if square is None else next(found_NHW).tobytes() for square in squares]
+        place = loaded.schema.get_field_index("square")
+        return loaded.set_column(place, LOADED.field("square"), pa.array(classes, pa.binary()))
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that the stages need to know; ``files`` holds a reference to those of the bundle."""
+
+    listing: Listing
+    wanted: Wanted
+    outlining: Outlining
+    engine: str
+    files: list[ray.ObjectRef[Mapping[str, bytes]]]
+    messages: Queue
+
+
+def run(work: Work, crew: Fleet, watch: Watch) -> None:
+    """Write the rows of every input that has none yet. Raises what a stage raised."""
+    out = work.outlining.out
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.custom_execution_callback_classes = [callback(watch)]
+    context.checkpoint_config = _checkpoint(out)
+    with ray.data.DataContext.current(context):
+        _films(work, crew).write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
+
+
+def _checkpoint(out: str) -> CheckpointConfig:
+    location = locate(join(out, CHECKPOINT))
+    config = CheckpointConfig(
+        id_column="item",
+        checkpoint_path=location.path,
+        delete_checkpoint_on_success=False,
+        override_filesystem=arrow_filesystem(location),
+    )
+    config.checkpoint_actor_memory_bytes = FILTER_BYTES
+    return config
+
+
+def _films(work: Work, crew: Fleet) -> ray.data.Dataset:
+    location = locate(join(work.outlining.out, FOLDER))
+    listed = ray.data.read_parquet(
+        location.path,
+        filesystem=arrow_filesystem(location),
+        schema=SCHEMA,
+        override_num_blocks=len(work.listing.starts),
+    )
+    block = BLOCK_FILMS[crew.device]
+    loaded = listed.map_batches(
+        partial(load, wanted=work.wanted), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+    ).repartition(target_num_rows_per_block=block)
+    predicted = loaded.map_batches(
+        Segmenter,
+        fn_constructor_args=(work.files, work.engine, crew.device, crew.threads),
+        batch_size=block,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ActorPoolStrategy(min_size=1, max_size=crew.most),
+        num_cpus=0 if crew.device == "cuda" else 1,
+        num_gpus=1 if crew.device == "cuda" else 0,
+    )
+    end = partial(_end, how=work.outlining, messages=work.messages)
+    return predicted.map_batches(end, batch_size=None, batch_format="pyarrow")
+
+
+def _end(predicted: pa.Table, how: Outlining, messages: Queue) -> pa.Table:
+    return report(outline(predicted, how), messages)

@@ -1,0 +1,103 @@
+"""The page about a finished bulk segmentation: its films are read again from the archive, a dozen of them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from covseg_ray.engine.load import PICTURE_SIDE, read_films
+from covseg_ray.radiograph.decode import Radiograph
+from covseg_ray.radiograph.geometry import shrink
+from covseg_ray.radiograph.masks import decode_png1
+from covseg_ray.reports.archive_page import Outlined, RejectedInput, archive_report
+from covseg_ray.storage.listing import Listing, read_items
+from covseg_ray.storage.results import scan
+
+SHOWN = 12
+EXAMPLES = 3
+
+
+def archive_page(summary: Mapping[str, Any], listing: Listing) -> str:
+    """The report of the run that ``summary`` is of, as HTML."""
+    out = summary["out"]
+    items, fractions = _fractions(out)
+    speed = f"{summary['films_per_second']:.1f} films/s" if summary["seconds"] else "finished by an earlier command"
+    return archive_report(
+        title=f"Infection outlined: {summary['source']}",
+        facts={
+            "Source": summary["source"],
+            "Results": f"{out}/results",
+            "Model": f"{summary['model']}, id {summary['model_id']}",
+            "Speed": speed,
+        },
+        ok=summary["ok"],
+        reasons=summary["reasons"],
+        fractions=fractions,
+        films=list(_films(out, listing, _spread(items, fractions))),
+        rejects=_rejects(out, summary["reasons"]),
+    )
+
+
+def _fractions(out: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The items that have a mask, and their infection fractions."""
+    tables = [table.filter(pc.field("infection_fraction").is_valid()) for table in scan(out, _MEASURED)]
+    items = [table["item"].to_numpy() for table in tables]
+    fractions = [table["infection_fraction"].to_numpy() for table in tables]
+    return np.concatenate([np.empty(0, np.int64), *items]), np.concatenate([np.empty(0), *fractions])
+
+
+_MEASURED = ("item", "infection_fraction")
+
+
+def _spread(items: NDArray[np.int64], fractions: NDArray[np.float64]) -> list[int]:
+    """Items from the largest infection to the smallest in even steps; those without any only where there is room."""
+    order = np.lexsort((items, -fractions))
+    infected = int((fractions > 0).sum())
+    among = infected if infected >= SHOWN else len(items)
+    places = {round(place) for place in np.linspace(0, among - 1, min(SHOWN, among))}
+    return [int(items[order[place]]) for place in sorted(places)]
+
+
+def _films(out: str, listing: Listing, wanted: Sequence[int]) -> Iterator[Outlined]:
+    rows = {row["item"]: row for row in _rows(out, wanted)}
+    members = read_items(out, listing, wanted)
+    by_place = sorted(wanted)
+    films = zip(by_place, read_films(members[item] for item in by_place), strict=True)
+    found = {item: film for item, (_, _, film) in films if isinstance(film, Radiograph)}
+    for item in wanted:
+        if item in found and found[item].pixels.shape == (rows[item]["height"], rows[item]["width"]):
+            yield _outlined(rows[item], found[item])
+
+
+def _rows(out: str, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
+    for table in scan(out, ("item", "image_id", "height", "width", "infection_fraction", "severity", "mask")):
+        yield from table.filter(pc.field("item").isin(list(wanted))).to_pylist()
+
+
+def _outlined(row: Mapping[str, Any], film: Radiograph) -> Outlined:
+    picture_HW = shrink(film.pixels, PICTURE_SIDE)
+    mask_HW = decode_png1(row["mask"])
+    rows, columns = (np.arange(new) * old // new for new, old in zip(picture_HW.shape, mask_HW.shape, strict=True))
+    return Outlined(
+        image_id=row["image_id"],
+        image_HW=picture_HW,
+        mask_HW=mask_HW[rows][:, columns],
+        infection_fraction=row["infection_fraction"],
+        severity=json.loads(row["severity"])["whole"] if row["severity"] else None,
+    )
+
+
+def _rejects(out: str, reasons: Mapping[str, int]) -> list[RejectedInput]:
+    """The first few of each reason."""
+    found: dict[str, list[RejectedInput]] = defaultdict(list)
+    for table in scan(out, ("item", "image_id", "reason", "detail")):
+        for row in table.filter(pc.field("reason").is_valid()).to_pylist():
+            if len(found[row["reason"]]) < EXAMPLES:
+                found[row["reason"]].append(RejectedInput(row["image_id"], row["reason"], row["detail"] or ""))
+    return [example for reason in reasons for example in found[reason]]

@@ -1,0 +1,110 @@
+"""Inputs of an archive -> films as the model takes them: bytes are read, decoded in a child process and standardised.
+
+Without torch: the tasks that read start sooner.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any
+
+import pyarrow as pa
+
+from covseg_ray.radiograph.child import DecodingChild
+from covseg_ray.radiograph.decode import Radiograph, Rejected
+from covseg_ray.radiograph.geometry import Resize, shrink, standardise
+from covseg_ray.radiograph.segmentation_object import header_bytes
+from covseg_ray.storage.archives import read_members
+from covseg_ray.storage.listing import members_of
+from covseg_ray.storage.members import Member
+from covseg_ray.storage.rows import read_rows
+
+# A piece of a task's output: small enough that what comes after has something to do soon.
+PIECE = 16
+PICTURE_SIDE = 1024
+LOADED = pa.schema(
+    [
+        pa.field("item", pa.int64()),
+        pa.field("image_id", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("input_sha256", pa.string()),
+        pa.field("sop_instance_uid", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("square", pa.binary()),
+        pa.field("picture", pa.binary()),
+        pa.field("picture_height", pa.int32()),
+        pa.field("picture_width", pa.int32()),
+        pa.field("dicom_header", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The model's square, and what to carry on for the files beside the results: ``pictures`` of at most 1,024 pixels
+    a side for overlays, ``headers`` of DICOM films for DICOM SEG."""
+
+    size: int
+    resize: Resize
+    pictures: bool = False
+    headers: bool = False
+
+
+def load(listed: pa.Table, wanted: Wanted) -> Iterator[pa.Table]:
+    """Rows of a listing -> rows of ``LOADED``; one that cannot be a film has a reason and no square."""
+    rows = listed.to_pylist()
+    items = iter([row["item"] for row in rows])
+    loaded = ({"item": item, **row} for item, row in zip(items, _rows(members_of(rows), wanted), strict=True))
+    while piece := list(islice(loaded, PIECE)):
+        yield pa.Table.from_pylist(piece, schema=LOADED)
+
+
+def read_films(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | None, Radiograph | Rejected]]:
+    """Each member's film, and its file's bytes where there were any, in the order asked for."""
+    with DecodingChild() as child:
+        for is_row, run in groupby(members, key=lambda member: member.kind == "shard"):
+            if is_row:
+                yield from ((member, None, film) for member, film in read_rows(run))
+                continue
+            for member, data in read_members(run):
+                yield member, *((None, data) if isinstance(data, Rejected) else (data, child.decode(data)))
+
+
+def _rows(members: Iterable[Member], wanted: Wanted) -> Iterator[dict[str, Any]]:
+    for member, data, film in read_films(members):
+        row: dict[str, Any] = {"image_id": member.image_id, "source": member.container}
+        if data is not None:
+            row["input_sha256"] = hashlib.sha256(data).hexdigest()
+        if isinstance(film, Rejected):
+            yield row | {"reason": film.reason, "detail": film.detail}
+            continue
+        if data is None:  # a row of a shard holds pixels, no file
+            row["input_sha256"] = hashlib.sha256(film.pixels.tobytes()).hexdigest()
+        yield row | _film(film, wanted) | _extras(film, data, wanted)
+
+
+def _film(film: Radiograph, wanted: Wanted) -> dict[str, Any]:
+    square_SS, placement = standardise(film.pixels, wanted.size, wanted.resize)
+    return {
+        "sop_instance_uid": film.instance_uid,
+        "height": placement.height,
+        "width": placement.width,
+        "square": square_SS.tobytes(),
+    }
+
+
+def _extras(film: Radiograph, data: bytes | None, wanted: Wanted) -> dict[str, Any]:
+    extras: dict[str, Any] = {}
+    if wanted.pictures:
+        picture_HW = shrink(film.pixels, PICTURE_SIDE)
+        extras["picture"] = picture_HW.tobytes()
+        extras["picture_height"], extras["picture_width"] = picture_HW.shape
+    if wanted.headers and film.instance_uid is not None and data is not None:
+        extras["dicom_header"] = header_bytes(data)
+    return extras

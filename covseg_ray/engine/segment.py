@@ -1,0 +1,186 @@
+"""An archive of films to a table in which every input stands once: with its mask, or with the reason why not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import ray
+
+from covseg_ray import __version__
+from covseg_ray.engine.archive import Work, fleet, run
+from covseg_ray.engine.archive_report import archive_page
+from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.load import Wanted
+from covseg_ray.engine.outline import WRITABLE, Outlining
+from covseg_ray.engine.runtime import session
+from covseg_ray.engine.task import open_messages
+from covseg_ray.engine.watch import Progress, Watch, check_rejects
+from covseg_ray.errors import UsageError
+from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.bundle_files import to_files
+from covseg_ray.segmentation.engines import ENGINES
+from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
+from covseg_ray.storage.archives import list_members
+from covseg_ray.storage.filesystem import exists, join, read_bytes, write_bytes
+from covseg_ray.storage.lease import Lease, hold
+from covseg_ray.storage.listing import Listing, read_listing, write_listing
+from covseg_ray.storage.results import SUMMARY, check_ledger, read_summary, tally
+
+RUN_FILE = "run.json"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Request:
+    """``max_rejects`` is a number of inputs, or a share of them where it has a point; ``actors`` at most predict."""
+
+    source: str
+    out: str
+    model: str
+    write: tuple[str, ...] = ()
+    engine: str = "auto"
+    max_rejects: str | None = None
+    actors: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What makes two commands the same run, as ``run.json`` holds it."""
+
+    source: str
+    model_id: str
+    preprocess_version: str
+    write: tuple[str, ...]
+    engine: str
+    created: str
+
+
+def segment(request: Request, progress: Progress, address: str | None = None) -> Mapping[str, Any]:
+    """Segment an archive to its end, going on where an earlier command stopped; gives what ``summary.json`` holds.
+
+    Raises the errors of ``covseg_ray.errors``, BusyError while another process works at the same output.
+    """
+    bundle = load_bundle(request.model)
+    if exists(join(request.out, SUMMARY)):  # a finished run is read, and nothing is written there
+        claim(request, bundle)
+        return read_summary(request.out)
+    with hold(request.out) as lease:
+        begun = claim(request, bundle)
+        listing = read_listing(request.out) or write_listing(request.out, list_members(request.source), progress.listed)
+        with session(address):
+            seconds, done = work(request, begun, bundle, listing, lease, progress)
+        lease.check()
+        return finish(request, bundle, listing, seconds, done)
+
+
+def check(request: Request) -> None:
+    """Raise UsageError for what can be seen to be wrong before anything is read."""
+    unknown = [kind for kind in request.write if kind not in WRITABLE]
+    if unknown:
+        raise UsageError(f"--write {unknown[0]}: unknown; it takes {', '.join(WRITABLE)}, with commas between")
+    if request.engine not in ENGINES:
+        raise UsageError(f"--engine {request.engine}: unknown; it takes {', '.join(ENGINES)}")
+    most_rejects(request.max_rejects, 0)
+
+
+def claim(request: Request, bundle: Bundle) -> Run:
+    """Write down what this run is, or make sure that what was begun there is the same."""
+    path = join(request.out, RUN_FILE)
+    new = Run(
+        source=request.source,
+        model_id=bundle.model_id,
+        preprocess_version=PREPROCESS_VERSION,
+        write=request.write,
+        engine=request.engine,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    if not exists(path):
+        write_bytes(path, json.dumps(asdict(new), indent=2).encode())
+        return new
+    document = json.loads(read_bytes(path))
+    old = Run(**{**document, "write": tuple(document["write"])})
+    changes = [
+        f"{name} was {before!r}, is {now!r}"
+        for (name, before), now in zip(asdict(old).items(), asdict(new).values(), strict=True)
+        if before != now and name != "created"
+    ]
+    if changes:
+        raise UsageError(f"{request.out} holds another run: {', '.join(changes)}; choose another OUT, or delete it")
+    return old
+
+
+def work(
+    request: Request, begun: Run, bundle: Bundle, listing: Listing, lease: Lease, progress: Progress
+) -> tuple[float, int]:
+    """Do what is not done yet; gives the seconds that it took and how many inputs were done in them."""
+    before = tally(request.out)
+    most = most_rejects(request.max_rejects, listing.inputs)
+    done = before.ok + before.rejected
+    if done == listing.inputs:
+        return 0.0, 0
+    progress.begin(listing.inputs, done, before.reasons)
+    watch = Watch(request.out, open_messages(), lease, progress, before, most)
+    spec = bundle.spec
+    tasks = Work(
+        listing=listing,
+        wanted=Wanted(spec.input_size, spec.resize, "overlays" in request.write, "dicom-seg" in request.write),
+        outlining=Outlining(
+            out=request.out,
+            size=spec.input_size,
+            resize=spec.resize,
+            classes=spec.classes,
+            model_id=bundle.model_id,
+            preprocess_version=PREPROCESS_VERSION,
+            write=request.write,
+            created=datetime.fromisoformat(begun.created),
+        ),
+        engine=request.engine,
+        files=[ray.put(to_files(bundle))],
+        messages=watch.messages,
+    )
+    start = time.perf_counter()
+    run(tasks, fleet(request.actors), watch)
+    seconds, after = time.perf_counter() - start, tally(request.out)
+    progress.update(after.ok, after.reasons, 0)
+    return seconds, listing.inputs - done
+
+
+def most_rejects(text: str | None, inputs: int) -> int | None:
+    """``0.01`` is a share of the inputs, ``20`` a number of them."""
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if value < 0 or ("." in text and value > 1):
+        raise UsageError(f"--max-rejects {text}: give a number of inputs, or a share such as 0.01")
+    return int(value * inputs) if "." in text else int(value)
+
+
+def finish(request: Request, bundle: Bundle, listing: Listing, seconds: float, done: int) -> Mapping[str, Any]:
+    """Make sure that every input stands once, and write the report and, last, the summary."""
+    check_ledger(request.out, listing.inputs)
+    counted = tally(request.out)
+    check_rejects(request.out, counted.rejected, most_rejects(request.max_rejects, listing.inputs))
+    summary = {
+        "source": request.source,
+        "out": request.out,
+        "model": request.model,
+        "model_id": bundle.model_id,
+        "inputs": listing.inputs,
+        "ok": counted.ok,
+        "rejected": counted.rejected,
+        "reasons": counted.reasons,
+        "films_per_second": done / seconds if seconds else 0.0,
+        "seconds": seconds,
+        "version": __version__,
+    }
+    write_bytes(join(request.out, REPORT), archive_page(summary, listing).encode())
+    write_bytes(join(request.out, SUMMARY), json.dumps(summary, indent=2).encode())
+    return summary

@@ -1,0 +1,189 @@
+"""SIGKILL at any moment of a bulk segmentation: nothing is lost, nothing stands twice, and the masks are the same."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import signal
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import Run
+from runs import Command, descendants, send
+
+from covseg_ray.engine.segment import Request, segment
+from covseg_ray.errors import BusyError
+from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.reports.segment_progress import SegmentProgress
+from covseg_ray.storage.filesystem import list_files, read_bytes, write_bytes
+from covseg_ray.storage.lease import STALE_SECONDS
+
+pytestmark = pytest.mark.timeout(900)
+SHORT, FULL = 600, 4000
+ACTOR, TASKS = "ray::MapWorker(MapBatches(Segmenter))", "ray::MapBatches"
+
+
+def write_archive(uri: str, films: int) -> None:
+    """Phantoms: half of them as files, a quarter each in tar and zip; of a hundred one is broken."""
+    tar_bytes, zip_bytes = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=tar_bytes, mode="w") as tar, zipfile.ZipFile(zip_bytes, "w") as zipped:
+        for index in range(films):
+            data = encode_png(make_phantom(2, index, 64).image)
+            data = data[:200] if index % 100 == 7 else data
+            name = f"film-{index:05d}.png"
+            if index % 4 == 0:
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+            elif index % 4 == 1:
+                zipped.writestr(name, data)
+            else:
+                write_bytes(f"{uri}/{name}", data)
+    write_bytes(f"{uri}/more.tar", tar_bytes.getvalue())
+    write_bytes(f"{uri}/more.zip", zip_bytes.getvalue())
+
+
+def table(out: str) -> dict[int, tuple[Any, ...]]:
+    """Every row by its item; an item that stands twice is an error."""
+    rows: dict[int, tuple[Any, ...]] = {}
+    for name in list_files(out):
+        if name.startswith("results/"):
+            for row in pq.read_table(io.BytesIO(read_bytes(f"{out}/{name}"))).to_pylist():
+                assert row["item"] not in rows, "an input stands twice"
+                rows[row["item"]] = tuple(row.values())
+    return rows
+
+
+def words(source: str, out: str, model: str) -> list[str]:
+    return ["segment", source, out, "--model", model]
+
+
+def done_there(out: str) -> int:
+    """How many blocks are done and committed."""
+    return sum(name.startswith(".checkpoint/") and "pending" not in name for name in list_files(out))
+
+
+def await_blocks(command: Command, out: str, blocks: int, timeout: float = 240) -> bool:
+    """Wait until so many are done; False where the command ended before."""
+    deadline = time.monotonic() + timeout
+    while done_there(out) < blocks:
+        if command.process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, command.errors.read_text()
+        time.sleep(0.05)
+    return True
+
+
+def finish(command: Command, films: int) -> dict[str, Any]:
+    code, output, errors = command.finish(600)
+    assert code == 3, errors
+    document: dict[str, Any] = json.loads(output)
+    broken = sum(index % 100 == 7 for index in range(films))
+    assert (document["ok"], document["rejected"]) == (films - broken, broken)
+    return document
+
+
+@pytest.fixture(scope="module")
+def archive(bucket: str) -> str:
+    write_archive(f"{bucket}/archive", SHORT)
+    return f"{bucket}/archive"
+
+
+@pytest.fixture(scope="module")
+def quiet(undisturbed: Run, archive: str, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The table of a run that nobody disturbed."""
+    out = f"{bucket}/quiet"
+    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path_factory.mktemp("quiet")) as command:
+        finish(command, SHORT)
+    found = table(out)
+    assert sorted(found) == list(range(SHORT))
+    return found
+
+
+def test_a_killed_command_goes_on_and_a_second_one_is_refused(
+    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+) -> None:
+    out = f"{bucket}/killed"
+    given = words(archive, out, undisturbed.outcome.bundle)
+    with Command(given, tmp_path) as command:
+        assert await_blocks(command, out, 2)
+        with pytest.raises(BusyError, match=f"process {command.process.pid} "):
+            segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+    begun = table(out)
+    with Command(given, tmp_path) as command:
+        finish(command, SHORT)
+    found = table(out)
+    assert found == quiet
+    assert {item: found[item] for item in begun} == begun
+
+
+def test_killed_actors_and_tasks_change_nothing(
+    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+) -> None:
+    out = f"{bucket}/workers"
+    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path) as command:
+        killed = []
+        for blocks, begin in ((1, ACTOR), (3, TASKS), (4, ACTOR)):
+            assert await_blocks(command, out, blocks)
+            killed.append(kill_one(command, begin))
+        assert killed[0::2] == [True, True], "actors were there to kill"
+        finish(command, SHORT)
+    assert table(out) == quiet
+
+
+def kill_one(command: Command, begin: str) -> bool:
+    workers = command.workers(begin)
+    for pid in workers[:1]:
+        send(pid, signal.SIGKILL)
+    return bool(workers)
+
+
+def test_sigterm_ends_a_run_in_order(undisturbed: Run, archive: str, bucket: str, tmp_path: Path) -> None:
+    out = f"{bucket}/term"
+    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path) as command:
+        assert await_blocks(command, out, 1)
+        begin = time.monotonic()
+        send(command.process.pid, signal.SIGTERM)
+        code, _, errors = command.finish(30)
+        assert (code, time.monotonic() - begin < STALE_SECONDS) == (143, True)
+        assert "Traceback" not in errors
+        assert not descendants(command.process.pid)
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(7200)
+def test_twenty_kills_of_the_command_and_twenty_of_its_workers(undisturbed: Run, bucket: str, tmp_path: Path) -> None:
+    source, chance = f"{bucket}/large", random.Random(0)
+    write_archive(source, FULL)
+    model = undisturbed.outcome.bundle
+    with Command(words(source, f"{bucket}/large-quiet", model), tmp_path) as command:
+        finish(command, FULL)
+    expected = table(f"{bucket}/large-quiet")
+    assert sorted(expected) == list(range(FULL))
+
+    out, lost_blocks = f"{bucket}/large-killed", []
+    for _ in range(20):
+        with Command(words(source, out, model), tmp_path) as command:
+            await_blocks(command, out, done_there(out) + 1)
+            time.sleep(chance.uniform(0, 3))
+        lost_blocks.append(sum("pending" in name for name in list_files(out) if name.startswith(".checkpoint/")))
+    with Command(words(source, out, model), tmp_path) as command:
+        finish(command, FULL)
+    assert table(out) == expected
+    print("blocks in flight at each kill:", lost_blocks)
+
+    out, kills = f"{bucket}/large-workers", 0
+    with Command(words(source, out, model), tmp_path) as command:
+        while kills < 20 and await_blocks(command, out, done_there(out) + 1):
+            time.sleep(chance.uniform(0, 1))
+            kills += kill_one(command, chance.choice([ACTOR, TASKS]))
+        finish(command, FULL)
+    assert table(out) == expected
+    print("workers killed:", kills)
