@@ -13,22 +13,33 @@ def demo(
 ) -> None:
     """Draw phantoms, train on them, measure and outline new ones: no data, network or account needed."""
     from covseg_ray.engine import demo as engine
+    from covseg_ray.engine.runtime import session
     from covseg_ray.reports.progress import TrainingProgress
+    from covseg_ray.reports.segment_progress import SegmentProgress
 
     begin = time.perf_counter()
-    with TrainingProgress() as progress:
-        done = engine.demo(out, progress, lambda line: typer.echo(line, err=True))
-    score = done.outcome.metrics["iou_pooled"]
+    with session(workers=engine.WORKERS):
+        with TrainingProgress() as progress:
+            outcome = engine.train_on_phantoms(out, progress, _say)
+        _say(f"outlining {engine.NEW_FILMS} new films of {engine.NEW_FILM_SIDE} x {engine.NEW_FILM_SIDE} pixels")
+        with SegmentProgress() as films_progress:
+            outlined = engine.outline_new_films(outcome.bundle, out, films_progress)
+    score = outcome.metrics["iou_pooled"]
     typer.echo(
         f"""
 done in {time.perf_counter() - begin:.0f} s: infection IoU {score.value:.3f} on phantoms the model had not seen
-report    {done.outcome.report}
-outlined  {done.outlined[0]} and {len(done.outlined) - 1} more
-model     {done.outcome.bundle}
+report    {outcome.report}
+outlined  {outlined[0]} and {len(outlined) - 1} more
+model     {outcome.bundle}
 
 what to try next
   covseg-ray data show {out}/dataset --out films.png
-  covseg-ray evaluate {done.outcome.bundle} {out}/dataset --report evaluation.html
+  covseg-ray results show {out}/outlined
+  covseg-ray evaluate {outcome.bundle} {out}/dataset --report evaluation.html
   covseg-ray data pack FOLDER s3://BUCKET/films       your own films: images/ and masks/, or COVID-QU-Ex
   covseg-ray train -c jobs/train.toml --set data.dataset=s3://BUCKET/films"""
     )
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

@@ -26,6 +26,8 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
 }
+# Nobody calls this machine back as a cloud does with its own: the actor that would watch for it is a process less.
+ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -86,7 +88,7 @@ def _start(address: str | None, workers: int) -> None:
         workers_get = {"env_vars": KEEP_MEMORY}
         ray.init(address=address, runtime_env=workers_get, logging_level=logging.ERROR, log_to_driver=False)
         return
-    for name, value in KEEP_MEMORY.items():  # inherited: a runtime environment would start each worker anew
+    for name, value in (KEEP_MEMORY | ON_ONE_MACHINE).items():  # inherited: a runtime environment starts workers anew
         os.environ.setdefault(name, value)
     ray.init(
         address="local",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,7 +26,7 @@ from covseg_ray.segmentation.bundle_files import to_files
 from covseg_ray.segmentation.engines import ENGINES
 from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
 from covseg_ray.storage.archives import list_members
-from covseg_ray.storage.filesystem import exists, join, read_bytes, write_bytes
+from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import Lease, hold
 from covseg_ray.storage.listing import Listing, read_listing, write_listing
 from covseg_ray.storage.results import SUMMARY, check_ledger, read_summary, tally
@@ -66,6 +66,7 @@ def segment(request: Request, progress: Progress, address: str | None = None) ->
     Raises the errors of ``covseg_ray.errors``, BusyError while another process works at the same output.
     """
     bundle = load_bundle(request.model)
+    request = replace(request, source=locate(request.source).uri, out=locate(request.out).uri)  # for workers elsewhere
     if exists(join(request.out, SUMMARY)):  # a finished run is read, and nothing is written there
         claim(request, bundle)
         return read_summary(request.out)

@@ -6,17 +6,15 @@ No script, no request, everything within.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from covseg_ray import __version__
 from covseg_ray.reports import charts, pictures
 from covseg_ray.reports.charts import percent
-from covseg_ray.reports.film_result import FilmResult
+from covseg_ray.reports.templates import render
 
 EXAMPLES_SHOWN = 3
 ID_HEAD, ID_TAIL = 20, 39  # what stays of a long id: paths differ most at their end
@@ -82,16 +80,9 @@ def archive_report(
     shares_N = np.asarray(fractions, np.float64)
     found_N = shares_N[shares_N > 0]
     inputs = ok + sum(reasons.values())
-    page = Environment(
-        loader=PackageLoader("covseg_ray.reports", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("archive.html.j2")
-    return page.render(
+    return render(
+        "archive.html.j2",
         title=title,
-        version=__version__,
         facts=facts,
         ok=ok,
         cards=_cards(ok, inputs, len(found_N), len(shares_N)),
@@ -141,12 +132,9 @@ def _found_words(found: int, films: int) -> str:
 
 
 def _picture(film: Outlined) -> pictures.Picture:
-    result = FilmResult(film.image_id, "", film.image_HW, film.mask_HW, film.mask_HW, None)
     share = percent(film.infection_fraction)
-    return replace(
-        pictures.prediction(result),
-        alternative=f"{film.image_id} with the model's outline: {share} of the film is marked",
-    )
+    told = f"{film.image_id} with the model's outline: {share} of the film is marked"
+    return pictures.outlined(film.image_HW, film.mask_HW, told)
 
 
 def _by_reason(reasons: Mapping[str, int], inputs: int, rejects: Sequence[RejectedInput]) -> list[Reason]:

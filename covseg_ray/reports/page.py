@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from covseg_ray import __version__
 from covseg_ray.reports import charts, pictures
 from covseg_ray.reports.film_result import FilmResult, telling, with_infection
 from covseg_ray.reports.metric_words import METRICS, MetricWords, words_for
+from covseg_ray.reports.templates import render
 
 Interval = tuple[float, float, float]
 HEADLINES = ("iou_two_class", "iou_pooled", "iou_image", "iou_all", "false_alarm")
@@ -78,16 +76,9 @@ def _render(
     scores = [film.iou for film in films if film.iou is not None] if ious is None else list(ious)
     pairs = with_infection(films, PAIRS_SHOWN) if training["epochs"] else []
     triplets = with_infection(films, len(pairs) + TRIPLETS_SHOWN)[len(pairs) :] or pairs
-    page = Environment(
-        loader=PackageLoader("covseg_ray.reports", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
-    return page.render(
+    return render(
+        "report.html.j2",
         title=title,
-        version=__version__,
         facts=facts,
         metrics=rows,
         cards=[row for row in rows if row.name in HEADLINES],

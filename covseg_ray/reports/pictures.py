@@ -39,8 +39,13 @@ def truth(result: FilmResult) -> Picture:
 
 def prediction(result: FilmResult) -> Picture:
     share = _share(result.predicted_HW)
-    pixels = overlay(result.image_HW, result.predicted_HW, PREDICTION_COLOUR)
-    return _picture(pixels, f"{result.image_id} with the model's outline: it marks {share} of the film", "Prediction")
+    told = f"{result.image_id} with the model's outline: it marks {share} of the film"
+    return outlined(result.image_HW, result.predicted_HW, told)
+
+
+def outlined(image_HW: NDArray[np.uint8], mask_HW: NDArray[np.uint8], alternative: str) -> Picture:
+    """A film with what a model found on it."""
+    return _picture(overlay(image_HW, mask_HW, PREDICTION_COLOUR), alternative, "Prediction")
 
 
 def data_uri(png: bytes) -> str:

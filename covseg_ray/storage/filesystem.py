@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import s3fs.core
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
 
 from covseg_ray.errors import StorageError
 
 CONNECT_SECONDS = 3
-READ_SECONDS = 60
+READ_SECONDS = 20
 PARALLEL_FILES = 8
 
 
@@ -49,12 +50,20 @@ def locate(uri: str) -> Location:
     if not separator or scheme == "file":
         return Location(LocalFileSystem(), str(Path(rest if separator else uri).expanduser().absolute()))
     if scheme in ("s3", "s3a"):  # a key is taken as it is: to fsspec, "::" in it would part one URI from the next
-        return Location(fsspec.filesystem("s3", **_s3_options()), rest.rstrip("/"))
+        fs = fsspec.filesystem("s3", **_s3_options())
+        s3fs.core.set_custom_error_handler(_server_failed)
+        return Location(fs, rest.rstrip("/"))
     try:
         fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise StorageError(f"{uri}: cannot use {scheme}:// here ({_first_line(error)}); use a path or s3://") from error
     return Location(fs, str(path).rstrip("/"))
+
+
+def _server_failed(error: Exception) -> bool:
+    """Whether s3fs should try again besides where it does by itself: it takes a 500 for final."""
+    status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return isinstance(error, ClientError) and int(status) >= 500
 
 
 def _s3_options() -> dict[str, Any]:

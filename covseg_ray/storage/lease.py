@@ -94,7 +94,8 @@ def _take(output: str) -> Lease:
     if number:
         _await_end(output, number)
     holder = _this_process()
-    if not create_bytes(_path(output, number + 1), _document(holder)):
+    created = create_bytes(_path(output, number + 1), _document(holder))
+    if not created and _read(output, number + 1) != holder:  # the answer to ours may have been lost on its way
         raise BusyError(
             f"{output}: another run began there at this moment; wait until it ends, or choose another output"
         )

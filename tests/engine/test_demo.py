@@ -12,17 +12,18 @@ from PIL import Image
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.demo import NEW_FILM_SEED, NEW_FILM_SIDE, NEW_FILMS, outline_new_films
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.predictor import Predictor
 
 
 def test_each_new_film_gets_its_mask_and_overlay(undisturbed: Run, tmp_path: Path) -> None:
-    outlined = outline_new_films(undisturbed.outcome.bundle, str(tmp_path))
+    outlined = outline_new_films(undisturbed.outcome.bundle, str(tmp_path), SegmentProgress(io.StringIO()))
     assert len(outlined) == NEW_FILMS
     predictor = Predictor(load_bundle(undisturbed.outcome.bundle))
     side = predictor.spec.input_size
     for index, overlay in enumerate(outlined):
         film_HW = make_phantom(NEW_FILM_SEED, index, NEW_FILM_SIDE).image
-        mask_HW = np.asarray(Image.open(tmp_path / "masks" / f"film-{index}.png"))
+        mask_HW = np.asarray(Image.open(tmp_path / "outlined/masks" / f"film-{index}.png.png"))
         assert np.array_equal(np.asarray(Image.open(tmp_path / "films" / f"film-{index}.png")), film_HW)
         assert Image.open(io.BytesIO(Path(overlay).read_bytes())).size == (NEW_FILM_SIDE, NEW_FILM_SIDE)
         small_SS = np.asarray(Image.fromarray(film_HW).resize((side, side), Image.Resampling.BILINEAR))

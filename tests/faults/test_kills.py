@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, run_job
-from runs import Command, descendants, epochs, same_weights, train_words
+from runs import Command, epochs, same_weights, train_words
 
 from covseg_ray.errors import BusyError
 
@@ -31,15 +31,6 @@ def test_a_killed_worker_or_a_second_command_changes_nothing(
     assert json.loads(output)["epochs"] == 4
     assert epochs(tmp_path / "small") == [1, 2, 3, 4]
     assert same_weights(tmp_path / "small", Path(undisturbed.folder))
-
-
-def test_a_command_ended_by_sigterm_says_so(ray_session: None, small_job: list[str], tmp_path: Path) -> None:
-    with Command(train_words([*small_job, f"out={tmp_path}"]), tmp_path) as command:
-        command.await_epoch(tmp_path / "small", 1)
-        code, errors = command.interrupt(signal.SIGTERM)
-        assert code == 143
-        assert "Traceback" not in errors
-        assert not descendants(command.process.pid)
 
 
 def test_an_interrupted_or_killed_command_given_again_goes_on(

@@ -9,12 +9,13 @@ import signal
 import tarfile
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Run
+from conftest import REAL_FILMS, Run
 from runs import Command, descendants, send
 
 from covseg_ray.engine.segment import Request, segment
@@ -30,12 +31,12 @@ SHORT, FULL = 600, 4000
 ACTOR, TASKS = "ray::MapWorker(MapBatches(Segmenter))", "ray::MapBatches"
 
 
-def write_archive(uri: str, films: int) -> None:
-    """Phantoms: half of them as files, a quarter each in tar and zip; of a hundred one is broken."""
+def write_archive(uri: str, films: int, real: Sequence[Path] = ()) -> None:
+    """Real films and then phantoms: half as files, a quarter each in tar and zip; of a hundred one is broken."""
     tar_bytes, zip_bytes = io.BytesIO(), io.BytesIO()
     with tarfile.open(fileobj=tar_bytes, mode="w") as tar, zipfile.ZipFile(zip_bytes, "w") as zipped:
         for index in range(films):
-            data = encode_png(make_phantom(2, index, 64).image)
+            data = real[index].read_bytes() if index < len(real) else encode_png(make_phantom(2, index, 64).image)
             data = data[:200] if index % 100 == 7 else data
             name = f"film-{index:05d}.png"
             if index % 4 == 0:
@@ -97,11 +98,10 @@ def archive(bucket: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def quiet(undisturbed: Run, archive: str, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def quiet(undisturbed: Run, archive: str, bucket: str) -> dict[int, Any]:
     """The table of a run that nobody disturbed."""
     out = f"{bucket}/quiet"
-    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path_factory.mktemp("quiet")) as command:
-        finish(command, SHORT)
+    segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
     found = table(out)
     assert sorted(found) == list(range(SHORT))
     return found
@@ -161,7 +161,7 @@ def test_sigterm_ends_a_run_in_order(undisturbed: Run, archive: str, bucket: str
 @pytest.mark.timeout(7200)
 def test_twenty_kills_of_the_command_and_twenty_of_its_workers(undisturbed: Run, bucket: str, tmp_path: Path) -> None:
     source, chance = f"{bucket}/large", random.Random(0)
-    write_archive(source, FULL)
+    write_archive(source, FULL, sorted(REAL_FILMS.glob("*/Val/*/images/*.png")))
     model = undisturbed.outcome.bundle
     with Command(words(source, f"{bucket}/large-quiet", model), tmp_path) as command:
         finish(command, FULL)

@@ -1,0 +1,19 @@
+"""The templates of the reports' pages: all that is put into them is escaped, and a name that is missing is an error."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from covseg_ray import __version__
+
+
+def render(template: str, **values: object) -> str:
+    """The page that ``template`` makes of ``values``."""
+    environment = Environment(
+        loader=PackageLoader("covseg_ray.reports", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(version=__version__, **values)

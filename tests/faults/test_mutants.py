@@ -1,0 +1,57 @@
+"""A run over mutated films ends: each of them has a mask, or a reason why not."""
+
+from __future__ import annotations
+
+import io
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from test_decode_fuzz import mutated
+from test_decode_fuzz import seeds as ordinary_files
+from test_dicom_fuzz import REASONS, compressed_files, mutant, uncompressed_files
+from test_segment_kills import table
+
+from covseg_ray.engine.segment import Request, segment
+from covseg_ray.reports.segment_progress import SegmentProgress
+from covseg_ray.storage.results import SCHEMA
+
+REASONS_OF_A_RUN = REASONS | {"decoder-crashed", "decoder-hung", "not-an-image", "empty"}
+STATUS, REASON, MASK = (SCHEMA.get_field_index(name) for name in ("status", "reason", "mask"))
+
+
+def segment_mutants(model: str, folder: Path, of_each: int) -> None:
+    """As many mutated images as mutated DICOM files, in one tar."""
+    rng = random.Random(8)
+    images, films = ordinary_files(), uncompressed_files() + compressed_files(folder)
+    with tarfile.open(folder / "mutants.tar", "w") as tar:
+        for case in range(of_each):
+            for kind, data in (
+                ("image", mutated(images[case % len(images)], rng)),
+                ("dicom", mutant(films, case, rng)),
+            ):
+                member = tarfile.TarInfo(f"{kind}-{case:05d}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    out = str(folder / "out")
+    summary = segment(Request(str(folder / "mutants.tar"), out, model), SegmentProgress(io.StringIO()))
+    rows = table(out)
+    assert sorted(rows) == list(range(2 * of_each))
+    assert {row[STATUS] for row in rows.values()} == {"ok", "rejected"}
+    for row in rows.values():
+        assert (row[STATUS] == "ok") == (row[MASK] is not None) == (row[REASON] is None)
+    assert {row[REASON] for row in rows.values()} - {None} <= REASONS_OF_A_RUN
+    assert summary["ok"] + summary["rejected"] == 2 * of_each
+    print(summary["ok"], summary["reasons"])
+
+
+def test_a_run_over_mutated_films(undisturbed: Run, tmp_path: Path) -> None:
+    segment_mutants(undisturbed.outcome.bundle, tmp_path, 150)
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(3600)
+def test_a_run_over_ten_thousand_of_each(undisturbed: Run, tmp_path: Path) -> None:
+    segment_mutants(undisturbed.outcome.bundle, tmp_path, 10_000)
