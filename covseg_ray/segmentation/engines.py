@@ -65,7 +65,9 @@ def build_forward(
     if engine == "torch":
         return torch_forward(module, device, threads)
     translate = {"openvino": openvino_forward, "onnx": onnx_forward}[engine]
-    return translate(module, shape_NHW, threads or torch.get_num_threads())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about what torch.export itself calls
+        return translate(module, shape_NHW, threads or torch.get_num_threads())
 
 
 def torch_forward(module: nn.Module, device: torch.device, threads: int | None) -> Forward:
@@ -86,10 +88,8 @@ def torch_forward(module: nn.Module, device: torch.device, threads: int | None) 
 
 def openvino_forward(module: nn.Module, shape_NHW: Shape, threads: int) -> Forward:
     """The module translated for OpenVINO."""
-    openvino = _openvino()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the network's checks of its input's shape, which is fixed here
-        model = openvino.convert_model(module, example_input=_blank(shape_NHW), input=list(shape_NHW))
+    openvino = _load("openvino")
+    model = openvino.convert_model(_graph(module, shape_NHW))
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",
@@ -107,14 +107,12 @@ def openvino_forward(module: nn.Module, shape_NHW: Shape, threads: int) -> Forwa
 
 def onnx_forward(module: nn.Module, shape_NHW: Shape, threads: int) -> Forward:
     """The module translated for ONNX Runtime."""
-    onnxruntime: Any = importlib.import_module("onnxruntime")
+    onnxruntime = _load("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(module, (_blank(shape_NHW),), path, dynamo=True, verbose=False)
+        torch.onnx.export(_graph(module, shape_NHW), f=path, dynamo=True, verbose=False)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     films_name = session.get_inputs()[0].name
 
@@ -128,19 +126,20 @@ def onnx_forward(module: nn.Module, shape_NHW: Shape, threads: int) -> Forward:
 def _require(engine: str) -> None:
     for package in _PACKAGES[engine]:
         try:
-            _openvino() if package == "openvino" else importlib.import_module(package)
+            _load(package)
         except ImportError as error:
             raise UsageError(
                 f"engine: {engine} cannot be imported ({error}); pip install 'covseg-ray[{engine}]'"
             ) from error
 
 
-def _openvino() -> Any:
-    """OpenVINO without its telemetry, which would write to a server from the import on."""
-    modules: dict[str, Any] = sys.modules
-    modules.setdefault("openvino_telemetry", None)
-    return importlib.import_module("openvino")
+def _load(package: str) -> Any:
+    """A package by name; OpenVINO without its telemetry, which would report to a server from the import on."""
+    if package == "openvino":
+        modules: dict[str, Any] = sys.modules
+        modules.setdefault("openvino_telemetry", None)
+    return importlib.import_module(package)
 
 
-def _blank(shape_NHW: Shape) -> Tensor:
-    return torch.zeros(shape_NHW, dtype=torch.uint8)
+def _graph(module: nn.Module, shape_NHW: Shape) -> torch.export.ExportedProgram:
+    return torch.export.export(module, (torch.zeros(shape_NHW, dtype=torch.uint8),), strict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import ray
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.data import ExecutionResources
 
 from covseg_ray.engine import order, stream
 from covseg_ray.engine.order import Portion
@@ -150,3 +152,23 @@ def test_what_fits_is_judged_by_the_bytes_of_its_films(ray_session: None, phanto
 
 def test_a_rank_without_films_gets_no_batch() -> None:
     assert list(stream.batches(Source("nowhere", (), ()), [], 4, torch.device("cpu"))) == []
+
+
+def test_films_that_wait_for_the_training_cost_no_core(ray_session: None, tmp_path: Path) -> None:
+    """With its store full and nothing to wait for, Ray Data's loop turns without pause: 2.8 s of a core in 3 s."""
+    synthesise(str(tmp_path / "films"), 100, seed=1, size=128)
+    units = tuple(list_units(str(tmp_path / "films"), "train"))
+    portions = [Portion(epoch, unit, 0, len(units[unit].rows)) for epoch in range(200) for unit in range(len(units))]
+    options = ray.data.DataContext.get_current().execution_options
+    before, options.resource_limits = options.resource_limits, ExecutionResources(object_store_memory=20e6)
+    films = stream.batches(
+        Source(str(tmp_path / "films"), units, ("background", "infection")), portions, 16, torch.device("cpu"), 1
+    )
+    for _ in range(3):
+        next(films)
+    time.sleep(2)
+    begin = time.process_time()
+    time.sleep(3)
+    assert time.process_time() - begin < 1
+    films.close()
+    options.resource_limits = before

@@ -137,16 +137,24 @@ def test_one_worker_has_the_loss_of_a_plain_loop(ray_session: None, small_job: l
     assert record["train_iou_pooled"] == pytest.approx(shared / either, abs=1e-3)
 
 
+@pytest.fixture(scope="module")
+def in_bucket(
+    ray_session: None, bucket: str, small_job: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, str]:
+    """The same job from and to a bucket, told to MLflow; and where that keeps it."""
+    store = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    synthesise(f"{bucket}/phantoms", 100, seed=7, size=64)
+    changes = [f"data.dataset={bucket}/phantoms", "data.cache=stream", f"out={bucket}/runs", "name=again"]
+    return run_job([*small_job, *changes, f"tracking.mlflow={store}"]), store
+
+
 @pytest.mark.s3
 def test_the_same_seed_from_and_to_a_bucket_gives_the_same_weights(
-    undisturbed: Run, bucket: str, small_job: list[str]
+    undisturbed: Run, in_bucket: tuple[Run, str]
 ) -> None:
-    synthesise(f"{bucket}/phantoms", 100, seed=7, size=64)
-    run = run_job(
-        [*small_job, f"data.dataset={bucket}/phantoms", "data.cache=stream", f"out={bucket}/runs", "name=again"]
-    )
-    assert {"metrics.jsonl", "report.html", "bundle/model.json"} <= set(list_files(f"{bucket}/runs/again"))
-    again = load(read_bytes(f"{bucket}/runs/again/bundle/model.safetensors"))
+    run, _ = in_bucket
+    assert {"metrics.jsonl", "report.html", "bundle/model.json"} <= set(list_files(run.folder))
+    again = load(read_bytes(f"{run.folder}/bundle/model.safetensors"))
     first = load_file(f"{undisturbed.folder}/bundle/model.safetensors")
     assert again.keys() == first.keys()
     assert all(np.array_equal(again[key], first[key]) for key in first)
@@ -189,13 +197,10 @@ def test_fewer_films_than_workers_are_refused_before_ray_starts(small_job: list[
     assert list_files(str(tmp_path / "small")) == []
 
 
-def test_each_epoch_stands_once_in_mlflow(ray_session: None, small_job: list[str], tmp_path: Path) -> None:
-    pytest.importorskip("mlflow", reason="the extra covseg-ray[mlflow] is not installed")
-    pytest.importorskip("sqlalchemy", reason="MLflow's SQLite store needs sqlalchemy")
+def test_each_epoch_stands_once_in_mlflow(in_bucket: tuple[Run, str]) -> None:
     from mlflow.tracking import MlflowClient
 
-    store = f"sqlite:///{tmp_path}/mlflow.db"
-    run = run_job([*small_job, f"out={tmp_path}", "train.epochs=2", f"tracking.mlflow={store}"])
+    run, store = in_bucket
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("covseg-ray")
     (logged,) = client.search_runs([experiment.experiment_id])

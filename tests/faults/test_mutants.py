@@ -12,7 +12,7 @@ from conftest import Run
 from test_decode_fuzz import mutated
 from test_decode_fuzz import seeds as ordinary_files
 from test_dicom_fuzz import REASONS, compressed_files, mutant, uncompressed_files
-from test_segment_kills import table
+from test_segment_faults import table
 
 from covseg_ray.engine.segment import Request, segment
 from covseg_ray.reports.segment_progress import SegmentProgress

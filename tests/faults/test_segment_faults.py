@@ -1,9 +1,10 @@
-"""SIGKILL at any moment of a bulk segmentation: nothing is lost, nothing stands twice, and the masks are the same."""
+"""A bulk segmentation that is killed, or whose storage fails: nothing is lost or stands twice, and no mask changes."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import signal
 import tarfile
@@ -16,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import REAL_FILMS, Run
+from flaky_proxy import FlakyProxy
 from runs import Command, descendants, send
 
 from covseg_ray.engine.segment import Request, segment
@@ -117,8 +119,8 @@ def test_a_killed_command_goes_on_and_a_second_one_is_refused(
         with pytest.raises(BusyError, match=f"process {command.process.pid} "):
             segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
     begun = table(out)
-    with Command(given, tmp_path) as command:
-        finish(command, SHORT)
+    summary = segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+    assert summary["inputs"] == SHORT
     found = table(out)
     assert found == quiet
     assert {item: found[item] for item in begun} == begun
@@ -155,6 +157,41 @@ def test_sigterm_ends_a_run_in_order(undisturbed: Run, archive: str, bucket: str
         assert (code, time.monotonic() - begin < STALE_SECONDS) == (143, True)
         assert "Traceback" not in errors
         assert not descendants(command.process.pid)
+
+
+def test_a_fifth_of_all_requests_may_fail(
+    undisturbed: Run,
+    archive: str,
+    bucket: str,
+    quiet: dict[int, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, model = f"{bucket}/flaky", undisturbed.outcome.bundle
+    with FlakyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.2) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with Command(words(archive, out, model), tmp_path) as command:
+            finish(command, SHORT)
+    monkeypatch.undo()
+    assert table(out) == quiet
+    wrong = sum(proxy.faults.values()) - proxy.faults["passed"]
+    assert 0.15 < wrong / sum(proxy.faults.values()) < 0.25
+    assert min(proxy.faults[fault] for fault in ("500", "503", "reset-before", "reset-after", "stall")) > 5
+
+
+def test_a_refusal_is_told_in_one_line_and_soon(
+    undisturbed: Run, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FlakyProxy(os.environ["AWS_ENDPOINT_URL"], share=1, refuse=True) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        begin = time.monotonic()
+        with Command(words(f"{bucket}/archive", f"{bucket}/refused", undisturbed.outcome.bundle), tmp_path) as command:
+            code, output, errors = command.finish(60)
+    assert (code, output) == (4, "")
+    assert errors.count("\n") == 1
+    assert "refused" in errors
+    assert "AWS_* credentials" in errors
+    assert time.monotonic() - begin < 10
 
 
 @pytest.mark.drill
