@@ -22,9 +22,9 @@ from covseg_ray.segmentation.bundle_files import from_files
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.storage.filesystem import arrow_filesystem, join, locate
 from covseg_ray.storage.listing import FOLDER, SCHEMA, Listing
+from covseg_ray.storage.mending import RECORDS
 from covseg_ray.storage.results import RESULTS
 
-CHECKPOINT = ".checkpoint"
 # The most that is done again after a kill is the blocks in flight, and each has so many films.
 BLOCK_FILMS = {"cpu": 64, "cuda": 512}
 ACTOR_CORES = 2
@@ -97,7 +97,7 @@ def run(work: Work, crew: Fleet, watch: Watch) -> None:
 
 
 def _checkpoint(out: str) -> CheckpointConfig:
-    location = locate(join(out, CHECKPOINT))
+    location = locate(join(out, RECORDS))
     config = CheckpointConfig(
         id_column="item",
         checkpoint_path=location.path,

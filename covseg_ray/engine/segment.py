@@ -29,10 +29,12 @@ from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import Lease, hold
 from covseg_ray.storage.listing import Listing, read_listing, write_listing
+from covseg_ray.storage.mending import mend
 from covseg_ray.storage.results import SUMMARY, check_ledger, read_summary, tally
 
 RUN_FILE = "run.json"
 REPORT = "report.html"
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def work(
     request: Request, begun: Run, bundle: Bundle, listing: Listing, lease: Lease, progress: Progress
 ) -> tuple[float, int]:
     """Do what is not done yet; gives the seconds that it took and how many inputs were done in them."""
+    mend(request.out)
     before = tally(request.out)
     most = most_rejects(request.max_rejects, listing.inputs)
     done = before.ok + before.rejected
@@ -145,7 +148,10 @@ def work(
         messages=watch.messages,
     )
     start = time.perf_counter()
-    run(tasks, fleet(request.actors), watch)
+    for _ in range(ROUNDS):
+        run(tasks, fleet(request.actors), watch)
+        if not mend(request.out):  # a killed command's last request may have arrived while this one ran
+            break
     seconds, after = time.perf_counter() - start, tally(request.out)
     progress.update(after.ok, after.reasons, 0)
     return seconds, listing.inputs - done

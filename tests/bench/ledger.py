@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg_ray.engine.archive import BLOCK_FILMS, CHECKPOINT
+from covseg_ray.engine.archive import BLOCK_FILMS
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.segment import Request, claim
 from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.listing import write_listing
+from covseg_ray.storage.mending import RECORDS
 from covseg_ray.storage.results import RESULTS, SCHEMA
 
 LEFT = 256
@@ -43,7 +44,7 @@ def write_source(folder: Path, inputs: int) -> Path:
 
 def write_done(out: Path, inputs: int, model_id: str) -> None:
     block = BLOCK_FILMS["cpu"]
-    for folder in (RESULTS, CHECKPOINT):
+    for folder in (RESULTS, RECORDS):
         (out / folder).mkdir(parents=True)
     for first in range(0, inputs - LEFT, block):
         items_B = np.arange(first, min(first + block, inputs - LEFT))
@@ -54,7 +55,7 @@ def write_done(out: Path, inputs: int, model_id: str) -> None:
         for name in ("image_id", "source", "preprocess_version"):
             rows[name] = pa.array([""] * len(items_B))
         pq.write_table(pa.table(rows, schema=SCHEMA), out / RESULTS / f"done_{first:09d}-0.parquet")
-        pq.write_table(pa.table({"item": rows["item"]}), out / CHECKPOINT / f"done_{first:09d}.parquet")
+        pq.write_table(pa.table({"item": rows["item"]}), out / RECORDS / f"done_{first:09d}.parquet")
 
 
 def memory_mib(pid: int) -> float:
