@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -50,6 +51,8 @@ def root(
 
 def main() -> None:
     """Run the command line; a :class:`CovsegError` becomes one line on standard error and its own exit code."""
+    # Or any call after the end of a session starts Ray anew, or joins whatever cluster runs on this machine.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         app()
     except CovsegError as error:

@@ -6,11 +6,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from threading import current_thread, main_thread
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import ray
 
@@ -35,8 +34,6 @@ QUIET = {
     "RAY_DATA_LOG_LEVEL": "ERROR",
 }
 
-Result = TypeVar("Result")
-
 
 @contextmanager
 def session(address: str | None = None, workers: int = 1) -> Iterator[None]:
@@ -53,16 +50,6 @@ def session(address: str | None = None, workers: int = 1) -> Iterator[None]:
                 yield
         finally:
             ray.shutdown()
-
-
-def interruptible(call: Callable[[], Result]) -> Result:
-    """What ``call`` gives, run in another thread: in the main one Ray Train takes Ctrl-C over, for good, and ends the
-    command as if it were done."""
-    pool = ThreadPoolExecutor(1)
-    try:
-        return pool.submit(call).result()
-    finally:
-        pool.shutdown(wait=False)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 from covseg_ray.config import Job, differences
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.finish import BUNDLE, REPORT, finish
-from covseg_ray.engine.runtime import interruptible, session
+from covseg_ray.engine.runtime import session
 from covseg_ray.engine.source import Source, cache, fits_in_object_store
 from covseg_ray.engine.task import Task, drain, open_messages
 from covseg_ray.engine.tracking import read_history
@@ -130,6 +130,13 @@ def claim(folder: str, job: Job) -> None:
         )
 
 
+class _Trainer(TorchTrainer):
+    """Leaves Ctrl-C to Python: Ray Train would take it over, for good, and end the command as if it were done."""
+
+    def _register_sigint_handler(self, controller: object) -> None:
+        return
+
+
 def fit(
     job: Job, initial: dict[str, torch.Tensor], sources: Mapping[str, Source], progress: Progress
 ) -> ray.train.Checkpoint:
@@ -140,7 +147,7 @@ def fit(
     task = Task(job, ready["train"], ready["val"], ray.put(initial), messages)
     location = locate(join(job.out, job.name))
     gpus = ray.cluster_resources().get("GPU", 0)
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         train_worker,
         train_loop_config={"task": task},
         scaling_config=ray.train.ScalingConfig(
@@ -158,7 +165,7 @@ def fit(
     )
     with listening(task, progress):
         try:
-            result = interruptible(trainer.fit)
+            result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise explained(error, join(job.out, job.name)) from error
     best = result.get_best_checkpoint(job.train.select, "max")

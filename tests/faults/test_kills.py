@@ -40,7 +40,7 @@ def test_an_interrupted_or_killed_command_given_again_goes_on(
     with Command(train_words(settings), tmp_path) as command:
         command.await_epoch(tmp_path / "small", 1)
         code, errors = command.interrupt(signal.SIGINT)
-        assert code == 130
+        assert code == 130, errors
         assert "Traceback" not in errors
     with Command(train_words(settings), tmp_path) as command:
         command.await_epoch(tmp_path / "small", 2)

@@ -75,13 +75,18 @@ def _by_hand(bundle: Bundle, films: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def test_agrees_with_the_network_called_by_hand(predictor: Predictor, bundle: Bundle):
+    """Engines add in different orders: logits were seen to differ by up to 1.5e-5, margins thus by 3e-5.
+
+    5 of these 49,152 pixels are that near to a tie, so no more can flip; seen were 1 with OpenVINO, whose logits are
+    equal in torch, and none with ONNX Runtime.
+    """
     films = _films()
     expected, clear = _by_hand(bundle, films)
     classes = predictor.predict(films)
     assert (classes.dtype, classes.shape) == (np.uint8, films.shape)
     assert clear.mean() > 0.99
     assert np.array_equal(classes[clear], expected[clear])
-    assert (classes != expected).mean() < 1e-4
+    assert (classes != expected).sum() <= 5
     assert 0.2 < (classes == bundle.spec.infection).mean() < 0.8
 
 
@@ -135,16 +140,14 @@ def test_a_tie_goes_to_the_lower_class(engine: str):
     assert (Predictor(Bundle(spec, state), chunk=2, engine=engine).predict(_films(2)) == 1).all()
 
 
-def test_threads_change_no_clear_pixel(engine: str, bundle: Bundle):
-    films = _films(4)
-    expected, clear = _by_hand(bundle, films)
-    for threads in (1, 2):
-        classes = Predictor(bundle, chunk=4, engine=engine, threads=threads).predict(films)
-        assert np.array_equal(classes[clear], expected[clear]), threads
+def test_threads_change_no_pixel(engine: str, bundle: Bundle, predictor: Predictor):
+    films = _films(9)
+    with_one = Predictor(bundle, precision="fp32", chunk=4, engine=engine, threads=1)
+    assert np.array_equal(with_one.predict(films), predictor.predict(films))
 
 
-def test_other_precisions_and_devices_are_refused(engine: str, bundle: Bundle):
-    assert Predictor(bundle, precision="fp32", chunk=1, engine=engine).precision == "fp32"
+def test_other_precisions_and_devices_are_refused(engine: str, bundle: Bundle, predictor: Predictor):
+    assert (predictor.engine, predictor.precision) == (engine, "fp32")
     with pytest.raises(ConfigError, match=f"precision: {engine} computes in fp32, not in bf16"):
         Predictor(bundle, precision="bf16", engine=engine)
     with pytest.raises(UsageError, match=f"engine: {engine} computes on a CPU, not on cuda:0"):
