@@ -20,6 +20,7 @@ import fsspec
 import s3fs.core
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from covseg_ray.errors import StorageError
 
@@ -218,6 +219,12 @@ def read_files(uri: str, names: Sequence[str] | None = None) -> dict[str, bytes]
 
 def arrow_filesystem(location: Location) -> Any:
     """The same filesystem for pyarrow (and Ray Train's ``storage_filesystem``), with the same credentials; pickles."""
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
+    return PyFileSystem(_Handler(location.fs))
 
-    return PyFileSystem(FSSpecHandler(location.fs))
+
+class _Handler(FSSpecHandler):  # type: ignore[misc]  # pyarrow carries no types
+    """Brings to another process what `locate` sets up in this one."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        s3fs.core.set_custom_error_handler(_server_failed)
