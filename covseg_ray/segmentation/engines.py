@@ -39,9 +39,9 @@ class Classes(nn.Module):
 def choose_engine(name: str = "auto", device: str = "cpu") -> str:
     """The engine that a name stands for on a device: ``torch``, ``openvino`` or ``onnx``.
 
-    ``auto`` is torch everywhere, since the same bytes must give the same mask on every way: against torch in fp32, the
-    others, about 1.3 times as fast, each set 2 pixels of 61 million differently (932 films, both where the logits were
-    equal to 4e-6), and they never compute in bfloat16, which torch chooses by itself where the chip gains by it.
+    ``auto`` is torch everywhere: the same bytes must give the same mask on every way. Of the 61 million pixels of 932
+    films the others, about 1.3 times as fast, each set 2 differently from torch in fp32, where its logits differed by
+    less than 4e-6. Nor do they compute in bfloat16, which torch chooses by itself where the chip gains by it.
 
     Raises:
         UsageError: an unknown name, an engine that is not installed, or one that cannot compute on the device.
