@@ -7,6 +7,7 @@
     │   ├── ConfigError          exit 2   HTTP 400   a job file: unknown key, wrong type
     │   └── ModelError           exit 2   HTTP 400   unknown encoder, a bundle that cannot be trusted or read
     ├── DatasetError             exit 1   HTTP 422   films, masks or shards that do not fit together
+    ├── TooManyRejectsError  exit 1   HTTP 500   more inputs of an archive could not be used than was allowed
     ├── StorageError             exit 4   HTTP 503   a bucket or folder that is missing, refused, down or full
     └── BusyError                exit 75  HTTP 409   another run holds the output
 
@@ -45,6 +46,10 @@ class ModelError(UsageError):
 
 class DatasetError(CovsegError):
     http_status = 422
+
+
+class TooManyRejectsError(CovsegError):
+    """More inputs of an archive could not be used than ``--max-rejects`` allows."""
 
 
 class StorageError(CovsegError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from covseg_ray.cli.options import Address, Json
+from covseg_ray.cli.options import Address, Json, ask
 
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluate import Evaluation
@@ -29,6 +29,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model: every metric with its bootstrap 95 % interval."""
+    ask(dataset)
     from covseg_ray.engine import evaluate as engine
     from covseg_ray.engine.bundles import load_bundle
     from covseg_ray.engine.finish import evaluation_page

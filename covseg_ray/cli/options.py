@@ -10,3 +10,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Address = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
 ]
+
+
+def ask(uri: str) -> None:
+    """Raise StorageError where ``uri`` is out of reach: told before torch and Ray are loaded, which takes seconds."""
+    from covseg_ray.storage.filesystem import exists
+
+    exists(uri)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Address, Json
+from covseg_ray.cli.options import Address, Json, ask
 from covseg_ray.errors import EXIT_REJECTS
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def segment(
     as_json: Json = False,
 ) -> None:
     """Outline every film of an archive. The same command again goes on where a stopped one was."""
+    ask(out)
     from covseg_ray.engine import segment as engine_room
     from covseg_ray.reports.segment_progress import SegmentProgress
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from covseg_ray.cli.options import Address, Json
+from covseg_ray.cli.options import Address, Json, ask
 
 
 def train(
@@ -22,6 +22,7 @@ def train(
     from covseg_ray import config
 
     job = config.load(job_file, overrides or [])
+    ask(job.out)
     from covseg_ray.engine import train as engine
     from covseg_ray.reports.progress import TrainingProgress
 

@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import ray
-import torch
 from ray.data import ActorPoolStrategy
 from ray.data.checkpoint import CheckpointConfig
 from ray.util.queue import Queue
@@ -37,7 +36,7 @@ class Fleet:
 
     most: int
     device: str
-    threads: int
+    threads: int | None = None
 
 
 def fleet(actors: int | None) -> Fleet:
@@ -45,7 +44,7 @@ def fleet(actors: int | None) -> Fleet:
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     if gpus:
-        return Fleet(actors or gpus, "cuda", 1)
+        return Fleet(actors or gpus, "cuda")
     cores = min(int(resources.get("CPU", 1)), _cores_of_local_session())
     return Fleet(actors or max(1, cores // ACTOR_CORES), "cpu", min(ACTOR_CORES, cores))
 
@@ -59,9 +58,9 @@ def _cores_of_local_session() -> int:
 class Segmenter:
     """Replaces each film's square by the model's classes; one model load an actor."""
 
-    def __init__(self, files: list[ray.ObjectRef[Mapping[str, bytes]]], engine: str, device: str, threads: int) -> None:
-        if device == "cpu":
-            torch.set_num_threads(threads)
+    def __init__(
+        self, files: list[ray.ObjectRef[Mapping[str, bytes]]], engine: str, device: str, threads: int | None
+    ) -> None:
         self.predictor = Predictor(from_files(ray.get(files[0])), device, engine=engine, threads=threads)
 
     def __call__(self, loaded: pa.Table) -> pa.Table:

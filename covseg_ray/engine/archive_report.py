@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from covseg_ray.engine.load import PICTURE_SIDE, read_films
 from covseg_ray.radiograph.decode import Radiograph
-from covseg_ray.radiograph.geometry import shrink
+from covseg_ray.radiograph.geometry import resize_mask, shrink
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.reports.archive_page import Outlined, RejectedInput, archive_report
 from covseg_ray.storage.listing import Listing, read_items
@@ -46,13 +46,10 @@ def archive_page(summary: Mapping[str, Any], listing: Listing) -> str:
 
 def _fractions(out: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The items that have a mask, and their infection fractions."""
-    tables = [table.filter(pc.field("infection_fraction").is_valid()) for table in scan(out, _MEASURED)]
+    tables = list(scan(out, ("item", "infection_fraction"), pc.field("infection_fraction").is_valid()))
     items = [table["item"].to_numpy() for table in tables]
     fractions = [table["infection_fraction"].to_numpy() for table in tables]
     return np.concatenate([np.empty(0, np.int64), *items]), np.concatenate([np.empty(0), *fractions])
-
-
-_MEASURED = ("item", "infection_fraction")
 
 
 def _spread(items: NDArray[np.int64], fractions: NDArray[np.float64]) -> list[int]:
@@ -76,18 +73,17 @@ def _films(out: str, listing: Listing, wanted: Sequence[int]) -> Iterator[Outlin
 
 
 def _rows(out: str, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
-    for table in scan(out, ("item", "image_id", "height", "width", "infection_fraction", "severity", "mask")):
-        yield from table.filter(pc.field("item").isin(list(wanted))).to_pylist()
+    columns = ("item", "image_id", "height", "width", "infection_fraction", "severity", "mask")
+    for table in scan(out, columns, pc.field("item").isin(list(wanted))):
+        yield from table.to_pylist()
 
 
 def _outlined(row: Mapping[str, Any], film: Radiograph) -> Outlined:
     picture_HW = shrink(film.pixels, PICTURE_SIDE)
-    mask_HW = decode_png1(row["mask"])
-    rows, columns = (np.arange(new) * old // new for new, old in zip(picture_HW.shape, mask_HW.shape, strict=True))
     return Outlined(
         image_id=row["image_id"],
         image_HW=picture_HW,
-        mask_HW=mask_HW[rows][:, columns],
+        mask_HW=resize_mask(decode_png1(row["mask"]), picture_HW.shape),
         infection_fraction=row["infection_fraction"],
         severity=json.loads(row["severity"])["whole"] if row["severity"] else None,
     )
@@ -96,8 +92,8 @@ def _outlined(row: Mapping[str, Any], film: Radiograph) -> Outlined:
 def _rejects(out: str, reasons: Mapping[str, int]) -> list[RejectedInput]:
     """The first few of each reason."""
     found: dict[str, list[RejectedInput]] = defaultdict(list)
-    for table in scan(out, ("item", "image_id", "reason", "detail")):
-        for row in table.filter(pc.field("reason").is_valid()).to_pylist():
+    for table in scan(out, ("image_id", "reason", "detail"), pc.field("reason").is_valid()):
+        for row in table.to_pylist():
             if len(found[row["reason"]]) < EXAMPLES:
                 found[row["reason"]].append(RejectedInput(row["image_id"], row["reason"], row["detail"] or ""))
     return [example for reason in reasons for example in found[reason]]

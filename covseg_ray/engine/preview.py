@@ -51,7 +51,6 @@ def preview(request: Request, progress: Progress) -> Preview:
 
 def films_per_second(bundle: Bundle, engine: str) -> float:
     device, cores = "cuda" if torch.cuda.is_available() else "cpu", os.cpu_count() or 1
-    torch.set_num_threads(cores)
     predictor = Predictor(bundle, device, engine=engine, threads=cores)
     side = bundle.spec.input_size
     noise_NHW = np.random.default_rng(0).integers(0, 256, (TIMED_FILMS, side, side), dtype=np.uint8)

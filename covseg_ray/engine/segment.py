@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -78,7 +80,7 @@ def segment(request: Request, progress: Progress, address: str | None = None) ->
         with session(address):
             seconds, done = work(request, begun, bundle, listing, lease, progress)
         lease.check()
-        return finish(request, bundle, listing, seconds, done)
+        return finish(request, bundle, listing, seconds, done, progress)
 
 
 def check(request: Request) -> None:
@@ -125,9 +127,9 @@ def work(
     before = tally(request.out)
     most = most_rejects(request.max_rejects, listing.inputs)
     done = before.ok + before.rejected
+    progress.begin(listing.inputs, done, before.reasons)
     if done == listing.inputs:
         return 0.0, 0
-    progress.begin(listing.inputs, done, before.reasons)
     watch = Watch(request.out, open_messages(), lease, progress, before, most)
     spec = bundle.spec
     tasks = Work(
@@ -152,28 +154,27 @@ def work(
         run(tasks, fleet(request.actors), watch)
         if not mend(request.out):  # a killed command's last request may have arrived while this one ran
             break
-    seconds, after = time.perf_counter() - start, tally(request.out)
-    progress.update(after.ok, after.reasons, 0)
-    return seconds, listing.inputs - done
+    return time.perf_counter() - start, listing.inputs - done
 
 
 def most_rejects(text: str | None, inputs: int) -> int | None:
     """``0.01`` is a share of the inputs, ``20`` a number of them."""
     if text is None:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if value < 0 or ("." in text and value > 1):
-        raise UsageError(f"--max-rejects {text}: give a number of inputs, or a share such as 0.01")
-    return int(value * inputs) if "." in text else int(value)
+    with contextlib.suppress(ValueError):
+        share = "." in text
+        value = float(text) if share else int(text)
+        if 0 <= value <= (1 if share else math.inf):
+            return int(value * inputs) if share else int(value)
+    raise UsageError(f"--max-rejects {text}: give a number of inputs, or a share such as 0.01")
 
 
-def finish(request: Request, bundle: Bundle, listing: Listing, seconds: float, done: int) -> Mapping[str, Any]:
+def finish(
+    request: Request, bundle: Bundle, listing: Listing, seconds: float, done: int, progress: Progress
+) -> Mapping[str, Any]:
     """Make sure that every input stands once, and write the report and, last, the summary."""
-    check_ledger(request.out, listing.inputs)
-    counted = tally(request.out)
+    counted = check_ledger(request.out, listing.inputs)
+    progress.update(counted.ok, counted.reasons, 0)
     check_rejects(request.out, counted.rejected, most_rejects(request.max_rejects, listing.inputs))
     summary = {
         "source": request.source,

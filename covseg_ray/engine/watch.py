@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.queue import Queue
 
-from covseg_ray.engine.stream import REST_SECONDS
-from covseg_ray.errors import CovsegError
+from covseg_ray.engine.stream import Rest
+from covseg_ray.errors import TooManyRejectsError
 from covseg_ray.storage.lease import Lease
 from covseg_ray.storage.results import Tally
 
@@ -29,10 +28,6 @@ class Progress(Protocol):
     def begin(self, total: int, done: int, reasons: Mapping[str, int]) -> None: ...
 
     def update(self, ok: int, reasons: Mapping[str, int], actors: int) -> None: ...
-
-
-class TooManyRejectsError(CovsegError):
-    """More inputs than allowed could not be used."""
 
 
 @dataclass
@@ -75,12 +70,12 @@ def check_rejects(out: str, rejected: int, most: int | None) -> None:
         )
 
 
-def callback(watch: Watch) -> type[ExecutionCallback]:
+def callback(watch: Watch) -> type[Rest]:
     """The class that Ray Data makes an instance of for each execution, and calls at every turn of its loop."""
 
-    class Watching(ExecutionCallback):
+    class Watching(Rest):
         def on_execution_step(self, executor: Any) -> None:
-            time.sleep(REST_SECONDS)
+            super().on_execution_step(executor)
             watch.look(_actors(executor))
 
     return Watching

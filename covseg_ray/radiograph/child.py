@@ -93,18 +93,18 @@ class DecodingChild:
 
     def _ask(self, data: bytes) -> Radiograph | Rejected:
         deadline = time.monotonic() + self._seconds
-        try:
-            channel = self._channel or self._start(deadline)
-            send_film(channel, data, deadline)
-            return receive_answer(channel, self._limits, deadline)
-        except TimeoutError:
-            self._stop()
-            raise _LostError("decoder-hung", f"no answer within {self._seconds:g} seconds") from None
-        except (OSError, ValueError, LookupError, TypeError):  # the connection broke, or the answer is none
-            raise _LostError("decoder-crashed", f"the decoding process ended ({self._stop()})") from None
-        except BaseException:  # interrupted in the middle: the next answer would be that of this film
-            self._stop()
-            raise
+        with contextlib.ExitStack() as unless_answered:  # or the next film would get this one's answer
+            unless_answered.callback(self._stop)
+            try:
+                channel = self._channel or self._start(deadline)
+                send_film(channel, data, deadline)
+                answer = receive_answer(channel, self._limits, deadline)
+            except TimeoutError:
+                raise _LostError("decoder-hung", f"no answer within {self._seconds:g} seconds") from None
+            except (OSError, ValueError, LookupError, TypeError):  # the connection broke, or the answer is none
+                raise _LostError("decoder-crashed", f"the decoding process ended ({self._stop()})") from None
+            unless_answered.pop_all()
+            return answer
 
     def _start(self, deadline: float) -> socket.socket:
         self._channel, theirs = socket.socketpair()

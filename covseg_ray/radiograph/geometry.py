@@ -76,7 +76,7 @@ def standardise_mask(mask_HW: NDArray[np.uint8], size: int = 256, resize: Resize
     """A mask of 0 and 1, uint8 [H, W], as `standardise` lays its film: uint8 [size, size], bars are 0."""
     placement = _place(mask_HW, size, resize)
     square_SS = np.zeros((size, size), np.uint8)
-    square_SS[placement.inner] = _nearest(mask_HW, placement.inner_shape)
+    square_SS[placement.inner] = resize_mask(mask_HW, placement.inner_shape)
     return square_SS
 
 
@@ -86,7 +86,7 @@ def restore_mask(mask_SS: NDArray[np.uint8], placement: Placement) -> NDArray[np
         raise UsageError(
             f"a mask of shape {mask_SS.shape} does not fit a placement of {placement.size} x {placement.size}"
         )
-    return _nearest(mask_SS[placement.inner], (placement.height, placement.width))
+    return resize_mask(mask_SS[placement.inner], (placement.height, placement.width))
 
 
 def eight_bits(pixels_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
@@ -111,7 +111,8 @@ def _scaled(pixels_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.flo
     return (pixels_HW.astype(np.float32) - low) * np.float32(255 / max(high - low, 1))
 
 
-def _nearest(mask_HW: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_mask(mask_HW: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A mask of any classes, uint8 [H, W], at another ``shape`` (rows, columns): each pixel is that of its centre."""
     rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(shape, mask_HW.shape, strict=True))
     resized_HW: NDArray[np.uint8] = mask_HW[rows][:, columns]
     return resized_HW

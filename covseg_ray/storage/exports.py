@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,7 @@ from covseg_ray import __version__
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.radiograph.severity import ZONES
-from covseg_ray.storage.filesystem import PARALLEL_FILES, Location, exists, join, locate, translated
+from covseg_ray.storage.filesystem import exists, join, locate, translated, write_files
 from covseg_ray.storage.results import SCHEMA, check_ledger, read_summary, scan
 
 CSV_FILE = "results.csv"
@@ -65,13 +64,11 @@ def export_png(out: str, target: str) -> int:
     Raises UsageError where the folder is there already, StorageError where no run has ended in ``out``.
     """
     _require(out, target, PNG_FOLDER)
-    folder = locate(join(target, PNG_FOLDER))
     count = 0
-    with translated(folder.uri), ThreadPoolExecutor(PARALLEL_FILES) as pool:
-        for batch in _batches(scan(out, ["image_id", "status", "mask"])):
-            films = [row for row in batch.to_pylist() if row["status"] == "ok"]
-            list(pool.map(lambda row: _write(folder, _mask_name(row["image_id"]), row["mask"]), films))
-            count += len(films)
+    for batch in _batches(scan(out, ["image_id", "status", "mask"])):
+        films = [row for row in batch.to_pylist() if row["status"] == "ok"]
+        write_files(join(target, PNG_FOLDER), {_mask_name(row["image_id"]): row["mask"] for row in films})
+        count += len(films)
     return count
 
 
@@ -160,16 +157,6 @@ def _mask_name(image_id: str) -> str:
             f"image id {image_id!r} is no safe path; these results were changed: segment the films again"
         )
     return f"{image_id}.png"
-
-
-def _write(folder: Location, name: str, data: bytes) -> None:
-    # The path as it is: in a URI the :: of an image id would have a meaning.
-    path = f"{folder.path}/{name}"
-    if not folder.is_local:
-        folder.fs.pipe_file(path, data)
-        return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(data)
 
 
 def _coco_images(out: str) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from covseg_ray.errors import CovsegError, StorageError
@@ -51,18 +52,19 @@ class Tally:
         return sum(self.reasons.values())
 
 
-def scan(out: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The columns of the result files, a file at a time, in the order of their names."""
+def scan(out: str, columns: Sequence[str], where: pc.Expression | None = None) -> Iterator[pa.Table]:
+    """The columns of the result files, a file at a time, in the order of their names; with ``where`` of such rows
+    alone, and a file without any is not read."""
     for name in list_files(join(out, RESULTS)):
         if name.endswith(".parquet"):
             location = locate(join(out, RESULTS, name))
             with translated(location.uri), location.fs.open(location.path, "rb") as file:
-                yield _read(location.uri, file, columns)
+                yield _read(location.uri, file, columns, where)
 
 
-def _read(uri: str, file: IO[bytes], columns: Sequence[str]) -> pa.Table:
+def _read(uri: str, file: IO[bytes], columns: Sequence[str], where: pc.Expression | None) -> pa.Table:
     try:
-        return pq.read_table(file, columns=list(columns))
+        return pq.read_table(file, columns=list(columns), filters=where)
     except pa.ArrowException as error:
         raise StorageError(
             f"{uri}: not the Parquet that was written ({str(error).splitlines()[0]}); segment into another folder"
@@ -73,16 +75,26 @@ def tally(out: str) -> Tally:
     """Count what is there, however far the run has come."""
     counts: Counter[str | None] = Counter()
     for table in scan(out, ["reason"]):
-        counts.update(table["reason"].to_pylist())
+        counts.update(_by_reason(table))
+    return _tally(counts)
+
+
+def _by_reason(table: pa.Table) -> dict[str | None, int]:
+    return {pair["values"]: pair["counts"] for pair in table["reason"].value_counts().to_pylist()}
+
+
+def _tally(counts: Counter[str | None]) -> Tally:
     ok = counts.pop(None, 0)
     return Tally(ok, {str(reason): count for reason, count in counts.most_common()})
 
 
-def check_ledger(out: str, inputs: int) -> None:
-    """Raise CovsegError unless items 0 to ``inputs`` - 1 stand in the results once each, and no others."""
+def check_ledger(out: str, inputs: int) -> Tally:
+    """Count what is there. Raises CovsegError unless items 0 to ``inputs`` - 1 stand there once each, and no others."""
     seen_I = np.zeros(inputs, np.int32)
     unknown = 0
-    for table in scan(out, ["item"]):
+    counts: Counter[str | None] = Counter()
+    for table in scan(out, ["item", "reason"]):
+        counts.update(_by_reason(table))
         items = table["item"].to_numpy()
         known = items[(items >= 0) & (items < inputs)]
         np.add.at(seen_I, known, 1)
@@ -93,6 +105,7 @@ def check_ledger(out: str, inputs: int) -> None:
             f"{out}: of {inputs:,} inputs {lost:,} are missing and {repeated:,} stand more than once in {RESULTS}/, "
             f"and {unknown:,} rows are of no input; keep the folder and report this, and segment into another one"
         )
+    return _tally(counts)
 
 
 def read_summary(out: str) -> dict[str, Any]:

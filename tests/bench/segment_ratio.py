@@ -8,27 +8,34 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 
 import numpy as np
-import torch
 
+from covseg_ray.engine.runtime import KEEP_MEMORY
+
+IN_MEMORY = """
+import os, sys, time
+import numpy as np
+import torch
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.predictor import Predictor
+model, films, engine = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+predictor = Predictor(load_bundle(model), engine=engine, threads=os.cpu_count())
+side = predictor.spec.input_size
+images_NHW = np.resize(np.stack([make_phantom(0, index, side).image for index in range(16)]), (films, side, side))
+predictor.predict(images_NHW[: predictor.chunk])
+begin = time.perf_counter()
+predictor.predict(images_NHW)
+print(films / (time.perf_counter() - begin))
+"""
 
 
 def in_memory(model: str, films: int, engine: str) -> float:
-    """Films a second of the predictor alone, with all cores."""
-    torch.set_num_threads(os.cpu_count() or 1)
-    predictor = Predictor(load_bundle(model), engine=engine, threads=os.cpu_count())
-    side = predictor.spec.input_size
-    drawn = np.stack([make_phantom(0, index, side).image for index in range(16)])
-    images_NHW = np.resize(drawn, (films, side, side))
-    predictor.predict(images_NHW[: predictor.chunk])
-    begin = time.perf_counter()
-    predictor.predict(images_NHW)
-    return films / (time.perf_counter() - begin)
+    """Films a second of the predictor alone, with all cores and the allocator's settings of Ray's workers."""
+    words = [sys.executable, "-c", IN_MEMORY, model, str(films), engine]
+    done = subprocess.run(words, env=os.environ | KEEP_MEMORY, capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 def from_storage(source: str, out: str, model: str, engine: str) -> float:

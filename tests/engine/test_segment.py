@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,8 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundles import load_bundle, save_bundle
-from covseg_ray.engine.segment import Request, segment
-from covseg_ray.engine.watch import TooManyRejectsError
-from covseg_ray.errors import BusyError, UsageError
+from covseg_ray.engine.segment import Request, most_rejects, segment
+from covseg_ray.errors import BusyError, TooManyRejectsError, UsageError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.storage.filesystem import list_files, read_bytes
@@ -183,6 +183,17 @@ def test_too_many_rejects_end_the_run_and_a_higher_limit_goes_on(
     again = Done(Request(str(archive), request.out, undisturbed.outcome.bundle, max_rejects="0.9"))
     assert {key: row["mask"] for key, row in again.rows.items()} == {key: row["mask"] for key, row in done.rows.items()}
     assert again.summary["reasons"] == done.summary["reasons"]
+
+
+@pytest.mark.parametrize(("text", "most"), [(None, None), ("0", 0), ("20", 20), ("0.25", 50), ("0.", 0), ("1.0", 200)])
+def test_a_limit_is_a_number_of_inputs_or_a_share_of_them(text: str | None, most: int | None) -> None:
+    assert most_rejects(text, 200) == most
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "1e-2", "nan", "inf", ".nan", "-0.1", "", "many", "0.1.2"])
+def test_what_is_no_limit_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--max-rejects {text}: give a number of inputs, or a share")):
+        most_rejects(text, 200)
 
 
 def test_the_command_says_what_it_did(done: Done) -> None:

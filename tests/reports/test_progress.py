@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import subprocess
 import sys
+
+from terminals import shown_on_a_terminal
 
 from covseg_ray.reports.progress import TrainingProgress
 
@@ -43,17 +43,5 @@ def test_standard_output_stays_free() -> None:
 
 
 def test_a_terminal_of_80_columns_shows_speed_loss_scores_and_a_bar() -> None:
-    ours, theirs = pty.openpty()
-    environment = os.environ | {"COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}
-    process = subprocess.Popen([sys.executable, "-c", SHOW], stderr=theirs, env=environment)
-    os.close(theirs)
-    shown = b""
-    while process.poll() is None or not shown:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:  # the other end has closed
-            break
-    process.wait()
-    os.close(ours)
-    live = shown.decode().replace("\r", "\n").splitlines()
+    live = shown_on_a_terminal(SHOW).replace("\r", "\n").splitlines()
     assert any("epoch 3/5 ━" in line and "14.5 images/s · loss 0.125 · IoU 0.400, best 0.450" in line for line in live)

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from terminals import shown_on_a_terminal
 
 from covseg_ray.reports.segment_progress import SegmentProgress, rejected_words
 
@@ -222,19 +221,7 @@ def test_standard_output_stays_free() -> None:
 
 
 def test_a_terminal_of_80_columns_shows_a_bar_and_the_words() -> None:
-    ours, theirs = pty.openpty()
-    environment = os.environ | {"COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}
-    process = subprocess.Popen([sys.executable, "-c", SHOW], stderr=theirs, env=environment)
-    os.close(theirs)
-    shown = b""
-    while process.poll() is None or not shown:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:  # the other end has closed
-            break
-    process.wait()
-    os.close(ours)
-    text = " ".join(shown.decode().split())
+    text = " ".join(shown_on_a_terminal(SHOW).split())
     assert re.search(
         r"1,500/2,000 inputs · [\d,.]+ films/s · 0:00:0\d left · 4 actors · 20 rejected \(empty 12, corrupt 8\)", text
     )

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from near_ties import undecided_bundle
 
 from covseg_ray.errors import ConfigError
-from covseg_ray.segmentation.bundle import Bundle, BundleSpec
-from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.precision import autocast_dtype
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.segmentation.preprocess import Preprocess
@@ -18,13 +18,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    """Random weights whose bias is set so that the two classes are about even: many pixels lie near a tie."""
-    torch.manual_seed(3)
-    network = build_network("unet", "resnet18").eval()
-    with torch.inference_mode():
-        logits = network(Preprocess()(torch.from_numpy(_films())))
-        network.segmentation_head[0].bias[1] += (logits[:, 0] - logits[:, 1]).median()
-    return Bundle(BundleSpec(architecture="unet", encoder="resnet18", input_size=SIZE), network.state_dict())
+    return undecided_bundle(_films())
 
 
 @pytest.fixture

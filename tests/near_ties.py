@@ -1,0 +1,21 @@
+"""A model that is in doubt, so that a small difference in its arithmetic shows in its classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from covseg_ray.segmentation.bundle import Bundle, BundleSpec
+from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.preprocess import Preprocess
+
+
+def undecided_bundle(films_NHW: np.ndarray) -> Bundle:
+    """Random weights whose bias is set so that the two classes are about even on ``films_NHW``, uint8, square."""
+    torch.manual_seed(3)
+    network = build_network("unet", "resnet18").eval()
+    with torch.inference_mode():
+        logits_NCHW = network(Preprocess()(torch.from_numpy(films_NHW)))
+        network.segmentation_head[0].bias[1] += (logits_NCHW[:, 0] - logits_NCHW[:, 1]).median()
+    spec = BundleSpec(architecture="unet", encoder="resnet18", input_size=films_NHW.shape[1])
+    return Bundle(spec, network.state_dict())
