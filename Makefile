@@ -8,9 +8,7 @@ READY := .venv/ready
 demo: $(READY)
 	$(BIN)/covseg-ray demo
 
-test: export PYTHONPATH := $(CURDIR)/tests
 test: lint
-	$(BIN)/coverage erase
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
 lint: $(READY)
