@@ -134,9 +134,12 @@ def undisturbed(ray_session: None, small_job: list[str], tmp_path_factory: pytes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what talks to a bucket, so that it can be run again against a real server: ``pytest -m s3``."""
+    """Mark what talks to a bucket, so that it can be run again against a real server: ``pytest -m s3``. What shares
+    a Ray session stays in one process when tests run in several."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         only_for_ray = "ray_session" in fixtures and "bucket" not in fixtures
         if "[s3" in item.name or (fixtures & {"bucket", "s3_server"} and not only_for_ray):
             item.add_marker("s3")
+        if "ray_session" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("ray"))

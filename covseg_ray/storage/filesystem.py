@@ -27,6 +27,7 @@ from covseg_ray.errors import StorageError
 CONNECT_SECONDS = 3
 READ_SECONDS = 20
 PARALLEL_FILES = 8
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # as exFAT and some network drives answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,17 @@ def create_bytes(uri: str, data: bytes) -> bool:
 
 def _create_local(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        file.write(data)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(data)
+        os.link(temporary, path)  # whoever finds the file finds all of it
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with path.open("xb") as file:
+            file.write(data)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def exists(uri: str) -> bool:

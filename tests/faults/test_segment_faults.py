@@ -109,35 +109,39 @@ def quiet(undisturbed: Run, archive: str, bucket: str) -> dict[int, Any]:
     return found
 
 
-def test_a_killed_command_goes_on_and_a_second_one_is_refused(
+def test_killed_and_ended_at_any_moment_the_run_goes_on(
     undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
 ) -> None:
-    out = f"{bucket}/killed"
-    given = words(archive, out, undisturbed.outcome.bundle)
-    with Command(given, tmp_path) as command:
-        assert await_blocks(command, out, 2)
+    """Actors and tasks killed, SIGTERM; a second command refused, the first one killed; the rest."""
+    out, model = f"{bucket}/disturbed", undisturbed.outcome.bundle
+    with Command(words(archive, out, model), tmp_path) as command:
+        killed = []
+        for blocks, begin in ((1, ACTOR), (2, TASKS), (3, ACTOR)):
+            assert await_blocks(command, out, blocks)
+            killed.append(kill_one(command, begin))
+        assert any(killed)
+        assert await_blocks(command, out, 4)
+        end_by_sigterm(command)
+    ended = table(out)
+    with Command(words(archive, out, model), tmp_path) as command:
+        assert await_blocks(command, out, done_there(out) + 1)
         with pytest.raises(BusyError, match=f"process {command.process.pid} "):
-            segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+            segment(Request(archive, out, model), SegmentProgress(io.StringIO()))
     begun = table(out)
-    summary = segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
-    assert summary["inputs"] == SHORT
+    assert segment(Request(archive, out, model), SegmentProgress(io.StringIO()))["inputs"] == SHORT
     found = table(out)
     assert found == quiet
+    assert {item: found[item] for item in ended} == ended
     assert {item: found[item] for item in begun} == begun
 
 
-def test_killed_actors_and_tasks_change_nothing(
-    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
-) -> None:
-    out = f"{bucket}/workers"
-    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path) as command:
-        killed = []
-        for blocks, begin in ((1, ACTOR), (3, TASKS), (4, ACTOR)):
-            if await_blocks(command, out, blocks):
-                killed.append(kill_one(command, begin))
-        finish(command, SHORT)
-    assert any(killed)
-    assert table(out) == quiet
+def end_by_sigterm(command: Command) -> None:
+    begin = time.monotonic()
+    send(command.process.pid, signal.SIGTERM)
+    code, _, errors = command.finish(30)
+    assert (code, time.monotonic() - begin < STALE_SECONDS) == (143, True)
+    assert "Traceback" not in errors
+    assert not descendants(command.process.pid)
 
 
 def kill_one(command: Command, begin: str) -> bool:
@@ -145,18 +149,6 @@ def kill_one(command: Command, begin: str) -> bool:
     for pid in workers[:1]:
         send(pid, signal.SIGKILL)
     return bool(workers)
-
-
-def test_sigterm_ends_a_run_in_order(undisturbed: Run, archive: str, bucket: str, tmp_path: Path) -> None:
-    out = f"{bucket}/term"
-    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path) as command:
-        assert await_blocks(command, out, 1)
-        begin = time.monotonic()
-        send(command.process.pid, signal.SIGTERM)
-        code, _, errors = command.finish(30)
-        assert (code, time.monotonic() - begin < STALE_SECONDS) == (143, True)
-        assert "Traceback" not in errors
-        assert not descendants(command.process.pid)
 
 
 def test_a_fifth_of_all_requests_may_fail(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import pyarrow.fs
 import pytest
@@ -64,6 +65,34 @@ def test_of_many_creators_one_alone_wins(place: str) -> None:
         won = list(pool.map(lambda number: create_bytes(uri, bytes([number])), range(8)))
     assert sum(won) == 1
     assert read_bytes(uri) == bytes([won.index(True)])
+
+
+def test_whoever_finds_a_created_file_finds_all_of_it(tmp_path: Path) -> None:
+    path, data, sizes = tmp_path / "file", bytes(64 * 2**20), []
+
+    def look() -> None:
+        while not path.exists():
+            continue
+        sizes.append(path.stat().st_size)
+
+    watcher = Thread(target=look)
+    watcher.start()
+    assert create_bytes(str(path), data)
+    watcher.join()
+    assert sizes == [len(data)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_created_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "file"
+    assert create_bytes(str(path), b"first")
+    assert not create_bytes(str(path), b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nothing_there_is_one_clear_line(place: str) -> None:
