@@ -133,6 +133,7 @@ def undisturbed(ray_session: None, small_job: list[str], tmp_path_factory: pytes
     return run_job([*small_job, f"out={tmp_path_factory.mktemp('undisturbed')}"])
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what talks to a bucket, so that it can be run again against a real server: ``pytest -m s3``. What shares
     a Ray session stays in one process when tests run in several."""
