@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from covseg_ray import config
 
@@ -133,14 +134,21 @@ def undisturbed(ray_session: None, small_job: list[str], tmp_path_factory: pytes
     return run_job([*small_job, f"out={tmp_path_factory.mktemp('undisturbed')}"])
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what talks to a bucket, so that it can be run again against a real server: ``pytest -m s3``. What shares
-    a Ray session stays in one process when tests run in several."""
+    """Mark what talks to a bucket, so that it can be run again against a real server: ``pytest -m s3``."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         only_for_ray = "ray_session" in fixtures and "bucket" not in fixtures
         if "[s3" in item.name or (fixtures & {"bucket", "s3_server"} and not only_for_ray):
             item.add_marker("s3")
-        if "ray_session" in fixtures:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+class RayTogether(LoadFileScheduling):
+    """Of several processes that run tests one alone runs those that need Ray: they share a session and a model."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "ray" if nodeid.startswith(("tests/engine/", "tests/faults/")) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:
+    return RayTogether(config, log)
