@@ -144,10 +144,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class RayTogether(LoadFileScheduling):
-    """Of several processes that run tests one alone runs those that need Ray: they share a session and a model."""
+    """Tests that need Ray share a session and a model, so that a process takes all of a folder's."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "ray" if nodeid.startswith(("tests/engine/", "tests/faults/")) else super()._split_scope(nodeid)
+        folder = nodeid.rsplit("/", 1)[0]
+        return folder if folder in ("tests/engine", "tests/faults") else super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:

@@ -16,6 +16,7 @@ from ray.util.queue import Queue
 
 from covseg_ray.engine.load import LOADED, Wanted, load
 from covseg_ray.engine.outline import Outlining, outline
+from covseg_ray.engine.runtime import without_rays_own_lines
 from covseg_ray.engine.watch import Watch, callback, report
 from covseg_ray.segmentation.bundle_files import from_files
 from covseg_ray.segmentation.predictor import Predictor
@@ -91,7 +92,7 @@ def run(work: Work, crew: Fleet, watch: Watch) -> None:
     context.enable_progress_bars = False
     context.custom_execution_callback_classes = [callback(watch)]
     context.checkpoint_config = _checkpoint(out)
-    with ray.data.DataContext.current(context):
+    with ray.data.DataContext.current(context), without_rays_own_lines():
         _films(work, crew).write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
 
 

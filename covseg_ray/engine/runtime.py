@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from threading import current_thread, main_thread
 from typing import NoReturn
 
@@ -27,6 +28,7 @@ KEEP_MEMORY = {
 }
 # Nobody calls this machine back as a cloud does with its own: the actor that would watch for it is a process less.
 ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+STDERR = 2
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -63,6 +65,29 @@ def _own_exit_code() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def without_rays_own_lines() -> Iterator[None]:
+    """What Python writes to standard error arrives there; Ray's C++ side, which warns there at each start of an actor
+    pool (github.com/ray-project/ray/issues/57733), is left to its log files."""
+    if not _stderr_is_the_process_own():
+        yield
+        return
+    with os.fdopen(os.dup(STDERR), "w", buffering=1, errors="backslashreplace") as ours, redirect_stderr(ours):
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(ours.fileno(), STDERR)
+
+
+def _stderr_is_the_process_own() -> bool:
+    try:
+        return sys.stderr.fileno() == STDERR
+    except (AttributeError, OSError):  # replaced, as by a notebook
+        return False
 
 
 def _leave(signal_number: int, frame: object) -> NoReturn:
