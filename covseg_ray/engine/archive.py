@@ -27,27 +27,25 @@ from covseg_ray.storage.results import RESULTS
 
 # The most that is done again after a kill is the blocks in flight, and each has so many films.
 BLOCK_FILMS = {"cpu": 64, "cuda": 512}
-ACTOR_CORES = 2
 FILTER_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """How many actors may predict, and what each takes: a GPU, or ``threads`` cores."""
+    """How many actors may predict, and on what: a GPU each, or a core each, for the threads of one model wait for each
+    other whenever one of them has to make room."""
 
     most: int
     device: str
-    threads: int | None = None
 
 
 def fleet(actors: int | None) -> Fleet:
-    """From the cluster's size: an actor for each GPU, or one for every two cores where there is none."""
+    """From the cluster's size: an actor for each GPU, or for each core where there is none."""
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     if gpus:
         return Fleet(actors or gpus, "cuda")
-    cores = min(int(resources.get("CPU", 1)), _cores_of_local_session())
-    return Fleet(actors or max(1, cores // ACTOR_CORES), "cpu", min(ACTOR_CORES, cores))
+    return Fleet(actors or max(1, min(int(resources.get("CPU", 1)), _cores_of_local_session())), "cpu")
 
 
 def _cores_of_local_session() -> int:
@@ -59,9 +57,8 @@ def _cores_of_local_session() -> int:
 class Segmenter:
     """Replaces each film's square by the model's classes; one model load an actor."""
 
-    def __init__(
-        self, files: list[ray.ObjectRef[Mapping[str, bytes]]], engine: str, device: str, threads: int | None
-    ) -> None:
+    def __init__(self, files: list[ray.ObjectRef[Mapping[str, bytes]]], engine: str, device: str) -> None:
+        threads = 1 if device == "cpu" else None
         self.predictor = Predictor(from_files(ray.get(files[0])), device, engine=engine, threads=threads)
 
     def __call__(self, loaded: pa.Table) -> pa.Table:
@@ -117,22 +114,23 @@ def _films(work: Work, crew: Fleet) -> ray.data.Dataset:
         override_num_blocks=len(work.listing.starts),
     )
     block = BLOCK_FILMS[crew.device]
+    blocks = max(1, work.listing.inputs // block)
     loaded = listed.map_batches(
         partial(load, wanted=work.wanted), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     ).repartition(target_num_rows_per_block=block)
     predicted = loaded.map_batches(
         Segmenter,
-        fn_constructor_args=(work.files, work.engine, crew.device, crew.threads),
+        fn_constructor_args=(work.files, work.engine, crew.device),
         batch_size=block,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        compute=ActorPoolStrategy(min_size=1, max_size=crew.most),
+        compute=ActorPoolStrategy(min_size=1, max_size=crew.most, initial_size=min(crew.most, blocks)),
         num_cpus=0 if crew.device == "cuda" else 1,
         num_gpus=1 if crew.device == "cuda" else 0,
     )
-    end = partial(_end, how=work.outlining, messages=work.messages)
-    return predicted.map_batches(end, batch_size=None, batch_format="pyarrow")
-
-
-def _end(predicted: pa.Table, how: Outlining, messages: Queue) -> pa.Table:
-    return report(outline(predicted, how), messages)
+    outlined = predicted.map_batches(
+        partial(outline, how=work.outlining), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+    )
+    return outlined.map_batches(
+        partial(report, messages=work.messages), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+    )

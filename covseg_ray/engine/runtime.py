@@ -26,8 +26,9 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
 }
-# Nobody calls this machine back as a cloud does with its own: the actor that would watch for it is a process less.
-ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# Processes that one machine has no use for: nobody calls it back as a cloud does with its own, and one reader is enough
+# for the footers of a listing.
+ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1"}
 STDERR = 2
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -6,32 +6,19 @@ the next are on their way.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import ray
 import torch
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from covseg_ray.engine.order import Portion
+from covseg_ray.engine.rest import Rest
 from covseg_ray.engine.source import Source, fetch
 
 # A run's portions are fetched by at most so many tasks, one after the other: each costs the scheduler some memory.
 MOST_TASKS = 5000
-REST_SECONDS = 0.05
-
-
-class Rest(ExecutionCallback):
-    """Lets the loop that schedules Ray Data's tasks rest between its turns.
-
-    While films are ready faster than they are trained on, that loop has no task to wait for and turns without pause: a
-    whole core, taken from the training step in whose process it runs.
-    """
-
-    def on_execution_step(self, executor: object) -> None:
-        time.sleep(REST_SECONDS)
 
 
 class Batch(NamedTuple):
