@@ -9,8 +9,6 @@ import secrets
 import subprocess
 import sys
 
-import numpy as np
-
 from covseg_ray.engine.runtime import KEEP_MEMORY
 
 IN_MEMORY = """
@@ -55,13 +53,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--films", type=int, default=320, help="films in memory")
     given = parser.parse_args()
-    ratios = []
     for _ in range(given.rounds):
-        memory = in_memory(given.model, given.films, given.engine)
+        before = in_memory(given.model, given.films, given.engine)
         storage = from_storage(given.source, f"{given.out}/{secrets.token_hex(4)}", given.model, given.engine)
-        ratios.append(storage / memory)
-        print(json.dumps({"storage": storage, "memory": memory, "ratio": storage / memory}), flush=True)
-    print(json.dumps({"ratio": float(np.median(ratios))}))
+        after = in_memory(given.model, given.films, given.engine)
+        ratio = 2 * storage / (before + after)
+        print(json.dumps({"storage": storage, "memory": [before, after], "ratio": ratio}), flush=True)
 
 
 if __name__ == "__main__":
