@@ -61,6 +61,7 @@ def train(job: Job, progress: Progress, address: str | None = None) -> Outcome:
     Raises the errors of ``covseg_ray.errors``, BusyError while another process is at the same run: everything that can
     be checked is checked before Ray starts."""
     begin = time.perf_counter()
+    job = job.model_copy(update={"out": locate(job.out).uri})  # for workers, whose current folder is another
     folder = join(job.out, job.name)
     network = initial_network(job)
     sources = {split: find_films(job, split) for split in ("train", "val")}
@@ -104,7 +105,8 @@ def initial_network(job: Job) -> torch.nn.Module:
 def find_films(job: Job, split: str) -> Source:
     if not job.data.dataset:
         raise UsageError("data.dataset is not set: give the URI of a packed dataset, --set data.dataset=URI")
-    return Source(job.data.dataset, tuple(list_units(job.data.dataset, split, job.data.labels)), job.model.classes)
+    dataset = locate(job.data.dataset).uri  # for workers, whose current folder is another
+    return Source(dataset, tuple(list_units(dataset, split, job.data.labels)), job.model.classes)
 
 
 def check_sizes(job: Job, sources: Mapping[str, Source]) -> None:

@@ -103,11 +103,15 @@ def test_validation_is_what_numpy_counts_from_the_bundles_predictions(undisturbe
         assert estimate.value == pytest.approx(best[name], abs=1e-3), name
 
 
-def test_one_worker_has_the_loss_of_a_plain_loop(ray_session: None, small_job: list[str], tmp_path: Path) -> None:
+def test_one_worker_has_the_loss_of_a_plain_loop(
+    ray_session: None, small_job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At this learning rate the steps change the loss by 0.003. At the usual one Adam's first steps, of one size
     whatever the gradient, blow rounding up to 0.0005 (measured between 1 and 2 threads and two memory formats)."""
     changes = ["workers=1", "train.epochs=1", "train.augment=none", "train.learning_rate=1e-5"]
-    run = run_job([*small_job, f"out={tmp_path}", *changes])
+    monkeypatch.chdir(tmp_path)
+    run = run_job([*small_job, "out=runs", *changes])
+    assert (tmp_path / "runs/small/metrics.jsonl").exists()
     torch.manual_seed(3)
     network = smp().Unet("resnet18", encoder_weights=None, classes=2).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-5)
