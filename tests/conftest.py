@@ -144,11 +144,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class RayTogether(LoadFileScheduling):
-    """Tests that need Ray share a session and a model, so that a process takes all of a folder's."""
+    """Tests that need Ray share a session and a model, so that one process takes them all."""
 
     def _split_scope(self, nodeid: str) -> str:
-        folder = nodeid.rsplit("/", 1)[0]
-        return folder if folder in ("tests/engine", "tests/faults") else super()._split_scope(nodeid)
+        return "ray" if nodeid.startswith(("tests/engine/", "tests/faults/")) else super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:
