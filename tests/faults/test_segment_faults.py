@@ -87,7 +87,7 @@ def await_blocks(command: Command, out: str, blocks: int, timeout: float = 240) 
 def finish(command: Command, films: int) -> dict[str, Any]:
     code, output, errors = command.finish(600)
     assert code == 3, errors
-    assert all(" inputs" in line for line in errors.splitlines()), errors
+    assert "core_worker.cc" not in errors  # Ray's own warnings of an actor pool
     document: dict[str, Any] = json.loads(output)
     broken = sum(index % 100 == 7 for index in range(films))
     assert (document["ok"], document["rejected"]) == (films - broken, broken)
