@@ -32,20 +32,24 @@ FILTER_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Fleet:
-    """How many actors may predict, and on what: a GPU each, or a core each, for the threads of one model wait for each
-    other whenever one of them has to make room."""
+    """How many actors may predict, with how many of them to begin, and on what: a GPU each, or a core each, for the
+    threads of one model wait for each other whenever one of them has to make room."""
 
     most: int
+    first: int
     device: str
 
 
 def fleet(actors: int | None) -> Fleet:
-    """From the cluster's size: an actor for each GPU, or for each core where there is none."""
+    """From the cluster's size: an actor for each GPU, or for each core where there is none. Actors that are there from
+    the beginning leave half of the CPUs to the tasks that decode films; more come as Ray Data finds room for them."""
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
+    cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     if gpus:
-        return Fleet(actors or gpus, "cuda")
-    return Fleet(actors or max(1, min(int(resources.get("CPU", 1)), _cores_of_local_session())), "cpu")
+        most = actors or gpus
+        return Fleet(most, min(most, gpus), "cuda")
+    most = actors or max(1, min(cpus, _cores_of_local_session()))
+    return Fleet(most, min(most, max(1, cpus // 2)), "cpu")
 
 
 def _cores_of_local_session() -> int:
@@ -124,7 +128,7 @@ def _films(work: Work, crew: Fleet) -> ray.data.Dataset:
         batch_size=block,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        compute=ActorPoolStrategy(min_size=1, max_size=crew.most, initial_size=min(crew.most, blocks)),
+        compute=ActorPoolStrategy(min_size=1, max_size=crew.most, initial_size=min(crew.first, blocks)),
         num_cpus=0 if crew.device == "cuda" else 1,
         num_gpus=1 if crew.device == "cuda" else 0,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -162,10 +161,10 @@ def most_rejects(text: str | None, inputs: int) -> int | None:
     if text is None:
         return None
     with contextlib.suppress(ValueError):
-        share = "." in text
-        value = float(text) if share else int(text)
-        if 0 <= value <= (1 if share else math.inf):
-            return int(value * inputs) if share else int(value)
+        if "." not in text and int(text) >= 0:
+            return int(text)
+        if "." in text and 0 <= float(text) <= 1:
+            return int(float(text) * inputs)
     raise UsageError(f"--max-rejects {text}: give a number of inputs, or a share such as 0.01")
 
 

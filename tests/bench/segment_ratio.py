@@ -14,7 +14,6 @@ from covseg_ray.engine.runtime import KEEP_MEMORY
 IN_MEMORY = """
 import os, sys, time
 import numpy as np
-import torch
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.predictor import Predictor

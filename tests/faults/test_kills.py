@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -16,27 +17,39 @@ from covseg_ray.errors import BusyError
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 
 
-def test_killed_interrupted_and_given_again_nothing_changes(
+def test_a_killed_worker_or_a_second_command_changes_nothing(
     undisturbed: Run, small_job: list[str], tmp_path: Path
 ) -> None:
-    """A worker killed, a second command refused, Ctrl-C, then the command killed."""
-    settings, folder = [*small_job, f"out={tmp_path}"], tmp_path / "small"
-    with Command(train_words(settings), tmp_path) as command:
-        command.await_epoch(folder, 1)
+    with Command(train_words([*small_job, f"out={tmp_path}"]), tmp_path) as command:
+        command.await_epoch(tmp_path / "small", 1)
         with pytest.raises(BusyError, match=f"process {command.process.pid} "):
-            run_job(settings)
+            run_job([*small_job, f"out={tmp_path}"])
+        command.await_epoch(tmp_path / "small", 2)
         command.kill_a_trainer()
-        command.await_epoch(folder, 2)
+        code, output, errors = command.finish()
+    assert code == 0, errors
+    assert json.loads(output)["epochs"] == 4
+    assert epochs(tmp_path / "small") == [1, 2, 3, 4]
+    assert same_weights(tmp_path / "small", Path(undisturbed.folder))
+
+
+def test_an_interrupted_or_killed_command_given_again_goes_on(
+    undisturbed: Run, small_job: list[str], tmp_path: Path
+) -> None:
+    settings = [*small_job, f"out={tmp_path}"]
+    with Command(train_words(settings), tmp_path) as command:
+        command.await_epoch(tmp_path / "small", 1)
         code, errors = command.interrupt(signal.SIGINT)
         assert code == 130, errors
         assert "Traceback" not in errors
-    assert not (folder / "bundle").exists()
     with Command(train_words(settings), tmp_path) as command:
-        command.await_epoch(folder, 3)
+        command.await_epoch(tmp_path / "small", 2)
+    assert not (tmp_path / "small/bundle").exists()
+    assert epochs(tmp_path / "small") < [1, 2, 3, 4]
     run = run_job(settings)
     assert run.outcome.epochs == 4
-    assert epochs(folder) == [1, 2, 3, 4]
-    assert same_weights(folder, Path(undisturbed.folder))
+    assert epochs(tmp_path / "small") == [1, 2, 3, 4]
+    assert same_weights(tmp_path / "small", Path(undisturbed.folder))
 
 
 @pytest.mark.drill

@@ -110,39 +110,35 @@ def quiet(undisturbed: Run, archive: str, bucket: str) -> dict[int, Any]:
     return found
 
 
-def test_killed_and_ended_at_any_moment_the_run_goes_on(
+def test_a_killed_command_goes_on_and_a_second_one_is_refused(
     undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
 ) -> None:
-    """Actors and tasks killed, SIGTERM; a second command refused, the first one killed; the rest."""
-    out, model = f"{bucket}/disturbed", undisturbed.outcome.bundle
-    with Command(words(archive, out, model), tmp_path) as command:
-        killed = []
-        for blocks, begin in ((1, ACTOR), (2, TASKS), (3, ACTOR)):
-            assert await_blocks(command, out, blocks)
-            killed.append(kill_one(command, begin))
-        assert any(killed)
-        assert await_blocks(command, out, 4)
-        end_by_sigterm(command)
-    ended = table(out)
-    with Command(words(archive, out, model), tmp_path) as command:
-        assert await_blocks(command, out, done_there(out) + 1)
+    out = f"{bucket}/killed"
+    given = words(archive, out, undisturbed.outcome.bundle)
+    with Command(given, tmp_path) as command:
+        assert await_blocks(command, out, 2)
         with pytest.raises(BusyError, match=f"process {command.process.pid} "):
-            segment(Request(archive, out, model), SegmentProgress(io.StringIO()))
+            segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
     begun = table(out)
-    assert segment(Request(archive, out, model), SegmentProgress(io.StringIO()))["inputs"] == SHORT
+    summary = segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+    assert summary["inputs"] == SHORT
     found = table(out)
     assert found == quiet
-    assert {item: found[item] for item in ended} == ended
     assert {item: found[item] for item in begun} == begun
 
 
-def end_by_sigterm(command: Command) -> None:
-    begin = time.monotonic()
-    send(command.process.pid, signal.SIGTERM)
-    code, _, errors = command.finish(30)
-    assert (code, time.monotonic() - begin < STALE_SECONDS) == (143, True)
-    assert "Traceback" not in errors
-    assert not descendants(command.process.pid)
+def test_killed_actors_and_tasks_change_nothing(
+    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+) -> None:
+    out = f"{bucket}/workers"
+    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path) as command:
+        killed = []
+        for blocks, begin in ((1, ACTOR), (3, TASKS), (4, ACTOR)):
+            assert await_blocks(command, out, blocks)
+            killed.append(kill_one(command, begin))
+        assert killed[0::2] == [True, True], "actors were there to kill"
+        finish(command, SHORT)
+    assert table(out) == quiet
 
 
 def kill_one(command: Command, begin: str) -> bool:
@@ -150,6 +146,18 @@ def kill_one(command: Command, begin: str) -> bool:
     for pid in workers[:1]:
         send(pid, signal.SIGKILL)
     return bool(workers)
+
+
+def test_sigterm_ends_a_run_in_order(undisturbed: Run, archive: str, bucket: str, tmp_path: Path) -> None:
+    out = f"{bucket}/term"
+    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path) as command:
+        assert await_blocks(command, out, 1)
+        begin = time.monotonic()
+        send(command.process.pid, signal.SIGTERM)
+        code, _, errors = command.finish(30)
+        assert (code, time.monotonic() - begin < STALE_SECONDS) == (143, True)
+        assert "Traceback" not in errors
+        assert not descendants(command.process.pid)
 
 
 def test_a_fifth_of_all_requests_may_fail(
@@ -198,22 +206,23 @@ def test_twenty_kills_of_the_command_and_twenty_of_its_workers(undisturbed: Run,
     expected = table(f"{bucket}/large-quiet")
     assert sorted(expected) == list(range(FULL))
 
-    out, lost_blocks = f"{bucket}/large-killed", []
-    for _ in range(20):
+    out, in_flight = f"{bucket}/large-killed", []
+    while len(in_flight) < 20:
         with Command(words(source, out, model), tmp_path) as command:
-            await_blocks(command, out, done_there(out) + 1)
-            time.sleep(chance.uniform(0, 3))
-        lost_blocks.append(sum("pending" in name for name in list_files(out) if name.startswith(".checkpoint/")))
+            assert await_blocks(command, out, done_there(out) + 1), "ended before it was killed 20 times"
+            time.sleep(chance.uniform(0, 1.5))
+            assert command.process.poll() is None
+        in_flight.append(sum("pending" in name for name in list_files(out) if name.startswith(".checkpoint/")))
     with Command(words(source, out, model), tmp_path) as command:
         finish(command, FULL)
     assert table(out) == expected
-    print("blocks in flight at each kill:", lost_blocks)
+    print("blocks in flight at each kill:", in_flight)
 
     out, kills = f"{bucket}/large-workers", 0
     with Command(words(source, out, model), tmp_path) as command:
-        while kills < 20 and await_blocks(command, out, done_there(out) + 1):
+        while kills < 20:
+            assert await_blocks(command, out, done_there(out) + 1), f"ended after {kills} kills"
             time.sleep(chance.uniform(0, 1))
             kills += kill_one(command, chance.choice([ACTOR, TASKS]))
         finish(command, FULL)
     assert table(out) == expected
-    print("workers killed:", kills)

@@ -72,7 +72,7 @@ def _by_hand(bundle: Bundle, films: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def test_agrees_with_the_network_called_by_hand(predictor: Predictor, bundle: Bundle):
     """Engines add in different orders: logits were seen to differ by up to 1.5e-5, margins thus by 3e-5.
 
-    5 of these 49,152 pixels are that near to a tie, so no more can flip; seen were 1 with OpenVINO, whose logits are
+    5 of these 49,152 pixels are that near to a tie; seen to flip were 1 with OpenVINO, whose logits are
     equal in torch, and none with ONNX Runtime.
     """
     films = _films()
@@ -81,7 +81,7 @@ def test_agrees_with_the_network_called_by_hand(predictor: Predictor, bundle: Bu
     assert (classes.dtype, classes.shape) == (np.uint8, films.shape)
     assert clear.mean() > 0.99
     assert np.array_equal(classes[clear], expected[clear])
-    assert (classes != expected).sum() <= 5
+    assert (classes != expected).mean() < 1e-4
     assert 0.2 < (classes == bundle.spec.infection).mean() < 0.8
 
 
