@@ -10,7 +10,7 @@ import hashlib
 import re
 
 COMPONENT_BYTES = 200
-ID_BYTES = 1000
+ID_BYTES = 700  # S3 takes keys of 1,024 bytes: the rest is for the folder that a film's mask goes to
 HASH_DIGITS = 32
 
 # Control characters, line separators, surrogates (they stand for bytes that are no UTF-8), a backslash, the two signs.
@@ -23,7 +23,7 @@ _ARCHIVE_FOLDER = re.compile(r"\.(?=(?:tar|tar\.gz|tgz|zip)(?:/|%2F))", re.IGNOR
 def image_id(path: str, member: str | None = None, copy: int = 1) -> str:
     """The id of the file ``path``, relative to the source, or of ``member`` in the archive at ``path``.
 
-    UTF-8, no component over 200 bytes, the whole at most 1,000, never empty. ``copy`` counts the members of one name
+    UTF-8, no component over 200 bytes, the whole at most 700, never empty. ``copy`` counts the members of one name
     from 1.
     """
     # A bucket may hold an archive and a folder of the same name: such a folder's dot is escaped.
