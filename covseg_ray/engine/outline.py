@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.encode import encode_png
-from covseg_ray.radiograph.geometry import Placement, Resize, restore_mask
+from covseg_ray.radiograph.findings import class_masks, measure
+from covseg_ray.radiograph.geometry import Placement, Resize
 from covseg_ray.radiograph.masks import encode_png1, overlay
 from covseg_ray.radiograph.segmentation_object import encode_seg
-from covseg_ray.radiograph.severity import severity
 from covseg_ray.storage.filesystem import join, write_bytes
 from covseg_ray.storage.results import SCHEMA
 
@@ -60,22 +60,13 @@ def _row(row: Mapping[str, Any], how: Outlining) -> dict[str, Any]:
 
 
 def _masks(classes_SS: NDArray[np.uint8], height: int, width: int, how: Outlining) -> dict[str, NDArray[np.uint8]]:
-    """Infection, and all lung where the model knows it, infected too; uint8 [height, width] of 0 and 1."""
-    classes_HW = restore_mask(classes_SS, Placement(height, width, how.size, how.resize))
-    infection = how.classes.index("infection")
-    masks = {"infection": (classes_HW == infection).astype(np.uint8)}
-    if "lung" in how.classes:
-        lung = how.classes.index("lung")
-        masks["lung"] = ((classes_HW == lung) | (classes_HW == infection)).astype(np.uint8)
-    return masks
+    return class_masks(classes_SS, Placement(height, width, how.size, how.resize), how.classes)
 
 
 def _measures(masks: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
-    measures: dict[str, Any] = {"infection_fraction": float(masks["infection"].mean())}
-    if "lung" in masks:
-        measures["lung_fraction"] = float(masks["lung"].mean())
-        measures["severity"] = json.dumps(asdict(severity(masks["infection"], masks["lung"])))
-    return measures
+    found = measure(masks)
+    told = json.dumps(asdict(found.severity)) if found.severity else None
+    return {"infection_fraction": found.infection_fraction, "lung_fraction": found.lung_fraction, "severity": told}
 
 
 def _write_beside(

@@ -13,7 +13,7 @@ from covseg_ray.segmentation.engines import Classes, build_forward, choose_engin
 from covseg_ray.segmentation.precision import autocast, autocast_dtype
 from covseg_ray.segmentation.preprocess import Preprocess
 
-_CHUNK = {"cpu": 8, "cuda": 64}
+_CHUNK = {"cpu": 1, "cuda": 64}
 
 
 class Predictor:
@@ -27,7 +27,8 @@ class Predictor:
         device: as torch names it, ``cpu`` or ``cuda:0``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :mod:`covseg_ray.segmentation.precision`. OpenVINO and
             ONNX Runtime know fp32 alone.
-        chunk: films at once; by default 8 on a CPU and 64 on a GPU. One film costs as much as a whole chunk.
+        chunk: films at once; by default 1 on a CPU, where more gain nothing, and 64 on a GPU, where one film costs as much
+            as a whole chunk.
         engine: ``auto``, ``torch``, ``openvino`` or ``onnx``; see :mod:`covseg_ray.segmentation.engines`.
         threads: of a CPU; by default as many as torch has. With torch they hold for the whole process.
 
@@ -51,7 +52,7 @@ class Predictor:
         self.device = torch.device(device)
         self.engine = choose_engine(engine, device)
         self.precision = _checked_precision(self.engine, self.device, precision)
-        self.chunk = chunk or _CHUNK.get(self.device.type, 8)
+        self.chunk = chunk or films_at_once(device)
         shape_NHW = (self.chunk, self.spec.input_size, self.spec.input_size)
         self._forward = build_forward(self.engine, _films_to_classes(bundle), shape_NHW, self.device, threads)
 
@@ -74,6 +75,11 @@ class Predictor:
         chunk_NHW = np.zeros((self.chunk, *part_NHW.shape[1:]), dtype=np.uint8)
         chunk_NHW[: len(part_NHW)] = part_NHW
         return self._forward(chunk_NHW)
+
+
+def films_at_once(device: str) -> int:
+    """How many films a predictor on a device takes through its network at once, when not told."""
+    return _CHUNK[torch.device(device).type]
 
 
 def _films_to_classes(bundle: Bundle) -> nn.Module:

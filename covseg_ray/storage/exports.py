@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from covseg_ray import __version__
 from covseg_ray.errors import DatasetError, UsageError
+from covseg_ray.radiograph.mask_shapes import run_lengths
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.radiograph.severity import ZONES
 from covseg_ray.storage.filesystem import exists, join, locate, translated, write_files
@@ -90,16 +91,6 @@ def export_coco(out: str, target: str) -> int:
         count = _write_list(file, _coco_annotations(out))
         file.write("]}\n")
     return count
-
-
-def run_lengths(mask_HW: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Pixels in each run of 0, of 1, of 0 and so on, down one column after the other, as COCO counts them: the first
-    run is of 0, and 0 long where the mask begins with 1.
-    """
-    flat = mask_HW.ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    lengths: NDArray[np.int64] = np.diff(edges, prepend=0, append=flat.size)
-    return np.concatenate([np.zeros(1, np.int64), lengths]) if flat[0] else lengths
 
 
 def _require(out: str, target: str, name: str) -> None:

@@ -19,9 +19,10 @@ from pyarrow import csv as arrow_csv
 from test_results import result, write_results
 
 from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
+from covseg_ray.radiograph.mask_shapes import run_lengths
 from covseg_ray.radiograph.masks import decode_png1, encode_png1
 from covseg_ray.radiograph.severity import Severity, severity
-from covseg_ray.storage.exports import ROWS_AT_ONCE, export_coco, export_csv, export_png, run_lengths
+from covseg_ray.storage.exports import ROWS_AT_ONCE, export_coco, export_csv, export_png
 from covseg_ray.storage.filesystem import list_files, read_bytes, write_bytes
 from covseg_ray.storage.image_ids import image_id
 from covseg_ray.storage.results import SCHEMA

@@ -1,0 +1,44 @@
+"""What a model's classes say of a film: its masks at the film's own size, and what is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg_ray.radiograph.geometry import Placement, restore_mask
+from covseg_ray.radiograph.severity import Severity, severity
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """Shares of the whole film, 0 to 1; of the lung, ``severity``. None where the model knows no lung."""
+
+    infection_fraction: float
+    lung_fraction: float | None = None
+    severity: Severity | None = None
+
+
+def class_masks(
+    classes_SS: NDArray[np.uint8], placement: Placement, classes: Sequence[str]
+) -> dict[str, NDArray[np.uint8]]:
+    """``infection``, and where the model knows it all ``lung``, infected too: uint8 [H, W] of 0 and 1.
+
+    ``classes_SS`` holds indices into ``classes``, uint8 [size, size], for the square that ``placement`` laid a film in.
+    """
+    classes_HW = restore_mask(classes_SS, placement)
+    infected_HW = classes_HW == classes.index("infection")
+    masks = {"infection": infected_HW.astype(np.uint8)}
+    if "lung" in classes:
+        masks["lung"] = (infected_HW | (classes_HW == classes.index("lung"))).astype(np.uint8)
+    return masks
+
+
+def measure(masks: Mapping[str, NDArray[np.uint8]]) -> Measures:
+    """Of masks as `class_masks` gives them."""
+    infection_HW, fraction = masks["infection"], float(masks["infection"].mean())
+    if "lung" not in masks:
+        return Measures(fraction)
+    return Measures(fraction, float(masks["lung"].mean()), severity(infection_HW, masks["lung"]))
