@@ -30,7 +30,7 @@ from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import Lease, hold
 from covseg_ray.storage.listing import Listing, read_listing, write_listing
-from covseg_ray.storage.mending import mend
+from covseg_ray.storage.mending import gather, mend
 from covseg_ray.storage.results import SUMMARY, check_ledger, read_summary, tally
 
 RUN_FILE = "run.json"
@@ -123,6 +123,7 @@ def work(
 ) -> tuple[float, int]:
     """Do what is not done yet; gives the seconds that it took and how many inputs were done in them."""
     mend(request.out)
+    gather(request.out)
     before = tally(request.out)
     most = most_rejects(request.max_rejects, listing.inputs)
     done = before.ok + before.rejected

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -225,6 +225,12 @@ def read_files(uri: str, names: Sequence[str] | None = None) -> dict[str, bytes]
         raise StorageError(f"{uri}: no files there; check the name")
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
         return dict(zip(wanted, pool.map(lambda name: read_bytes(join(uri, name)), wanted), strict=True))
+
+
+def delete_files(uri: str, names: Iterable[str]) -> None:
+    """Remove the files ``names`` below ``uri``, several at a time; one that is not there is no error."""
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        list(pool.map(lambda name: delete(join(uri, name)), names))
 
 
 def arrow_filesystem(location: Location) -> Any:

@@ -3,17 +3,31 @@
 For each block Ray Data writes a pending record, then the rows, and then moves the record to its final name. In a bucket
 a move is a copy and a deletion, and a request that was on its way when its sender died arrives later still. So a record
 may be there under both names, or without its rows, and rows without a record. A block is done where both stand.
+
+Ray Data reads every record at once, each file with threads of its own, so many of them are gathered into one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping
 
-from covseg_ray.storage.filesystem import delete, join, list_files
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from covseg_ray.storage.filesystem import delete_files, join, list_files, read_bytes, read_files, write_bytes
 from covseg_ray.storage.results import RESULTS
 
 RECORDS = ".checkpoint"
+MANY_RECORDS = 128
 _PENDING, _PARQUET = ".pending.parquet", ".parquet"
+_GATHERED = "gathered-"
+_BLOCKS = b"covseg_ray.blocks"
+_SCHEMA = pa.schema([pa.field("item", pa.int64(), nullable=False)])
+
+Blocks = dict[str, pa.Table]  # the items of a block, by its name
 
 
 def mend(out: str) -> int:
@@ -22,21 +36,66 @@ def mend(out: str) -> int:
     Nobody may be writing there. Ray's own way to begin again would take the rows of a record that stands under both
     names, and keep the record.
     """
-    records = [name for name in list_files(join(out, RECORDS)) if name.endswith(_PARQUET)]
+    names = [name for name in list_files(join(out, RECORDS)) if name.endswith(_PARQUET)]
     rows = [name for name in list_files(join(out, RESULTS)) if name.endswith(_PARQUET)]
-    done = {name.removesuffix(_PARQUET) for name in records if not name.endswith(_PENDING)}
+    gathered = _read_gathered(out, names)
+    single = {name.removesuffix(_PARQUET) for name in names if not name.endswith(_PENDING)} - set(gathered)
+    done = single.union(*gathered.values())
     written = {_block(name) for name in rows}
-    _delete(out, RECORDS, (name for name in records if name.endswith(_PENDING)))
-    _delete(out, RECORDS, (f"{block}{_PARQUET}" for block in done - written))
-    _delete(out, RESULTS, (name for name in rows if _block(name) not in done))
-    return len(done - written)
+    if lost := done - written:
+        for name, blocks in gathered.items():
+            if lost & blocks.keys():
+                _write_gathered(out, {block: items for block, items in blocks.items() if block not in lost})
+                delete_files(join(out, RECORDS), [f"{name}{_PARQUET}"])
+    delete_files(join(out, RECORDS), (name for name in names if name.endswith(_PENDING)))
+    delete_files(join(out, RECORDS), (f"{block}{_PARQUET}" for block in single & lost))
+    delete_files(join(out, RESULTS), (name for name in rows if _block(name) not in done))
+    return len(lost)
+
+
+def gather(out: str) -> None:
+    """Put the records of finished blocks into one file where there are many. Nobody may be writing there."""
+    names = [name for name in list_files(join(out, RECORDS)) if name.endswith(_PARQUET)]
+    if len(names) <= MANY_RECORDS:
+        return
+    gathered = _read_gathered(out, names)
+    blocks: Blocks = {}
+    for earlier in gathered.values():
+        blocks |= earlier
+    single = [name for name in names if name.removesuffix(_PARQUET) not in gathered]
+    for name, data in read_files(join(out, RECORDS), single).items():
+        blocks[name.removesuffix(_PARQUET)] = pq.read_table(io.BytesIO(data), schema=_SCHEMA)
+    kept = _write_gathered(out, blocks)
+    delete_files(join(out, RECORDS), (name for name in names if name != kept))
+
+
+def _read_gathered(out: str, names: list[str]) -> dict[str, Blocks]:
+    """The blocks of each gathered record, by its name without ending."""
+    return {
+        name.removesuffix(_PARQUET): dict(_split(pq.read_table(io.BytesIO(read_bytes(join(out, RECORDS, name))))))
+        for name in names
+        if name.startswith(_GATHERED)
+    }
+
+
+def _split(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    start = 0
+    for block, count in json.loads(table.schema.metadata[_BLOCKS]):
+        yield block, table.slice(start, count)
+        start += count
+
+
+def _write_gathered(out: str, blocks: Mapping[str, pa.Table]) -> str:
+    """Write one record of ``blocks``, and give its file's name, which tells what is in it."""
+    told = json.dumps([[block, items.num_rows] for block, items in blocks.items()]).encode()
+    table = pa.concat_tables([_SCHEMA.empty_table(), *(items.cast(_SCHEMA) for items in blocks.values())])
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({_BLOCKS: told}), buffer)
+    name = f"{_GATHERED}{hashlib.sha256(told).hexdigest()[:16]}{_PARQUET}"
+    write_bytes(join(out, RECORDS, name), buffer.getvalue())
+    return name
 
 
 def _block(name: str) -> str:
     """Rows lie in ``BLOCK-NUMBER.parquet``."""
     return name.rpartition("-")[0]
-
-
-def _delete(out: str, folder: str, names: Iterable[str]) -> None:
-    for name in names:
-        delete(join(out, folder, name))

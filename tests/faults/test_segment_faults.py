@@ -127,6 +127,27 @@ def test_a_killed_command_goes_on_and_a_second_one_is_refused(
     assert {item: found[item] for item in begun} == begun
 
 
+def test_gathered_records_are_gone_on_with(
+    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of which a third of the blocks are missing, with more records than are left to lie singly."""
+    out = f"{bucket}/gathered"
+    files = {name: read_bytes(f"{bucket}/quiet/{name}") for name in list_files(f"{bucket}/quiet")}
+    missing = sorted(name for name in files if name.startswith(".checkpoint/"))[::3]
+    for name, data in files.items():
+        if name not in (*missing, "summary.json", "report.html"):
+            write_bytes(f"{out}/{name}", data)
+    run = json.loads(files["run.json"])
+    monkeypatch.setattr("covseg_ray.storage.mending.MANY_RECORDS", 2)
+    told = SegmentProgress(io.StringIO())
+    assert segment(Request(archive, out, undisturbed.outcome.bundle), told)["inputs"] == SHORT
+    assert table(out) == quiet
+    assert json.loads(read_bytes(f"{out}/run.json")) == run
+    gathered = [name for name in list_files(out) if name.startswith(".checkpoint/gathered-")]
+    assert len(gathered) == 1
+    assert len(missing) > 1
+
+
 def test_killed_actors_and_tasks_change_nothing(
     undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
 ) -> None:
