@@ -24,7 +24,9 @@ def modules(*rooms: str) -> list[str]:
     return [".".join(each).removesuffix(".__init__") for each in parts]
 
 
-@pytest.mark.parametrize("rooms", [("radiograph", "segmentation", "storage", "reports"), ("cli",)], ids="+".join)
+@pytest.mark.parametrize(
+    "rooms", [("radiograph", "segmentation", "storage", "reports", "service"), ("cli",)], ids="+".join
+)
 def test_imports_without_ray(rooms: tuple[str, ...]) -> None:
     names = ["covseg_ray.errors", "covseg_ray.config", *modules(*rooms)]
     assert len(names) > 5

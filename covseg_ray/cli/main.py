@@ -10,10 +10,12 @@ import typer
 
 from covseg_ray import __version__
 from covseg_ray.cli import config, data, model, results
+from covseg_ray.cli.client import client
 from covseg_ray.cli.demo import demo
 from covseg_ray.cli.doctor import doctor
 from covseg_ray.cli.evaluate import evaluate
 from covseg_ray.cli.segment import segment
+from covseg_ray.cli.serve import serve
 from covseg_ray.cli.train import train
 from covseg_ray.errors import CovsegError
 
@@ -30,7 +32,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
 app.add_typer(results.app, name="results")
 app.add_typer(config.app, name="config")
-for command in (demo, train, evaluate, segment, doctor):
+for command in (demo, train, evaluate, segment, serve, client, doctor):
     app.command()(command)
 
 

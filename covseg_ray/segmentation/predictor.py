@@ -27,8 +27,8 @@ class Predictor:
         device: as torch names it, ``cpu`` or ``cuda:0``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :mod:`covseg_ray.segmentation.precision`. OpenVINO and
             ONNX Runtime know fp32 alone.
-        chunk: films at once; by default 1 on a CPU, where more gain nothing, and 64 on a GPU, where one film costs as much
-            as a whole chunk.
+        chunk: films at once; by default 1 on a CPU, where more gain nothing, and 64 on a GPU. One film costs as much as
+            a whole chunk.
         engine: ``auto``, ``torch``, ``openvino`` or ``onnx``; see :mod:`covseg_ray.segmentation.engines`.
         threads: of a CPU; by default as many as torch has. With torch they hold for the whole process.
 

@@ -1,0 +1,76 @@
+"""The endpoint's ingress: films are decoded here, and their squares go to whichever replica of the model is free.
+
+Without torch: an ingress starts soon and stays small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from covseg_ray.engine.serve_metrics import Metrics
+from covseg_ray.service.app import create_app
+from covseg_ray.service.models import ModelInfo, OverloadedError, Prediction, UnavailableError
+from covseg_ray.service.settings import Settings
+
+RETRY_AFTER_SECONDS = 1
+TRIES = 8
+READY_SECONDS = 5.0
+PREDICT_SECONDS = 60.0
+
+
+class Replicas:
+    """`covseg_ray.service.models.Predict` over the replicas of each model."""
+
+    def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
+        self._handles = handles
+        self._known: dict[str, ModelInfo] = {}
+
+    async def models(self) -> Mapping[str, ModelInfo]:
+        for name, handle in self._handles.items():
+            if name not in self._known:
+                self._known[name] = await self._ask_info(name, handle)
+        return {name: self._known[name] for name in self._handles}
+
+    async def __call__(self, square_SS: NDArray[np.uint8], model: ModelInfo) -> Prediction:
+        handle = self._handles[model.name]
+        for _ in range(TRIES):
+            try:
+                answer = handle.predict.remote(square_SS, model.resize)
+                prediction: Prediction = await asyncio.wait_for(answer, PREDICT_SECONDS)
+            except RayActorError:  # the replica died with this film in its hands: another one takes it
+                continue
+            except BackPressureError:
+                raise OverloadedError(RETRY_AFTER_SECONDS) from None
+            except (DeploymentUnavailableError, asyncio.TimeoutError):
+                break
+            self._known[model.name] = prediction.model
+            return prediction
+        raise UnavailableError(f"no replica of the model {model.name} answers")
+
+    async def _ask_info(self, name: str, handle: DeploymentHandle[Any]) -> ModelInfo:
+        try:
+            info: ModelInfo = await asyncio.wait_for(handle.info.remote(), READY_SECONDS)
+        except (RayActorError, BackPressureError, DeploymentUnavailableError, asyncio.TimeoutError):
+            raise UnavailableError(f"the model {name} is not ready") from None
+        return info
+
+
+@serve.ingress()
+class Ingress:
+    """The endpoint's app around handles of the models; films are decoded here."""
+
+    def __init__(self, settings: Settings, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
+        self._settings, self._handles = settings, handles
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(Replicas(self._handles), self._settings, Metrics())

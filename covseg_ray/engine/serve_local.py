@@ -1,0 +1,80 @@
+"""An endpoint on this machine, for as long as the command runs."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from covseg_ray.engine.runtime import session
+from covseg_ray.engine.serve import build
+from covseg_ray.errors import CovsegError
+from covseg_ray.serving import APPLICATION, Endpoint
+
+Say = Callable[[str], None]
+
+
+def run(wanted: Endpoint, read_again: Callable[[], Endpoint], ready: Callable[[Endpoint], None], say: Say) -> NoReturn:
+    """Serve until SIGTERM or Ctrl-C; with SIGHUP what ``read_again`` gives takes the place of what is served.
+
+    What cannot be served is refused in a line, and what was there before serves on.
+    """
+    with session(workers=_cores(wanted)), _hangups() as await_hangup:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options=HTTPOptions(host=wanted.host, port=wanted.port),
+            logging_config=LoggingConfig(enable_access_log=False),
+        )
+        _deploy(wanted)
+        ready(wanted)
+        while True:
+            await_hangup()
+            wanted = _again(wanted, read_again, say)
+
+
+def _again(served: Endpoint, read_again: Callable[[], Endpoint], say: Say) -> Endpoint:
+    try:
+        wanted = read_again()
+        _deploy(wanted)
+    except CovsegError as error:
+        say(f"error: {error}; what was served before is served on")
+        return served
+    say(f"now serving {wanted}")
+    return wanted
+
+
+def _deploy(wanted: Endpoint) -> None:
+    try:
+        serve.run(build(wanted.serving), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:  # of Serve: replicas did not come up
+        raise CovsegError(f"the models did not come up: {' '.join(str(error).split())[:500]}") from None
+
+
+@contextmanager
+def _hangups() -> Iterator[Callable[[], None]]:
+    """A function that waits for the next SIGHUP. SIGTERM and Ctrl-C leave it by their exceptions."""
+    hung_up = threading.Event()
+    before = signal.signal(signal.SIGHUP, lambda number, frame: hung_up.set())
+
+    def wait() -> None:
+        while not hung_up.wait(0.5):  # a wait without end would keep Python from its signals
+            continue
+        hung_up.clear()
+
+    try:
+        yield wait
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _cores(wanted: Endpoint) -> int:
+    served = wanted.serving
+    return served.cores * served.replicas[1] * len(served.models)

@@ -1,0 +1,131 @@
+"""One film's bytes to what was found on it: decoded in a child process, predicted, carried back to its own size."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
+
+import anyio.to_thread
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg_ray.radiograph.child import DecodingChild
+from covseg_ray.radiograph.decode import Radiograph, Rejected
+from covseg_ray.radiograph.dicom import looks_like_dicom
+from covseg_ray.radiograph.findings import class_masks
+from covseg_ray.radiograph.geometry import Placement, standardise
+from covseg_ray.service.models import ModelInfo, OverloadedError, Predict, UnavailableError
+from covseg_ray.service.refusals import RefusedRequestError, busy
+from covseg_ray.service.settings import Settings
+
+# A film is laid anew where a bundle of another square answers; while one replaces the other both may, in turns.
+SWAPS = 10
+UNAVAILABLE_SECONDS = 2.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """A film and its masks at its own size, uint8 [H, W] of 0 and 1, as `class_masks` names them."""
+
+    film: Radiograph
+    masks: dict[str, NDArray[np.uint8]]
+    model: ModelInfo
+    sha256: str
+    is_dicom: bool
+    milliseconds: dict[str, float]
+
+
+class Decoders:
+    """A few decoding children: as many films are decoded at once, and the others wait for their turn."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._children = [
+            DecodingChild(settings.film_limits, settings.decode_seconds) for _ in range(settings.decoders)
+        ]
+        self._free: SimpleQueue[DecodingChild] = SimpleQueue()
+        for child in self._children:
+            self._free.put(child)
+        self._limiter = anyio.CapacityLimiter(settings.decoders)
+
+    async def decode(self, data: bytes) -> Radiograph | Rejected:
+        return await anyio.to_thread.run_sync(self._decode, data, limiter=self._limiter)
+
+    def _decode(self, data: bytes) -> Radiograph | Rejected:
+        child = self._free.get()
+        try:
+            return child.decode(data)
+        finally:
+            self._free.put(child)
+
+    def start(self) -> None:
+        """Let every child come up now: the first film of each would wait a second for it."""
+        for child in self._children:
+            child.decode(b"GIF")
+
+    def close(self) -> None:
+        for child in self._children:
+            child.close()
+
+
+class Outliner:
+    """Films of one endpoint: its decoders and its models."""
+
+    def __init__(self, predict: Predict, settings: Settings) -> None:
+        self.predict = predict
+        self.decoders = Decoders(settings)
+
+    async def models(self) -> dict[str, ModelInfo]:
+        """Raises 503 where no model is ready."""
+        try:
+            return dict(await self.predict.models())
+        except UnavailableError as error:
+            raise busy("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
+
+    async def model(self, name: str | None) -> ModelInfo:
+        """The model of that name, or the first. Raises 404 for an unknown name."""
+        models = await self.models()
+        wanted = name if name is not None else next(iter(models))
+        if wanted not in models:
+            raise RefusedRequestError(404, "unknown-model", f"no model of that name here: {', '.join(models)}")
+        return models[wanted]
+
+    async def outline(self, data: bytes, name: str | None) -> Outlined | Rejected:
+        """Raises RefusedRequestError where there is no answer; a film that cannot be used is an answer."""
+        start = time.perf_counter()
+        film = await self.decoders.decode(data)
+        decoded = time.perf_counter()
+        if isinstance(film, Rejected):
+            return film
+        classes_SS, placement, model = await self._classes(film, name)
+        predicted = time.perf_counter()
+        masks = await in_thread(class_masks, classes_SS, placement, model.classes)
+        milliseconds = {"decode": 1000 * (decoded - start), "predict": 1000 * (predicted - decoded)}
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Outlined(film, masks, model, sha256, looks_like_dicom(data), milliseconds)
+
+    async def _classes(self, film: Radiograph, name: str | None) -> tuple[NDArray[np.uint8], Placement, ModelInfo]:
+        model = await self.model(name)
+        for _ in range(SWAPS):
+            square_SS, placement = await in_thread(standardise, film.pixels, model.input_size, model.resize)
+            try:
+                prediction = await self.predict(square_SS, model)
+            except OverloadedError as error:
+                raise busy("overloaded", f"{error}", error.retry_after) from None
+            except UnavailableError as error:
+                raise busy("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
+            model = prediction.model
+            if prediction.classes_SS is not None:
+                return prediction.classes_SS, placement, model
+        raise busy("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
+
+
+async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """A large film takes tenths of a second to resize or to encode: other requests go on meanwhile."""
+    return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))

@@ -1,0 +1,80 @@
+// The strip: every film with its thumbnail and its state; one of them is selected.
+
+import { paint, readMask } from "./mask.js";
+import { percent } from "./numbers.js";
+
+const SIDE = 240; // twice the size shown, for dense screens
+const MOVES = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity };
+
+/** `list` becomes a list box; `onSelect` gets the film that was chosen by mouse, finger or key. */
+export function makeStrip(list, onSelect) {
+  const films = [];
+  const items = new Map();
+  let selected = null;
+
+  list.addEventListener("keydown", (event) => {
+    if (!(event.key in MOVES) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const wanted = Math.min(Math.max(films.indexOf(selected) + MOVES[event.key], 0), films.length - 1);
+    onSelect(films[wanted]);
+    items.get(films[wanted]).focus();
+  });
+
+  function add(film) {
+    const item = document.createElement("li");
+    item.setAttribute("role", "option");
+    item.append(document.createElement("canvas"), labelled("name", film.file.name), labelled("state", ""));
+    item.title = film.file.name;
+    item.tabIndex = -1;
+    item.addEventListener("click", () => onSelect(film));
+    films.push(film);
+    items.set(film, item);
+    list.append(item);
+    update(film);
+  }
+
+  function update(film) {
+    const item = items.get(film);
+    item.className = film.state;
+    item.querySelector(".state").textContent = stateOf(film);
+  }
+
+  function select(film) {
+    selected = film;
+    for (const [other, item] of items) {
+      item.setAttribute("aria-selected", String(other === film));
+      item.tabIndex = other === film ? 0 : -1; // the tab key comes to the selected film only
+    }
+    items.get(film).scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+
+  /** Draws a film's thumbnail; fails as `readMask` does. */
+  async function draw(film) {
+    const { width, height } = film.result;
+    const [bitmap, mask] = await Promise.all([createImageBitmap(film.picture), readMask(film)]);
+    const overlay = document.createElement("canvas");
+    Object.assign(overlay, { width, height });
+    overlay.getContext("2d").putImageData(paint(mask, width, height), 0, 0);
+    const canvas = items.get(film).querySelector("canvas");
+    const scale = SIDE / Math.max(width, height);
+    Object.assign(canvas, { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) });
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    for (const layer of [bitmap, overlay]) context.drawImage(layer, 0, 0, canvas.width, canvas.height);
+    bitmap.close();
+  }
+
+  return { add, update, select, draw };
+}
+
+function stateOf(film) {
+  if (film.state === "done") return `done, ${percent(film.result.infection_fraction)}`;
+  return film.state === "failed" ? `failed: ${film.failure.message}` : film.note;
+}
+
+function labelled(name, text) {
+  const made = document.createElement("span");
+  made.className = name;
+  made.textContent = text;
+  return made;
+}

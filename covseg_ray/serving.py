@@ -1,0 +1,122 @@
+"""What an endpoint serves and how it grows: the ``args`` of the application in a Ray Serve file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from covseg_ray.errors import ConfigError
+
+APPLICATION = "covseg-ray"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+KEYS_ENVIRONMENT = "COVSEG_API_KEYS"
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Serving(BaseModel):
+    """``models``: bundles by name, the first is the default. ``replicas``: the fewest and the most of each model, each
+    with so many ``cores`` where there is no GPU.
+
+    ``waiting`` films at most wait for a model at one ingress; more are refused with 503. Times are in seconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], str] = Field(min_length=1)
+    engine: str = "auto"
+    replicas: tuple[Positive, Positive] = (1, 2)
+    cores: Positive = 1
+    ingresses: Positive = 1
+    waiting: Positive = 16
+    upscale_seconds: Seconds = 2.0
+    downscale_seconds: Seconds = 60.0
+    keys_file: str | None = None
+    max_body_mib: Positive = 256
+    body_seconds: Seconds = 30.0
+    decoders: Positive = 2
+
+    @field_validator("replicas")
+    @classmethod
+    def _grow(cls, replicas: tuple[int, int]) -> tuple[int, int]:
+        if replicas[0] > replicas[1]:
+            raise ValueError("replicas are the fewest and the most, in this order")
+        return replicas
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an endpoint listens, and what it serves."""
+
+    host: str
+    port: int
+    serving: Serving
+
+    @property
+    def url(self) -> str:
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} ({uri})" for name, uri in self.serving.models.items())
+
+
+def endpoint(
+    path: str | None, models: list[str], host: str | None, port: int | None, keys_file: str | None
+) -> Endpoint:
+    """What a Ray Serve file and the command's own words, which go before it, give together.
+
+    Raises ConfigError for what cannot be used: beyond loopback API keys are a must.
+    """
+    options, args = _read_file(path) if path else ({}, {})
+    if models:
+        args = {**args, "models": named(models)}
+    if keys_file:
+        args = {**args, "keys_file": keys_file}
+    if not args.get("models"):
+        raise ConfigError("no model to serve: give --model BUNDLE, or a file with -c SERVE.yaml (see jobs/serve.yaml)")
+    found = Endpoint(host or options.get("host", LOOPBACK[0]), port or options.get("port", 8000), _parse(args))
+    if found.host not in LOOPBACK and not found.serving.keys_file and not os.environ.get(KEYS_ENVIRONMENT):
+        raise ConfigError(
+            f"--host {found.host}: beyond loopback the endpoint needs API keys; give --keys-file FILE, one key a line"
+        )
+    return found
+
+
+def _read_file(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The HTTP options, and the arguments of the application named covseg-ray."""
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        args = next(each["args"] for each in document["applications"] if each["name"] == APPLICATION)
+        return dict(document.get("http_options", {})), dict(args)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); jobs/serve.yaml is one to begin with") from None
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, StopIteration):
+        raise ConfigError(
+            f"{path}: no Ray Serve file with an application named {APPLICATION} and its args; compare jobs/serve.yaml"
+        ) from None
+
+
+def _parse(args: dict[str, Any]) -> Serving:
+    try:
+        return Serving.model_validate(args)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"key {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+
+
+def named(models: list[str]) -> dict[str, str]:
+    """``--model`` as given, ``NAME=BUNDLE`` or one bare ``BUNDLE``, as bundles by name."""
+    bundles: dict[str, str] = {}
+    for text in models:
+        name, equals, uri = text.partition("=")
+        name, uri = (name, uri) if equals and "/" not in name else ("default", text)
+        if name in bundles:
+            raise ConfigError(f"--model {text}: {name} is there already; write NAME=BUNDLE, each name once")
+        bundles[name] = uri
+    return bundles

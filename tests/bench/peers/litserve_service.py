@@ -1,0 +1,48 @@
+"""The same by LitServe, with its batching and a worker for each core.  python litserve_service.py BUNDLE PORT"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+import litserve
+import numpy as np
+from fastapi import Request, Response
+from PIL import Image
+
+from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.segmentation.predictor import Predictor
+
+
+class Segment(litserve.LitAPI):  # type: ignore[misc]
+    def setup(self, device: str) -> None:
+        self.predictor = Predictor(load_bundle(sys.argv[1]), threads=1)
+
+    async def decode_request(self, request: Request) -> Any:
+        film = Image.open(io.BytesIO(await request.body())).convert("L")
+        size = self.predictor.spec.input_size
+        return film.size, np.asarray(film.resize((size, size), Image.Resampling.BILINEAR))
+
+    def predict(self, given: Any) -> Any:
+        shape, square = given
+        return shape, self.predictor.predict(square[None])[0] == self.predictor.spec.infection
+
+    def encode_response(self, found: Any) -> Response:
+        shape, mask = found
+        out = io.BytesIO()
+        Image.fromarray(mask).resize(shape).save(out, "PNG")
+        return Response(out.getvalue(), media_type="image/png")
+
+
+def main() -> None:
+    api = Segment(api_path="/v1/segment")
+    server = litserve.LitServer(
+        api, accelerator="cpu", workers_per_device=os.cpu_count() or 1, healthcheck_path="/readyz"
+    )
+    server.run(host="127.0.0.1", port=int(sys.argv[2]), log_level="error", generate_client_file=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""An endpoint in the tests' own Ray session: the same mask as on every other way, several models, the metrics."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+from conftest import Run
+from near_ties import undecided_bundle
+from ray import serve
+from ray.serve.config import HTTPOptions
+
+from covseg_ray.engine.bundles import load_bundle, save_bundle
+from covseg_ray.engine.evaluate import evaluate
+from covseg_ray.engine.segment import Request, segment
+from covseg_ray.engine.serve import build
+from covseg_ray.errors import ConfigError, ModelError, StorageError
+from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.masks import encode_png1
+from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.reports.segment_progress import SegmentProgress
+from covseg_ray.service.client import Client
+from covseg_ray.serving import Serving, endpoint
+
+PORT = 8731
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = str(tmp_path_factory.mktemp("other") / "bundle")
+    save_bundle(uri, undecided_bundle(np.stack([make_phantom(5, index, 96).image for index in range(8)])))
+    return uri
+
+
+@pytest.fixture(scope="module")
+def url(undisturbed: Run, other: str) -> Iterator[str]:
+    """Two models, the trained one and another, on this session's Ray."""
+    serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host="127.0.0.1", port=PORT))
+    models = {"trained": undisturbed.outcome.bundle, "other": other}
+    serve.run(build(Serving(models=models, replicas=(1, 1))), name="covseg-ray", route_prefix="/")
+    yield f"http://127.0.0.1:{PORT}"
+    serve.shutdown()
+
+
+def test_the_same_film_has_the_same_mask_on_all_three_ways(
+    undisturbed: Run, phantoms: str, url: str, tmp_path: Path
+) -> None:
+    bundle = load_bundle(undisturbed.outcome.bundle)
+    evaluated = evaluate(bundle, phantoms, pictures=60).films
+    assert len(evaluated) > 10
+    assert sum(film.predicted_HW.any() for film in evaluated) > 5
+    source, out = tmp_path / "films", str(tmp_path / "out")
+    source.mkdir()
+    for index, film in enumerate(evaluated):
+        (source / f"{index:03d}.png").write_bytes(encode_png(film.image_HW))
+    segment(Request(str(source), out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+    rows = {row["image_id"]: row for row in pq.read_table(f"{out}/results").to_pylist()}
+    with Client(url) as client:
+        for index, film in enumerate(evaluated):
+            data = (source / f"{index:03d}.png").read_bytes()
+            row = rows[f"{index:03d}.png"]
+            assert client.mask(data) == row["mask"] == encode_png1(film.predicted_HW)
+            found = client.segment(data)
+            assert found.infection_fraction == row["infection_fraction"] == film.predicted_HW.mean()
+
+
+def test_several_models_answer_by_name(url: str, undisturbed: Run, other: str) -> None:
+    ids = {"trained": load_bundle(undisturbed.outcome.bundle).model_id, "other": load_bundle(other).model_id}
+    film = encode_png(make_phantom(1, 0, 120).image)
+    with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
+        told = client.get("/v1/model").json()["models"]
+        assert {model["name"]: model["model_id"] for model in told} == ids
+        assert [model["name"] for model in told][0] == "trained"
+        for name, model_id in ids.items():
+            answer = client.post(f"/v1/segment?model={name}", content=film)
+            assert answer.json()["model"] == {"name": name, "model_id": model_id}
+        assert client.post("/v1/segment", content=film).json()["model"]["name"] == "trained"
+        assert client.post("/v1/segment?model=nobody", content=film).status_code == 404
+
+
+def test_rays_metrics_carry_the_counts(url: str) -> None:
+    film = encode_png(make_phantom(1, 1, 120).image)
+    with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
+        assert client.post("/v1/segment", content=film).status_code == 200
+        assert client.post("/v1/segment", content=film[:200]).status_code == 422
+    (node,) = (node for node in ray.nodes() if node["Alive"])
+    wanted = ("covseg_requests", "covseg_request_seconds", "covseg_batch_films", "covseg_rejects", "covseg_infection")
+    deadline = time.monotonic() + 60
+    while True:
+        text = httpx2.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", trust_env=False).text
+        if all(name in text for name in wanted) and 'reason="truncated"' in text:
+            break
+        assert time.monotonic() < deadline, [name for name in wanted if name not in text]
+        time.sleep(1)
+
+
+def test_a_bundle_that_cannot_be_used_is_refused_before_anything_is_deployed(
+    ray_session: None, other: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StorageError, match="no bundle there"):
+        build(Serving(models={"default": str(tmp_path)}))
+    broken = load_bundle(other)
+    del broken.state["segmentation_head.0.bias"]
+    save_bundle(str(tmp_path / "broken"), broken)
+    with pytest.raises(ModelError, match="lacks tensor"):
+        build(Serving(models={"default": str(tmp_path / "broken")}))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ((None, [], None, None, None), "no model to serve"),
+        ((None, ["a", "b"], None, None, None), "default is there already"),
+        ((None, ["m=a"], "0.0.0.0", None, None), "needs API keys"),
+        ((None, ["m m=a"], None, None, None), "models"),
+        (("nowhere.yaml", [], None, None, None), "cannot be read"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_a_line(given: tuple[object, ...], text: str) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        endpoint(*given)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_the_shipped_file_is_read() -> None:
+    shipped = Path(__file__).parents[2] / "jobs/serve.yaml"
+    found = endpoint(str(shipped), ["mine=/bundles/a", "/bundles/b"], None, 8001, None)
+    assert (found.host, found.port, found.serving.replicas) == ("127.0.0.1", 8001, (1, 2))
+    assert found.serving.models == {"mine": "/bundles/a", "default": "/bundles/b"}
+
+
+@pytest.mark.parametrize("replicas", [(2, 1), (0, 1)])
+def test_replicas_are_the_fewest_and_the_most(replicas: tuple[int, int], tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(f"applications: [{{name: covseg-ray, args: {{models: {{a: b}}, replicas: {list(replicas)}}}}}]")
+    with pytest.raises(ConfigError, match="replicas"):
+        endpoint(str(file), [], None, None, None)

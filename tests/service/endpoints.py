@@ -1,0 +1,101 @@
+"""An endpoint in this process, with a real model and no Ray."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import numpy as np
+import uvicorn
+from near_ties import undecided_bundle
+from numpy.typing import NDArray
+
+from covseg_ray import __version__
+from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
+from covseg_ray.service.app import create_app
+from covseg_ray.service.models import ModelInfo, Prediction
+from covseg_ray.service.settings import Settings
+
+SIZE = 64
+
+
+def undecided() -> Bundle:
+    """A model that finds something on about half of each phantom."""
+    return undecided_bundle(np.stack([make_phantom(5, index, SIZE).image for index in range(8)]))
+
+
+def info(bundle: Bundle, name: str = "default") -> ModelInfo:
+    spec = bundle.spec
+    return ModelInfo(
+        name=name,
+        model_id=bundle.model_id,
+        classes=spec.classes,
+        input_size=spec.input_size,
+        resize=spec.resize,
+        architecture=spec.architecture,
+        encoder=spec.encoder,
+        preprocess_version=PREPROCESS_VERSION,
+        version=__version__,
+    )
+
+
+class InProcess:
+    """Predicts with a bundle, one film at a time; ``fails`` are raised first, one a call."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._predictor, self._info = Predictor(bundle), info(bundle)
+        self.fails: list[Exception] = []
+        self.calls = 0
+
+    async def models(self) -> Mapping[str, ModelInfo]:
+        return {self._info.name: self._info}
+
+    async def __call__(self, square_SS: NDArray[np.uint8], model: ModelInfo) -> Prediction:
+        self.calls += 1
+        if self.fails:
+            raise self.fails.pop(0)
+        found_NSS = await anyio.to_thread.run_sync(self._predictor.predict, square_SS[None])
+        return Prediction(found_NSS[0], self._info)
+
+
+@dataclass
+class Counts:
+    """What a monitoring system would have been told."""
+
+    requests: list[tuple[str, int]] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    fractions: list[float] = field(default_factory=list)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.requests.append((route, status))
+
+    def rejected(self, reason: str) -> None:
+        self.reasons[reason] += 1
+
+    def infection(self, fraction: float) -> None:
+        self.fractions.append(fraction)
+
+
+@contextmanager
+def served(predict: InProcess, settings: Settings) -> Iterator[str]:
+    """The endpoint on a port of its own, and its URL."""
+    with socket.socket() as ours:
+        ours.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(create_app(predict, settings, Counts()), log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [ours]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{ours.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(20)
