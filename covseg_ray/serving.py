@@ -24,7 +24,8 @@ class Serving(BaseModel):
     """``models``: bundles by name, the first is the default. ``replicas``: the fewest and the most of each model, each
     with so many ``cores`` where there is no GPU.
 
-    ``waiting`` films at most wait for a model at one ingress; more are refused with 503. Times are in seconds.
+    ``waiting`` requests at most wait at one ingress beside those under way; more are refused with 503. Times are in
+    seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -13,6 +13,7 @@ from threading import current_thread, main_thread
 from typing import NoReturn
 
 import ray
+from ray._private import ray_constants
 
 from covseg_ray.errors import EXIT_SIGTERM
 
@@ -29,6 +30,9 @@ KEEP_MEMORY = {
 # Processes that one machine has no use for: nobody calls it back as a cloud does with its own, and one reader is enough
 # for the footers of a listing.
 ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1"}
+# Ray turns 127.0.0.1 into the machine's own address and then listens on all of them, unless clusters are switched off:
+# by a variable named after the two systems where that is the default, which it reads when it is imported.
+NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 STDERR = 2
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -91,6 +95,21 @@ def _stderr_is_the_process_own() -> bool:
         return False
 
 
+def keep_replica_to_loopback() -> None:
+    """In a session of this machine, bind to loopback the port that each of Serve's replicas opens for others of its
+    kind: on every interface otherwise, for pickled requests of anybody. To be called before the replica is ready."""
+    if os.environ.get(NO_CLUSTER) != "0":
+        return
+    from ray.serve._private import replica
+
+    bind = replica.add_port_to_grpc_server  # type: ignore[attr-defined]
+
+    def to_loopback(server: object, address: str) -> int:
+        return int(bind(server, address.replace("[::]", "127.0.0.1")))
+
+    replica.add_port_to_grpc_server = to_loopback  # type: ignore[attr-defined]
+
+
 def _leave(signal_number: int, frame: object) -> NoReturn:
     sys.exit(EXIT_SIGTERM)
 
@@ -102,6 +121,7 @@ def _start(address: str | None, workers: int) -> None:
         return
     for name, value in (KEEP_MEMORY | ON_ONE_MACHINE).items():  # inherited: a runtime environment starts workers anew
         os.environ.setdefault(name, value)
+    os.environ[NO_CLUSTER], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, workers) + SPARE_CPUS,

@@ -25,6 +25,7 @@ def build(args: Serving) -> serve.Application:
     device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
     models = {name: _model(name, uri, args, device) for name, uri in args.models.items()}
     settings = Settings(
+        max_requests=args.waiting + args.replicas[1] * 2 * films_at_once(device),
         max_body_bytes=args.max_body_mib * 2**20,
         body_seconds=args.body_seconds,
         decoders=args.decoders,

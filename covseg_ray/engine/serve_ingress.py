@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from covseg_ray.engine.runtime import keep_replica_to_loopback
 from covseg_ray.engine.serve_metrics import Metrics
 from covseg_ray.service.app import create_app
 from covseg_ray.service.models import ModelInfo, OverloadedError, Prediction, UnavailableError
@@ -70,6 +71,7 @@ class Ingress:
     """The endpoint's app around handles of the models; films are decoded here."""
 
     def __init__(self, settings: Settings, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
+        keep_replica_to_loopback()
         self._settings, self._handles = settings, handles
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -10,6 +10,7 @@ from ray import serve
 
 from covseg_ray import __version__
 from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.runtime import keep_replica_to_loopback
 from covseg_ray.engine.serve_metrics import batch_sizes
 from covseg_ray.errors import ModelError
 from covseg_ray.segmentation.bundle import Bundle
@@ -24,6 +25,7 @@ class Segmenter:
     """One replica: a model, loaded once and warm before the first request."""
 
     def __init__(self, name: str, uri: str, model_id: str, engine: str, device: str, batch: int, cores: int) -> None:
+        keep_replica_to_loopback()
         bundle = load_bundle(uri)
         if bundle.model_id != model_id:
             raise ModelError(f"{uri}: the bundle was changed since it was checked; deploy again")

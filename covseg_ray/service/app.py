@@ -101,14 +101,15 @@ def _add_films(app: FastAPI, outliner: Outliner, keys: Keys, settings: Settings,
     ) -> Response:
         """Outline the infection on one film, or on the films of a form."""
         kind = wanted_type(request)
-        sent = await read_films(request, settings)
-        if kind != JSON and len(sent.films) > 1:
-            raise RefusedRequestError(406, "not-acceptable", f"several films are answered as {JSON} alone")
-        await outliner.model(model)
-        found = [await _outlined(film, outliner, model, observe) for film in sent.films]
-        if kind == JSON:
-            return await _json(sent, found, mask, picture)
-        return await _file(sent.films[0], found[0], kind, view)
+        with outliner.admitted():
+            sent = await read_films(request, settings)
+            if kind != JSON and len(sent.films) > 1:
+                raise RefusedRequestError(406, "not-acceptable", f"several films are answered as {JSON} alone")
+            await outliner.model(model)
+            found = [await _outlined(film, outliner, model, observe) for film in sent.films]
+            if kind == JSON:
+                return await _json(sent, found, mask, picture)
+            return await _file(sent.films[0], found[0], kind, view)
 
 
 async def _outlined(film: SentFilm, outliner: Outliner, model: str | None, observe: Observe) -> Outlined | Rejected:

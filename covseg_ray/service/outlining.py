@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
@@ -25,6 +26,7 @@ from covseg_ray.service.settings import Settings
 # A film is laid anew where a bundle of another square answers; while one replaces the other both may, in turns.
 SWAPS = 10
 UNAVAILABLE_SECONDS = 2.0
+OVERLOADED_SECONDS = 1.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,6 +82,19 @@ class Outliner:
     def __init__(self, predict: Predict, settings: Settings) -> None:
         self.predict = predict
         self.decoders = Decoders(settings)
+        self._most, self._admitted = settings.max_requests, 0
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Hold a place for a request with films. Raises 503 at once, before any of its film is read, where all are
+        taken: to decode what is then refused would slow down the others."""
+        if self._admitted >= self._most:
+            raise busy("overloaded", f"{self._most} requests are under way already; try again", OVERLOADED_SECONDS)
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
 
     async def models(self) -> dict[str, ModelInfo]:
         """Raises 503 where no model is ready."""

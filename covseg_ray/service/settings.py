@@ -9,12 +9,16 @@ from covseg_ray.radiograph.decode import Limits
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits of one request. ``keys_file`` holds one API key a line; without it, and without keys in the environment,
-    callers on the same machine alone are answered."""
+    """Limits of one request, and of ``max_requests`` with films at a time.
+
+    ``keys_file`` holds one API key a line; without it, and without keys in the environment, callers on the same machine
+    alone are answered.
+    """
 
     max_body_bytes: int = 256 * 2**20
     body_seconds: float = 30.0
     max_films: int = 64
+    max_requests: int = 64
     max_pixels: int = 100_000_000
     decode_seconds: float = 20.0
     decoders: int = 2

@@ -75,6 +75,10 @@ class Command:
             time.sleep(0.02)
 
 
+# 127.0.0.1, ::ffff:127.0.0.1 and ::1, as the kernel writes them.
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
 def train_words(settings: Iterable[str]) -> list[str]:
     """The words of ``covseg-ray train`` with these settings and no job file to speak of."""
     return ["train", "-c", os.devnull, *(word for setting in settings for word in ("--set", setting))]
@@ -106,6 +110,24 @@ def title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def listening(pids: Iterable[int]) -> set[str]:
+    """The addresses, as the kernel writes them, on which these processes wait for TCP connections."""
+    sockets = {entry.readlink().name for pid in pids for entry in Path(f"/proc/{pid}/fd").glob("*") if is_socket(entry)}
+    addresses = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for row in (line.split() for line in Path(table).read_text().splitlines()[1:]):
+            if row[3] == "0A" and f"socket:[{row[9]}]" in sockets:
+                addresses.add(row[1].split(":")[0])
+    return addresses
+
+
+def is_socket(entry: Path) -> bool:
+    try:
+        return entry.readlink().name.startswith("socket:")
+    except FileNotFoundError:
+        return False
 
 
 def send(pid: int, number: signal.Signals) -> None:

@@ -44,11 +44,13 @@ class Load:
         self.answers: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.without_retry_after = 0
+        self.elapsed = 0.0
         self.models: Counter[str] = Counter()
         self._over, self._lock = threading.Event(), threading.Lock()
         self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(clients)]
 
     def __enter__(self) -> Load:
+        self.elapsed = -time.monotonic()
         for thread in self._threads:
             thread.start()
         return self
@@ -57,6 +59,7 @@ class Load:
         self._over.set()
         for thread in self._threads:
             thread.join(120)
+        self.elapsed += time.monotonic()
         assert not any(thread.is_alive() for thread in self._threads), "a client still waits"
 
     def await_answers(self, count: int, kind: str = "200", timeout: float = 120) -> None:

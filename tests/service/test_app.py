@@ -5,15 +5,18 @@ import hashlib
 import io
 import json
 import logging
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pydicom
 import pytest
 from dicom_films import DEEP_HW, INSTANCE_UID, SECRET, encoded, film
-from endpoints import Counts, InProcess
+from endpoints import Counts, InProcess, served
 from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
@@ -204,6 +207,30 @@ def test_503_says_when_to_come_again(client: TestClient, predict: InProcess, err
     assert (answer.status_code, answer.json()["error"]["reason"]) == (503, reason)
     assert int(answer.headers["retry-after"]) >= 2
     assert client.post("/v1/segment", content=PNG).status_code == 200
+
+
+def test_more_requests_than_may_be_under_way_are_refused_before_they_are_read(
+    predict: InProcess, counts: Counts
+) -> None:
+    with served(predict, Settings(max_requests=2)) as url:
+        host, port = url.removeprefix("http://").split(":")
+        head = f"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
+        held = [socket.create_connection((host, int(port))) for _ in range(2)]
+        for each in held:
+            each.sendall(head + PNG[:50])
+        with httpx2.Client(base_url=url, trust_env=False, timeout=60) as client:
+            while (refused := client.post("/v1/segment", content=PNG)).status_code == 200:
+                time.sleep(0.01)  # those held have not arrived yet
+            assert (refused.status_code, refused.json()["error"]["reason"]) == (503, "overloaded")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert client.get("/readyz").status_code == 200
+            held[0].sendall(PNG[50:])
+            assert held[0].recv(12) == b"HTTP/1.1 200"
+            held[1].close()
+            deadline = time.monotonic() + 20
+            while client.post("/v1/segment", content=PNG).status_code != 200:
+                assert time.monotonic() < deadline, "a place is not given back"
+        held[0].close()
 
 
 def test_a_failure_of_the_server_tells_no_more_than_its_id(client: TestClient, predict: InProcess) -> None:
