@@ -81,7 +81,7 @@ def endpoint(
         args = {**args, "keys_file": keys_file}
     if not args.get("models"):
         raise ConfigError("no model to serve: give --model BUNDLE, or a file with -c SERVE.yaml (see jobs/serve.yaml)")
-    found = Endpoint(host or options.get("host", LOOPBACK[0]), port or options.get("port", 8000), _parse(args))
+    found = Endpoint(host or options.get("host", LOOPBACK[0]), port or options.get("port", 8000), parse(args))
     if found.host not in LOOPBACK and not found.serving.keys_file and not os.environ.get(KEYS_ENVIRONMENT):
         raise ConfigError(
             f"--host {found.host}: beyond loopback the endpoint needs API keys; give --keys-file FILE, one key a line"
@@ -103,7 +103,8 @@ def _read_file(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         ) from None
 
 
-def _parse(args: dict[str, Any]) -> Serving:
+def parse(args: dict[str, Any]) -> Serving:
+    """Raises ConfigError for an unknown key or a value that cannot be."""
     try:
         return Serving.model_validate(args)
     except ValidationError as error:

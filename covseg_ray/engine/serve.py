@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
@@ -11,29 +13,31 @@ from covseg_ray.engine.serve_ingress import RETRY_AFTER_SECONDS, Ingress
 from covseg_ray.engine.serve_model import Segmenter
 from covseg_ray.segmentation.predictor import films_at_once
 from covseg_ray.service.settings import Settings
-from covseg_ray.serving import Serving
+from covseg_ray.serving import Serving, parse
 
 # Requests at one ingress: those being read and decoded as well as those that wait for a model.
 INGRESS_REQUESTS = 256
+LEAST_ONGOING = 8
 
 
-def build(args: Serving) -> serve.Application:
-    """The application, as ``import_path`` of a Ray Serve file names it.
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application, as ``import_path`` of a Ray Serve file names it; ``args`` are those of `Serving`.
 
     Every bundle is read and its network built here: a bad one is refused, and what was deployed before serves on.
     """
     device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
-    models = {name: _model(name, uri, args, device) for name, uri in args.models.items()}
+    serving = parse(args)
+    models = {name: _model(name, uri, serving, device) for name, uri in serving.models.items()}
     settings = Settings(
-        max_requests=args.waiting + args.replicas[1] * 2 * films_at_once(device),
-        max_body_bytes=args.max_body_mib * 2**20,
-        body_seconds=args.body_seconds,
-        decoders=args.decoders,
-        keys_file=args.keys_file,
+        max_requests=serving.waiting + serving.replicas[1] * 2 * films_at_once(device),
+        max_body_bytes=serving.max_body_mib * 2**20,
+        body_seconds=serving.body_seconds,
+        decoders=serving.decoders,
+        keys_file=serving.keys_file,
     )
     ingress = serve.deployment(
         name="ingress",
-        num_replicas=args.ingresses,
+        num_replicas=serving.ingresses,
         max_ongoing_requests=INGRESS_REQUESTS,
         max_queued_requests=INGRESS_REQUESTS,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_SECONDS),
@@ -43,25 +47,27 @@ def build(args: Serving) -> serve.Application:
     return ingress.bind(settings, models)
 
 
-def _model(name: str, uri: str, args: Serving, device: str) -> serve.Application:
+def _model(name: str, uri: str, serving: Serving, device: str) -> serve.Application:
     bundle = load_bundle(uri)
     bundle.network()
     batch = films_at_once(device)
-    fewest, most = args.replicas
+    # One batch is computed while the next one gathers. A few more where a batch is one film: for those that do not fit
+    # the ingress asks the replicas again and again how long their queues are, and waiting there costs less.
+    ongoing = max(2 * batch, LEAST_ONGOING)
+    fewest, most = serving.replicas
     deployment = serve.deployment(
         name=f"model-{name}",
-        # One batch is computed while the next one gathers.
-        max_ongoing_requests=2 * batch,
-        max_queued_requests=args.waiting,
+        max_ongoing_requests=ongoing,
+        max_queued_requests=serving.waiting,
         autoscaling_config=AutoscalingConfig(
             min_replicas=fewest,
             max_replicas=most,
             target_ongoing_requests=batch,
-            upscale_delay_s=args.upscale_seconds,
-            downscale_delay_s=args.downscale_seconds,
+            upscale_delay_s=serving.upscale_seconds,
+            downscale_delay_s=serving.downscale_seconds,
         ),
         max_surge_percent=100,
         health_check_period_s=2,
-        ray_actor_options={"num_cpus": args.cores, "num_gpus": 1 if device == "cuda" else 0},
+        ray_actor_options={"num_cpus": serving.cores, "num_gpus": 1 if device == "cuda" else 0},
     )(Segmenter)
-    return deployment.bind(name, uri, bundle.model_id, args.engine, device, batch, args.cores)
+    return deployment.bind(name, uri, bundle.model_id, serving.engine, device, batch, serving.cores)

@@ -64,7 +64,7 @@ def _again(served: Endpoint, read_again: Callable[[], Endpoint], say: Say) -> En
 
 def _deploy(wanted: Endpoint) -> None:
     try:
-        serve.run(build(wanted.serving), name=APPLICATION, route_prefix="/")
+        serve.run(build(wanted.serving.model_dump()), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:  # of Serve: replicas did not come up
         raise CovsegError(f"the models did not come up: {' '.join(str(error).split())[:500]}") from None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -61,7 +64,7 @@ def command(name: str, model: str, workers: int) -> list[str]:
 
 @contextmanager
 def running(words: list[str]) -> Iterator[None]:
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 180
         while True:
@@ -74,11 +77,14 @@ def running(words: list[str]) -> Iterator[None]:
                 time.sleep(0.3)
         yield
     finally:
-        process.terminate()
-        process.wait(60)
+        process.terminate()  # the group as well: LitServe leaves its workers
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def load(film: bytes, clients: int, seconds: float) -> dict[str, float]:
+def load(sent: dict[str, Any], clients: int, seconds: float) -> dict[str, float]:
     """Requests a second and latencies in milliseconds, with so many clients that each wait for their answer."""
     spent: list[float] = []
     failed: list[int] = []
@@ -89,7 +95,7 @@ def load(film: bytes, clients: int, seconds: float) -> dict[str, float]:
             while time.monotonic() < over:
                 begin = time.perf_counter()
                 url = f"http://127.0.0.1:{PORT}/v1/segment"
-                answer = client.post(url, content=film, headers={"accept": "image/png"})
+                answer = client.post(url, headers={"accept": "image/png"}, **sent)
                 (spent if answer.status_code == 200 else failed).append(time.perf_counter() - begin)
 
     threads = [threading.Thread(target=send) for _ in range(clients)]
@@ -118,8 +124,9 @@ def main() -> None:
             print(json.dumps({"memory": {"threads": threads, "per_second": speed, "p50_ms": median}}), flush=True)
         for name in given.services.split(","):
             with running(command(name, given.model, cores)):
-                load(film, cores, 5)
-                found = [load(film, clients, given.seconds) for clients in (1, 16, 64)]
+                sent = {"files": {"film": film}} if name == "litserve" else {"content": film}
+                load(sent, cores, 5)
+                found = [load(sent, clients, given.seconds) for clients in (1, 16, 64)]
             print(json.dumps({name: found}), flush=True)
 
 

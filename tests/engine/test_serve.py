@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+import yaml
 from conftest import Run
 from near_ties import undecided_bundle
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.schema import ServeDeploySchema
 
 from covseg_ray.engine.bundles import load_bundle, save_bundle
 from covseg_ray.engine.evaluate import evaluate
@@ -27,7 +29,7 @@ from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.service.client import Client
-from covseg_ray.serving import Serving, endpoint
+from covseg_ray.serving import endpoint, parse
 
 PORT = 8731
 
@@ -44,7 +46,7 @@ def url(undisturbed: Run, other: str) -> Iterator[str]:
     """Two models, the trained one and another, on this session's Ray."""
     serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host="127.0.0.1", port=PORT))
     models = {"trained": undisturbed.outcome.bundle, "other": other}
-    serve.run(build(Serving(models=models, replicas=(1, 1))), name="covseg-ray", route_prefix="/")
+    serve.run(build({"models": models, "replicas": [1, 1]}), name="covseg-ray", route_prefix="/")
     yield f"http://127.0.0.1:{PORT}"
     serve.shutdown()
 
@@ -105,12 +107,12 @@ def test_a_bundle_that_cannot_be_used_is_refused_before_anything_is_deployed(
     ray_session: None, other: str, tmp_path: Path
 ) -> None:
     with pytest.raises(StorageError, match="no bundle there"):
-        build(Serving(models={"default": str(tmp_path)}))
+        build({"models": {"default": str(tmp_path)}})
     broken = load_bundle(other)
     del broken.state["segmentation_head.0.bias"]
     save_bundle(str(tmp_path / "broken"), broken)
     with pytest.raises(ModelError, match="lacks tensor"):
-        build(Serving(models={"default": str(tmp_path / "broken")}))
+        build({"models": {"default": str(tmp_path / "broken")}})
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,9 @@ def test_the_shipped_file_is_read() -> None:
     found = endpoint(str(shipped), ["mine=/bundles/a", "/bundles/b"], None, 8001, None)
     assert (found.host, found.port, found.serving.replicas) == ("127.0.0.1", 8001, (1, 2))
     assert found.serving.models == {"mine": "/bundles/a", "default": "/bundles/b"}
+    (application,) = ServeDeploySchema.model_validate(yaml.safe_load(shipped.read_text())).applications
+    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    assert parse(application.args).models == {"default": "models/paper"}
 
 
 @pytest.mark.parametrize("replicas", [(2, 1), (0, 1)])

@@ -1,11 +1,9 @@
 """The same by LitServe, with its batching and a worker for each core.  python litserve_service.py BUNDLE PORT"""
 
-from __future__ import annotations
-
-import io
 import os
 import sys
-from typing import Any
+from io import BytesIO
+from typing import Any  # annotations are read by LitServe: none of them may be a string
 
 import litserve
 import numpy as np
@@ -20,8 +18,8 @@ class Segment(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         self.predictor = Predictor(load_bundle(sys.argv[1]), threads=1)
 
-    async def decode_request(self, request: Request) -> Any:
-        film = Image.open(io.BytesIO(await request.body())).convert("L")
+    def decode_request(self, request: Request) -> Any:
+        film = Image.open(request["film"].file).convert("L")
         size = self.predictor.spec.input_size
         return film.size, np.asarray(film.resize((size, size), Image.Resampling.BILINEAR))
 
@@ -31,7 +29,7 @@ class Segment(litserve.LitAPI):  # type: ignore[misc]
 
     def encode_response(self, found: Any) -> Response:
         shape, mask = found
-        out = io.BytesIO()
+        out = BytesIO()
         Image.fromarray(mask).resize(shape).save(out, "PNG")
         return Response(out.getvalue(), media_type="image/png")
 
