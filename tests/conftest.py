@@ -134,6 +134,42 @@ def undisturbed(ray_session: None, small_job: list[str], tmp_path_factory: pytes
     return run_job([*small_job, f"out={tmp_path_factory.mktemp('undisturbed')}"])
 
 
+@pytest.fixture(scope="session")
+def bundle() -> Any:
+    """A model that finds something on about half of each phantom, for the endpoint's tests."""
+    from endpoints import undecided
+
+    return undecided()
+
+
+@pytest.fixture(scope="session")
+def predict(bundle: Any) -> Any:
+    """That model in this process, as the endpoint asks for one."""
+    from endpoints import InProcess
+
+    return InProcess(bundle)
+
+
+@pytest.fixture
+def counts() -> Any:
+    from endpoints import Counts
+
+    return Counts()
+
+
+@pytest.fixture
+def client(predict: Any, counts: Any) -> Iterator[Any]:
+    """A caller on this machine, of an endpoint with small limits."""
+    from starlette.testclient import TestClient
+
+    from covseg_ray.service.app import create_app
+    from covseg_ray.service.settings import Settings
+
+    app = create_app(predict, Settings(max_body_bytes=2**20, max_films=3, max_pixels=10**6), counts)
+    with TestClient(app, raise_server_exceptions=False, client=("127.0.0.1", 50000)) as client:
+        yield client
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what talks to a bucket, so that it can be run again against a real server: ``pytest -m s3``."""
     for item in items:

@@ -41,7 +41,10 @@ class Job:
     timeout: float
 
     def check(self) -> None:
-        """Raise UsageError where a result is there already: it may be a film of somebody else."""
+        """Raise UsageError where a file is missing, or a result there already: it may be a film of somebody else."""
+        for file in self.files:
+            if not file.is_file():
+                raise UsageError(f"{file}: no file of that name; give PNG, JPEG, TIFF or DICOM files")
         for name in self.names() if self.out else ():
             for kind in self.kinds:
                 if exists(self.target(kind, name)):
