@@ -43,6 +43,11 @@ class Serving(BaseModel):
     body_seconds: Seconds = 30.0
     decoders: Positive = 2
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether API keys are set, here or in the environment."""
+        return bool(self.keys_file or os.environ.get(KEYS_ENVIRONMENT))
+
     @field_validator("replicas")
     @classmethod
     def _grow(cls, replicas: tuple[int, int]) -> tuple[int, int]:
@@ -82,7 +87,7 @@ def endpoint(
     if not args.get("models"):
         raise ConfigError("no model to serve: give --model BUNDLE, or a file with -c SERVE.yaml (see jobs/serve.yaml)")
     found = Endpoint(host or options.get("host", LOOPBACK[0]), port or options.get("port", 8000), parse(args))
-    if found.host not in LOOPBACK and not found.serving.keys_file and not os.environ.get(KEYS_ENVIRONMENT):
+    if found.host not in LOOPBACK and not found.serving.has_keys:
         raise ConfigError(
             f"--host {found.host}: beyond loopback the endpoint needs API keys; give --keys-file FILE, one key a line"
         )

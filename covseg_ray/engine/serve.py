@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ray
@@ -11,6 +12,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.serve_ingress import RETRY_AFTER_SECONDS, Ingress
 from covseg_ray.engine.serve_model import Segmenter
+from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.predictor import films_at_once
 from covseg_ray.service.settings import Settings
 from covseg_ray.serving import Serving, parse
@@ -18,15 +20,19 @@ from covseg_ray.serving import Serving, parse
 # Requests at one ingress: those being read and decoded as well as those that wait for a model.
 INGRESS_REQUESTS = 256
 LEAST_ONGOING = 8
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application, as ``import_path`` of a Ray Serve file names it; ``args`` are those of `Serving`.
 
     Every bundle is read and its network built here: a bad one is refused, and what was deployed before serves on.
+    Raises ConfigError where Ray's HAProxy, which hides who calls, is switched on and there are no API keys.
     """
-    device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
     serving = parse(args)
+    if os.environ.get(HAPROXY) == "1" and not serving.has_keys:
+        raise ConfigError(f"{HAPROXY}=1: behind HAProxy everybody is let in, so API keys are needed; give a keys_file")
+    device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
     models = {name: _model(name, uri, serving, device) for name, uri in serving.models.items()}
     settings = Settings(
         max_requests=serving.waiting + serving.replicas[1] * 2 * films_at_once(device),

@@ -74,7 +74,10 @@ def create_app(predict: Predict, settings: Settings, observe: Observe) -> FastAP
 
 def _add_films(app: FastAPI, outliner: Outliner, keys: Keys, settings: Settings, observe: Observe) -> None:
     async def check_key(request: Request) -> None:
-        keys.check(request.headers.get("authorization"), request.client.host if request.client else None)
+        # Through a reverse proxy on this machine everybody seems to be on it.
+        forwarded = "x-forwarded-for" in request.headers or "forwarded" in request.headers
+        caller = request.client.host if request.client and not forwarded else None
+        keys.check(request.headers.get("authorization"), caller)
 
     # The scheme itself refuses nobody: it stands in the description where there are keys.
     scheme = [Depends(HTTPBearer(auto_error=False))] if keys.wanted else []

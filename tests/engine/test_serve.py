@@ -115,6 +115,12 @@ def test_a_bundle_that_cannot_be_used_is_refused_before_anything_is_deployed(
         build({"models": {"default": str(tmp_path / "broken")}})
 
 
+def test_behind_rays_haproxy_keys_are_a_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    with pytest.raises(ConfigError, match="API keys are needed"):
+        build({"models": {"default": "anywhere"}})
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [

@@ -320,6 +320,9 @@ def test_without_keys_only_this_machine_is_answered(predict: InProcess) -> None:
         answer = TestClient(app, client=(host, 50000)).get("/v1/model")
         assert answer.status_code == expected_status, host
     assert answer.json()["error"]["reason"] == "no-keys-set"
+    for header in ("X-Forwarded-For", "Forwarded"):  # a proxy on this machine speaks for somebody else
+        answer = TestClient(app, client=("127.0.0.1", 50000)).get("/v1/model", headers={header: "for=127.0.0.1"})
+        assert answer.status_code == 401, header
 
 
 def status(client: TestClient, authorization: str | None) -> int:

@@ -1,0 +1,164 @@
+"""An endpoint under every kind of request, sound and broken, for long: its answers stay right, its memory flat."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import httpx2
+import numpy as np
+import pytest
+from dicom_films import encoded, film
+from near_ties import undecided_bundle
+from PIL import Image
+from runs import descendants
+from servers import serving
+
+from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.phantom import make_phantom
+
+pytestmark = pytest.mark.timeout(4500)
+CLIENTS = 6
+MOST_GROWTH = 0.05
+PNG = encode_png(make_phantom(1, 0, 150).image)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of request, and the status that it must have."""
+
+    name: str
+    status: int
+    method: str = "POST"
+    path: str = "/v1/segment"
+    sent: dict[str, Any] = field(default_factory=dict)
+
+
+def pillow_file(pixels_HW: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels_HW).save(file, kind)
+    return file.getvalue()
+
+
+def kinds() -> list[Kind]:
+    phantom_HW = make_phantom(2, 0, 1024).image
+    deep_HW = np.tile(phantom_HW, (2, 2)).astype(np.uint16) * 16
+    dicom, jpeg = encoded(film(deep_HW)), pillow_file(phantom_HW, "JPEG")
+    as_png = {"accept": "image/png"}
+    form = [("film", ("a.png", PNG)), ("film", ("b.jpg", jpeg)), ("film", ("c.png", PNG[:300]))]
+    return [
+        Kind("PNG", 200, sent={"content": PNG}),
+        Kind("JPEG to a mask", 200, sent={"content": jpeg, "headers": as_png}),
+        Kind("16-bit TIFF", 200, path="/v1/segment?mask=rle", sent={"content": pillow_file(deep_HW, "TIFF")}),
+        Kind("DICOM with its picture", 200, path="/v1/segment?picture=true", sent={"content": dicom}),
+        Kind("DICOM to a SEG", 200, sent={"content": dicom, "headers": {"accept": "application/dicom"}}),
+        Kind(
+            "overlay", 200, path="/v1/segment?view=overlay", sent={"content": PNG, "headers": {"accept": "image/png"}}
+        ),
+        Kind("form", 200, sent={"files": form}),
+        Kind("truncated", 422, sent={"content": PNG[:300]}),
+        Kind("no film", 415, sent={"content": b"surely no film"}),
+        Kind("no such model", 404, path="/v1/segment?model=other", sent={"content": PNG}),
+        Kind("bad query", 400, path="/v1/segment?view=side", sent={"content": PNG}),
+        Kind("no such method", 405, method="DELETE"),
+        Kind("models", 200, method="GET", path="/v1/model"),
+        Kind("page", 200, method="GET", path="/"),
+        Kind("docs", 200, method="GET", path="/docs"),
+    ]
+
+
+class MixedLoad:
+    """Clients that send every kind in turn, and one that goes away in the middle of its film each time."""
+
+    def __init__(self, url: str, every: list[Kind]) -> None:
+        self.url, self.every = url, every
+        self.answers: Counter[tuple[str, int]] = Counter()
+        self._over, self._lock = threading.Event(), threading.Lock()
+        self._threads = [threading.Thread(target=self._send, args=(first,), daemon=True) for first in range(CLIENTS)]
+        self._threads.append(threading.Thread(target=self._go_away, daemon=True))
+
+    def __enter__(self) -> MixedLoad:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(120)
+        assert not any(thread.is_alive() for thread in self._threads), "a client still waits"
+
+    def wrong(self) -> dict[tuple[str, int], int]:
+        right = {(kind.name, kind.status) for kind in self.every}
+        return {answer: count for answer, count in self.answers.items() if answer not in right}
+
+    def _send(self, first: int) -> None:
+        with httpx2.Client(base_url=self.url, timeout=120, trust_env=False) as client:
+            at = first * len(self.every) // CLIENTS
+            while not self._over.is_set():
+                kind = self.every[at % len(self.every)]
+                status = client.request(kind.method, kind.path, **kind.sent).status_code
+                with self._lock:
+                    self.answers[kind.name, status] += 1
+                at += 1
+
+    def _go_away(self) -> None:
+        there = urlparse(self.url)
+        head = f"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
+        while not self._over.wait(0.5):
+            with socket.create_connection((there.hostname, there.port)) as gone:
+                gone.sendall(head + PNG[: len(PNG) // 2])
+
+
+def memory(pid: int) -> int:
+    """Bytes of a process and of all below it; what several share counts once."""
+    total = 0
+    for each in (pid, *descendants(pid)):
+        try:
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def soak(folder: Path, seconds: float, settle: float, window: float) -> None:
+    """Memory in the last ``window`` over that in the first one after ``settle``, all in seconds."""
+    save_bundle(str(folder / "model"), undecided_bundle(np.stack([make_phantom(5, 0, 64).image])))
+    settings = folder / "serve.yaml"
+    settings.write_text(
+        f"applications: [{{name: covseg-ray, args: {{models: {{default: {folder / 'model'}}}, replicas: [1, 1]}}}}]"
+    )
+    samples: list[tuple[float, int]] = []
+    with serving(["-c", str(settings)], folder) as (command, url):
+        every, begin = kinds(), time.monotonic()
+        with MixedLoad(url, every) as load:
+            while (now := time.monotonic() - begin) < seconds:
+                samples.append((now, memory(command.process.pid)))
+                time.sleep(window / 10)
+    first = np.median([size for now, size in samples if settle <= now < settle + window])
+    last = np.median([size for now, size in samples if now >= seconds - window])
+    (folder / "memory.csv").write_text("".join(f"{now:.0f},{size}\n" for now, size in samples))
+    print(
+        f"{load.answers.total():,} answers; {first / 2**20:,.0f} MiB, then {last / 2**20:,.0f}: {last / first - 1:+.1%}"
+    )
+    assert load.wrong() == {}
+    assert {name for name, _ in load.answers} == {kind.name for kind in every}
+    assert last < (1 + MOST_GROWTH) * first
+
+
+def test_mixed_load_leaves_no_memory_behind(tmp_path: Path) -> None:
+    soak(tmp_path, seconds=60, settle=30, window=10)
+
+
+@pytest.mark.drill
+def test_an_hour_of_mixed_load_leaves_no_memory_behind(tmp_path: Path) -> None:
+    soak(tmp_path, seconds=3600, settle=180, window=180)
