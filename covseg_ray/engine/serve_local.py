@@ -19,8 +19,11 @@ from covseg_ray.engine.serve import build
 from covseg_ray.errors import CovsegError
 from covseg_ray.serving import APPLICATION, Endpoint
 
-# A request crosses fewer threads, and Serve's own lines stay in its log files.
+# A request crosses fewer threads and takes gRPC between replicas, which costs less than Ray's calls of actors; the
+# controller looks twice a second instead of ten times; and Serve's own lines stay in its log files.
 QUICK = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
