@@ -16,6 +16,8 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from covseg_ray.engine.runtime import keep_replica_to_loopback
 from covseg_ray.engine.serve_metrics import Metrics
@@ -75,4 +77,21 @@ class Ingress:
         self._settings, self._handles = settings, handles
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(Replicas(self._handles), self._settings, Metrics())
+        app = create_app(Replicas(self._handles), self._settings, Metrics())
+        app.add_middleware(OneRequestId)
+        return app
+
+
+class OneRequestId:
+    """Takes the request id from the answer's headers: Serve, outside, appends it to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)["x-request-id"]
+            await send(message)
+
+        await self.app(scope, receive, send_without)

@@ -73,6 +73,15 @@ def test_the_same_film_has_the_same_mask_on_all_three_ways(
             assert found.infection_fraction == row["infection_fraction"] == film.predicted_HW.mean()
 
 
+def test_an_answer_has_one_request_id(url: str) -> None:
+    """The caller's, or a new one; the one that stands in a refusal, too."""
+    for given in ({}, {"x-request-id": "one-of-ours"}):
+        answer = httpx2.get(f"{url}/nowhere", headers=given, trust_env=False)
+        (told,) = answer.headers.get_list("x-request-id")
+        assert answer.json()["error"]["request_id"] == told
+        assert told == given.get("x-request-id", told)
+
+
 def test_several_models_answer_by_name(url: str, undisturbed: Run, other: str) -> None:
     ids = {"trained": load_bundle(undisturbed.outcome.bundle).model_id, "other": load_bundle(other).model_id}
     film = encode_png(make_phantom(1, 0, 120).image)
