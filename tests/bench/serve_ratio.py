@@ -25,6 +25,9 @@ from covseg_ray.radiograph.phantom import make_phantom
 
 PEERS = Path(__file__).parent / "peers"
 PORT = 8790
+KEY = "a-key-for-the-bench"
+# Ray's HAProxy listens on every interface, so the endpoint asks for a key there.
+HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "COVSEG_API_KEYS": KEY}
 IN_MEMORY = """
 import sys, time
 import numpy as np
@@ -54,7 +57,7 @@ def in_memory(model: str, threads: int, films: int) -> tuple[float, float]:
 
 
 def command(name: str, model: str, workers: int) -> list[str]:
-    if name == "covseg-ray":
+    if name.startswith("covseg-ray"):
         file = Path(f"/tmp/serve-ratio-{os.getpid()}.yaml")
         args = {"models": {"default": model}, "replicas": [workers, workers], "waiting": 64}
         file.write_text(json.dumps({"applications": [{"name": "covseg-ray", "args": args}]}))
@@ -63,8 +66,11 @@ def command(name: str, model: str, workers: int) -> list[str]:
 
 
 @contextmanager
-def running(words: list[str]) -> Iterator[None]:
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def running(words: list[str], environment: dict[str, str]) -> Iterator[None]:
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(
+        words, stdout=nowhere, stderr=nowhere, start_new_session=True, env=os.environ | environment
+    )
     try:
         deadline = time.monotonic() + 180
         while True:
@@ -95,7 +101,7 @@ def load(sent: dict[str, Any], clients: int, seconds: float) -> dict[str, float]
             while time.monotonic() < over:
                 begin = time.perf_counter()
                 url = f"http://127.0.0.1:{PORT}/v1/segment"
-                answer = client.post(url, headers={"accept": "image/png"}, **sent)
+                answer = client.post(url, headers={"accept": "image/png", "authorization": f"Bearer {KEY}"}, **sent)
                 (spent if answer.status_code == 200 else failed).append(time.perf_counter() - begin)
 
     threads = [threading.Thread(target=send) for _ in range(clients)]
@@ -114,7 +120,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--services", default="covseg-ray,plain,litserve")
+    parser.add_argument("--services", default="covseg-ray,plain,litserve", help="also covseg-ray-haproxy")
     given = parser.parse_args()
     cores = os.cpu_count() or 1
     film = encode_png(make_phantom(0, 0, 256).image)
@@ -123,7 +129,7 @@ def main() -> None:
         for threads, (speed, median) in alone.items():
             print(json.dumps({"memory": {"threads": threads, "per_second": speed, "p50_ms": median}}), flush=True)
         for name in given.services.split(","):
-            with running(command(name, given.model, cores)):
+            with running(command(name, given.model, cores), HAPROXY if name.endswith("haproxy") else {}):
                 sent = {"files": {"film": film}} if name == "litserve" else {"content": film}
                 load(sent, cores, 5)
                 found = [load(sent, clients, given.seconds) for clients in (1, 16, 64)]

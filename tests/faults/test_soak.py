@@ -156,7 +156,7 @@ def soak(folder: Path, seconds: float, settle: float, window: float) -> None:
 
 
 def test_mixed_load_leaves_no_memory_behind(tmp_path: Path) -> None:
-    soak(tmp_path, seconds=60, settle=30, window=10)
+    soak(tmp_path, seconds=40, settle=20, window=8)
 
 
 @pytest.mark.drill
