@@ -121,6 +121,12 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> Job:
         raise ConfigError(_explain(error, path)) from None
 
 
+def written(job: Job) -> str:
+    """The job as a file that `load` reads to the same job."""
+    values = ((key, value) for key, value in _flatten(job.model_dump(mode="json")) if value is not None)
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values)
+
+
 def sources(path: str | None, overrides: Sequence[str] = ()) -> dict[str, str]:
     """Where each value came from, by dotted key: ``default``, the file's name, the variable's name or ``--set``."""
     origin = dict.fromkeys(known_keys(), "default")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from covseg_ray import __version__
-from covseg_ray.cli import config, data, model, results
+from covseg_ray.cli import config, data, jobs, model, results, submit
 from covseg_ray.cli.client import client
 from covseg_ray.cli.demo import demo
 from covseg_ray.cli.doctor import doctor
@@ -32,6 +32,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
 app.add_typer(results.app, name="results")
 app.add_typer(config.app, name="config")
+app.add_typer(submit.app, name="submit")
+app.add_typer(jobs.app, name="jobs")
 for command in (demo, train, evaluate, segment, serve, client, doctor):
     app.command()(command)
 

@@ -1,0 +1,106 @@
+"""``covseg-ray submit``: a command as a job on a Ray cluster, from where there is only the package and the token."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from covseg_ray.cli.evaluate import evaluate
+from covseg_ray.cli.options import Json
+from covseg_ray.cli.segment import segment
+from covseg_ray.cli.train import train
+from covseg_ray.errors import EXIT_SIGINT
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+JOB_FILE = "job.toml"
+WITH_ITS_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(help="Run a command as a job on a Ray cluster.", no_args_is_help=True, rich_markup_mode=None)
+
+Cluster = Annotated[str, typer.Option("--address", metavar="URL", help="The cluster's jobs API, as http://HEAD:8265.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Print the job's id and do not wait for its end.")]
+
+
+@app.command("train", context_settings=WITH_ITS_WORDS)
+def submit_train(context: typer.Context, address: Cluster, detach: Detach = False, as_json: Json = False) -> None:
+    """What `covseg-ray train` takes: -c JOB.toml, --set KEY=VALUE. The job is checked here before anything is sent."""
+    from covseg_ray import config
+
+    given = parsed(train, context.args)
+    job = config.load(given["job_file"], given["overrides"] or [])
+    _submit(address, ["train", "-c", JOB_FILE], {JOB_FILE: config.written(job).encode()}, detach, as_json)
+
+
+@app.command("evaluate", context_settings=WITH_ITS_WORDS)
+def submit_evaluate(context: typer.Context, address: Cluster, detach: Detach = False, as_json: Json = False) -> None:
+    """What `covseg-ray evaluate` takes: BUNDLE DATASET, --split, --labels, --workers, --report."""
+    parsed(evaluate, context.args)
+    _submit(address, ["evaluate", *context.args], {}, detach, as_json)
+
+
+@app.command("segment", context_settings=WITH_ITS_WORDS)
+def submit_segment(context: typer.Context, address: Cluster, detach: Detach = False, as_json: Json = False) -> None:
+    """What `covseg-ray segment` takes: SOURCE OUT --model BUNDLE, --write, --engine, --max-rejects, --actors."""
+    parsed(segment, context.args)
+    _submit(address, ["segment", *context.args], {}, detach, as_json)
+
+
+def parsed(command: Callable[..., None], words: Sequence[str]) -> dict[str, Any]:
+    """The options that ``command`` would see. Ends as the command itself does where the words are wrong."""
+    alone = typer.Typer(add_completion=False)
+    alone.command()(command)
+    return typer.main.get_command(alone).make_context(command.__name__, list(words)).params
+
+
+def _submit(address: str, words: list[str], files: dict[str, bytes], detach: bool, as_json: bool) -> None:
+    from covseg_ray.engine import submit as engine
+
+    client = engine.connect(address)
+    job_id = engine.send(client, [*words, *(["--json"] if as_json else [])], files, _say)
+    _say(f"job {job_id}: covseg-ray jobs logs|stop|wait {job_id} --address {address}")
+    if detach:
+        typer.echo(json.dumps({"job": job_id}) if as_json else job_id)
+        return
+    raise typer.Exit(_follow(client, job_id, as_json))
+
+
+def _follow(client: JobSubmissionClient, job_id: str, as_json: bool) -> int:
+    """The job's exit code. With ``as_json`` its log goes to standard error, and the document at its end to standard
+    output."""
+    from covseg_ray.engine import submit as engine
+
+    log: list[str] = []
+
+    def write(text: str) -> None:
+        log.append(text)
+        typer.echo(text, nl=False, err=as_json)
+
+    try:
+        code = engine.follow(client, job_id, write).exit_code or 0
+    except KeyboardInterrupt:
+        _ask(client, job_id)
+        return EXIT_SIGINT
+    documents = [line for line in "".join(log).splitlines() if line.startswith("{")]
+    if as_json and documents:
+        typer.echo(documents[-1])
+    return code
+
+
+def _ask(client: JobSubmissionClient, job_id: str) -> None:
+    """Whether to stop the job. Where nobody can answer it is left to run."""
+    from covseg_ray.engine import submit as engine
+
+    if sys.stdin.isatty() and typer.confirm(f"\nstop {job_id}? (otherwise it runs on)", err=True):
+        _say(f"job {job_id}: {engine.stop(client, job_id).status}")
+    else:
+        _say(f"job {job_id} runs on")
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
