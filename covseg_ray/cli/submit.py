@@ -16,7 +16,7 @@ from covseg_ray.cli.train import train
 from covseg_ray.errors import EXIT_SIGINT
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from covseg_ray.engine.submit import Client
 
 JOB_FILE = "job.toml"
 WITH_ITS_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -70,7 +70,7 @@ def _submit(address: str, words: list[str], files: dict[str, bytes], detach: boo
     raise typer.Exit(_follow(client, job_id, as_json))
 
 
-def _follow(client: JobSubmissionClient, job_id: str, as_json: bool) -> int:
+def _follow(client: Client, job_id: str, as_json: bool) -> int:
     """The job's exit code. With ``as_json`` its log goes to standard error, and the document at its end to standard
     output."""
     from covseg_ray.engine import submit as engine
@@ -92,7 +92,7 @@ def _follow(client: JobSubmissionClient, job_id: str, as_json: bool) -> int:
     return code
 
 
-def _ask(client: JobSubmissionClient, job_id: str) -> None:
+def _ask(client: Client, job_id: str) -> None:
     """Whether to stop the job. Where nobody can answer it is left to run."""
     from covseg_ray.engine import submit as engine
 

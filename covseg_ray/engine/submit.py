@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
+import aiohttp
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -29,6 +31,7 @@ POLL_SECONDS = 1.0
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows: the same files make the same package
 
 Say = Callable[[str], None]
+Client: TypeAlias = JobSubmissionClient
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class JobState:
     exit_code: int | None
 
 
-def connect(address: str) -> JobSubmissionClient:
+def connect(address: str) -> Client:
     """The jobs API at ``address``, a URL such as ``http://head:8265``."""
     if "://" not in address:
         raise UsageError(f"--address {address}: give the URL of the cluster's jobs API, as http://HEAD:8265")
@@ -53,10 +56,10 @@ def connect(address: str) -> JobSubmissionClient:
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     with _told(address):
-        return JobSubmissionClient(address)
+        return Client(address)
 
 
-def send(client: JobSubmissionClient, words: Sequence[str], files: Mapping[str, bytes], say: Say) -> str:
+def send(client: Client, words: Sequence[str], files: Mapping[str, bytes], say: Say) -> str:
     """Start ``covseg-ray`` with ``words`` on the cluster, this package and ``files`` in its working folder; its id.
 
     A package that the cluster holds already is not sent again. Credentials are not part of it: the job finds those of
@@ -75,7 +78,7 @@ def send(client: JobSubmissionClient, words: Sequence[str], files: Mapping[str, 
     return job_id
 
 
-def follow(client: JobSubmissionClient, job_id: str, write: Say) -> JobState:
+def follow(client: Client, job_id: str, write: Say) -> JobState:
     """Hand on the job's log as it grows, to its end. A lost connection is made anew, and nothing is told twice."""
     told = 0
     while True:
@@ -87,37 +90,37 @@ def follow(client: JobSubmissionClient, job_id: str, write: Say) -> JobState:
         time.sleep(POLL_SECONDS)
 
 
-def wait(client: JobSubmissionClient, job_id: str) -> JobState:
+def wait(client: Client, job_id: str) -> JobState:
     while (found := state(client, job_id)).exit_code is None:
         time.sleep(POLL_SECONDS)
     return found
 
 
-def state(client: JobSubmissionClient, job_id: str) -> JobState:
+def state(client: Client, job_id: str) -> JobState:
     with _told(client.get_address(), job_id):
         return _read(client.get_job_info(job_id))
 
 
-def states(client: JobSubmissionClient) -> list[JobState]:
+def states(client: Client) -> list[JobState]:
     """Every submitted job, the latest first."""
     with _told(client.get_address()):
         found = [_read(details) for details in client.list_jobs() if details.submission_id]
     return sorted(found, key=lambda job: job.started or 0, reverse=True)
 
 
-def log(client: JobSubmissionClient, job_id: str) -> str:
+def log(client: Client, job_id: str) -> str:
     with _told(client.get_address(), job_id):
         return client.get_job_logs(job_id)
 
 
-def stop(client: JobSubmissionClient, job_id: str) -> JobState:
+def stop(client: Client, job_id: str) -> JobState:
     """Have the job ended by SIGTERM, as its own machine would, and wait for its end."""
     with _told(client.get_address(), job_id):
         client.stop_job(job_id)
     return wait(client, job_id)
 
 
-async def _tail(client: JobSubmissionClient, job_id: str, told: int, write: Say) -> int:
+async def _tail(client: Client, job_id: str, told: int, write: Say) -> int:
     """Characters told after the connection's end; each connection begins with the first of them."""
     at = 0
     try:
@@ -127,7 +130,7 @@ async def _tail(client: JobSubmissionClient, job_id: str, told: int, write: Say)
             if fresh:
                 write(fresh)
                 told = at
-    except RuntimeError:  # the connection broke; whether the job is there is asked next
+    except (RuntimeError, aiohttp.ClientError):  # the connection broke; whether the job is there is asked next
         return told
     return told
 
