@@ -137,9 +137,9 @@ def undisturbed(ray_session: None, small_job: list[str], tmp_path_factory: pytes
 @pytest.fixture(scope="session")
 def bundle() -> Any:
     """A model that finds something on about half of each phantom, for the endpoint's tests."""
-    from endpoints import undecided
+    from near_ties import undecided_on_phantoms
 
-    return undecided()
+    return undecided_on_phantoms(64)
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.bundle import Bundle, BundleSpec
 from covseg_ray.segmentation.network import build_network
 from covseg_ray.segmentation.preprocess import Preprocess
+
+
+def undecided_on_phantoms(side: int) -> Bundle:
+    """A model for squares of ``side`` pixels that finds something on about half of each phantom."""
+    return undecided_bundle(np.stack([make_phantom(5, index, side).image for index in range(8)]))
 
 
 def undecided_bundle(films_NHW: np.ndarray) -> Bundle:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from covseg_ray.cli.options import say
+
 
 def demo(
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = "covseg-demo",
@@ -20,8 +22,8 @@ def demo(
     begin = time.perf_counter()
     with session(workers=engine.WORKERS):
         with TrainingProgress() as progress:
-            outcome = engine.train_on_phantoms(out, progress, _say)
-        _say(f"outlining {engine.NEW_FILMS} new films of {engine.NEW_FILM_SIDE} x {engine.NEW_FILM_SIDE} pixels")
+            outcome = engine.train_on_phantoms(out, progress, say)
+        say(f"outlining {engine.NEW_FILMS} new films of {engine.NEW_FILM_SIDE} x {engine.NEW_FILM_SIDE} pixels")
         with SegmentProgress() as films_progress:
             outlined = engine.outline_new_films(outcome.bundle, out, films_progress)
     score = outcome.metrics["iou_pooled"]
@@ -39,7 +41,3 @@ what to try next
   covseg-ray data pack FOLDER s3://BUCKET/films       your own films: images/ and masks/, or COVID-QU-Ex
   covseg-ray train -c jobs/train.toml --set data.dataset=s3://BUCKET/films"""
     )
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

@@ -12,6 +12,11 @@ Address = Annotated[
 ]
 
 
+def say(line: str) -> None:
+    """Progress and hints go to standard error: standard output is for the result."""
+    typer.echo(line, err=True)
+
+
 def ask(uri: str) -> None:
     """Raise StorageError where ``uri`` is out of reach: told before torch and Ray are loaded, which takes seconds."""
     from covseg_ray.storage.filesystem import exists

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from covseg_ray.cli.options import Json
+from covseg_ray.cli.options import Json, say
 
 
 def serve(
@@ -40,10 +40,6 @@ def serve(
     def ready(served: serving.Endpoint) -> None:
         if as_json:
             typer.echo(json.dumps({"url": served.url, "models": served.serving.models}), file=output)
-        _say(f"serving {served} at {served.url}; Ctrl-C ends it")
+        say(f"serving {served} at {served.url}; Ctrl-C ends it")
 
-    serve_local.run(wanted, read, ready, _say)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    serve_local.run(wanted, read, ready, say)

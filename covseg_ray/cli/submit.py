@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from covseg_ray.cli.evaluate import evaluate
-from covseg_ray.cli.options import Json
+from covseg_ray.cli.options import Json, say
 from covseg_ray.cli.segment import segment
 from covseg_ray.cli.train import train
 from covseg_ray.errors import EXIT_SIGINT
@@ -62,8 +62,8 @@ def _submit(address: str, words: list[str], files: dict[str, bytes], detach: boo
     from covseg_ray.engine import submit as engine
 
     client = engine.connect(address)
-    job_id = engine.send(client, [*words, *(["--json"] if as_json else [])], files, _say)
-    _say(f"job {job_id}: covseg-ray jobs logs|stop|wait {job_id} --address {address}")
+    job_id = engine.send(client, [*words, *(["--json"] if as_json else [])], files, say)
+    say(f"job {job_id}: covseg-ray jobs logs|stop|wait {job_id} --address {address}")
     if detach:
         typer.echo(json.dumps({"job": job_id}) if as_json else job_id)
         return
@@ -97,10 +97,6 @@ def _ask(client: Client, job_id: str) -> None:
     from covseg_ray.engine import submit as engine
 
     if sys.stdin.isatty() and typer.confirm(f"\nstop {job_id}? (otherwise it runs on)", err=True):
-        _say(f"job {job_id}: {engine.stop(client, job_id).status}")
+        say(f"job {job_id}: {engine.stop(client, job_id).status}")
     else:
-        _say(f"job {job_id} runs on")
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+        say(f"job {job_id} runs on")

@@ -82,9 +82,8 @@ def follow(client: Client, job_id: str, write: Say) -> JobState:
     """Hand on the job's log as it grows, to its end. A lost connection is made anew, and nothing is told twice."""
     told = 0
     while True:
-        with _told(client.get_address(), job_id):
-            told = asyncio.run(_tail(client, job_id, told, write))
-            found = state(client, job_id)
+        told = asyncio.run(_tail(client, job_id, told, write))
+        found = state(client, job_id)
         if found.exit_code is not None:
             return found
         time.sleep(POLL_SECONDS)
@@ -167,6 +166,6 @@ def _told(address: str, job_id: str | None = None) -> Iterator[None]:
     except (ConnectionError, requests.exceptions.RequestException):
         raise CovsegError(f"{address}: no Ray cluster answers there; give the URL of its dashboard") from None
     except RuntimeError as error:
-        if job_id and "404" in str(error):
+        if job_id and "status code 404" in str(error):
             raise UsageError(f"{job_id}: the cluster has no job of that id; covseg-ray jobs list shows them") from None
         raise CovsegError(f"{address}: {error}") from None

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ from covseg_ray.radiograph.phantom import make_phantom
 PEERS = Path(__file__).parent / "peers"
 PORT = 8790
 KEY = "a-key-for-the-bench"
-# Ray's HAProxy listens on every interface, so the endpoint asks for a key there.
+# Ray's HAProxy listens on every interface: the endpoint asks for a key there, and the bench belongs into a network
+# namespace then:  unshare -n sh -c "ip link set lo up; python tests/bench/serve_ratio.py ..."
 HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "COVSEG_API_KEYS": KEY}
 IN_MEMORY = """
 import sys, time
@@ -56,9 +58,9 @@ def in_memory(model: str, threads: int, films: int) -> tuple[float, float]:
     return float(speed), float(median)
 
 
-def command(name: str, model: str, workers: int) -> list[str]:
+def command(name: str, model: str, workers: int, folder: Path) -> list[str]:
     if name.startswith("covseg-ray"):
-        file = Path(f"/tmp/serve-ratio-{os.getpid()}.yaml")
+        file = folder / "serve.yaml"
         args = {"models": {"default": model}, "replicas": [workers, workers], "waiting": 64}
         file.write_text(json.dumps({"applications": [{"name": "covseg-ray", "args": args}]}))
         return [sys.executable, "-m", "covseg_ray", "serve", "-c", str(file), "--port", str(PORT)]
@@ -129,7 +131,10 @@ def main() -> None:
         for threads, (speed, median) in alone.items():
             print(json.dumps({"memory": {"threads": threads, "per_second": speed, "p50_ms": median}}), flush=True)
         for name in given.services.split(","):
-            with running(command(name, given.model, cores), HAPROXY if name.endswith("haproxy") else {}):
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                running(command(name, given.model, cores, Path(folder)), HAPROXY if name.endswith("haproxy") else {}),
+            ):
                 sent = {"files": {"film": film}} if name == "litserve" else {"content": film}
                 load(sent, cores, 5)
                 found = [load(sent, clients, given.seconds) for clients in (1, 16, 64)]

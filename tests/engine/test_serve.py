@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
 import yaml
 from conftest import Run
-from near_ties import undecided_bundle
+from near_ties import undecided_on_phantoms
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
@@ -37,7 +36,7 @@ PORT = 8731
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = str(tmp_path_factory.mktemp("other") / "bundle")
-    save_bundle(uri, undecided_bundle(np.stack([make_phantom(5, index, 96).image for index in range(8)])))
+    save_bundle(uri, undecided_on_phantoms(96))
     return uri
 
 

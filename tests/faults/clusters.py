@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from runs import descendants, send
+from runs import kill_family
 from servers import free_port
 
 CPUS = 4
@@ -29,17 +28,25 @@ class Cluster:
     url: str
     environment: dict[str, str]
 
-    def command(self, words: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-        """``covseg-ray`` with its words and the cluster's address, to its end."""
-        return subprocess.run(
+    def start(self, words: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+        """``covseg-ray`` with its words and the cluster's address."""
+        return subprocess.Popen(
             [sys.executable, "-m", "covseg_ray", *words, "--address", self.url],
             env=os.environ | self.environment | environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=400,
-            check=False,
         )
+
+    def command(self, words: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+        """The same, to its end."""
+        with self.start(words, **environment) as process:
+            try:
+                output, errors = process.communicate(timeout=400)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
     def get(self, path: str) -> httpx2.Response:
         headers = {"authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
@@ -66,10 +73,7 @@ def cluster() -> Iterator[Cluster]:
         await_jobs_api(found)
         yield found
     finally:
-        family = [started.pid, *descendants(started.pid)]
-        for pid in family:
-            send(pid, signal.SIGKILL)
-        started.wait()
+        kill_family(started)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -44,11 +45,7 @@ class Command:
 
     def kill(self) -> None:
         """SIGKILL the command and every process that descends from it."""
-        family = [self.process.pid, *descendants(self.process.pid)]
-        if self.process.poll() is None:
-            for pid in family:
-                send(pid, signal.SIGKILL)
-            self.process.wait()
+        kill_family(self.process)
 
     def interrupt(self, number: signal.Signals) -> tuple[int, str]:
         """Send the command itself a signal, and give its exit code and standard error."""
@@ -96,6 +93,15 @@ def descendants(pid: int) -> list[int]:
         found.extend(below)
         waiting.extend(below)
     return found
+
+
+def kill_family(process: subprocess.Popen[Any]) -> None:
+    """SIGKILL a process that still runs and every one that descends from it."""
+    family = [process.pid, *descendants(process.pid)]
+    if process.poll() is None:
+        for pid in family:
+            send(pid, signal.SIGKILL)
+        process.wait()
 
 
 def parent_of(entry: Path) -> int | None:

@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 from runs import Command
+from typing_extensions import Self
 
 MODEL, INGRESS = "ray::ServeReplica:covseg-ray:model-default", "ray::ServeReplica:covseg-ray:ingress"
 
@@ -33,34 +34,41 @@ def serving(words: Sequence[str], scratch: Path) -> Iterator[tuple[Command, str]
         yield command, json.loads(line)["url"]
 
 
-class Load:
-    """So many clients that send one film after the other, each with a connection of its own; it counts the answers.
+class Clients:
+    """Tasks, each in a thread of its own, for the length of a ``with`` block: its end sets ``over`` and waits for them.
+    ``elapsed`` is how many seconds that took."""
 
-    ``client-error`` counts connections that broke.
-    """
+    def __init__(self, tasks: Sequence[Callable[[], None]]) -> None:
+        self.over, self.lock, self.elapsed = threading.Event(), threading.Lock(), 0.0
+        self._threads = [threading.Thread(target=task, daemon=True) for task in tasks]
 
-    def __init__(self, url: str, film: bytes, clients: int, path: str = "/v1/segment") -> None:
-        self.url, self.film, self.path = url, film, path
-        self.answers: Counter[str] = Counter()
-        self.seconds: list[float] = []
-        self.without_retry_after = 0
-        self.elapsed = 0.0
-        self.models: Counter[str] = Counter()
-        self._over, self._lock = threading.Event(), threading.Lock()
-        self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(clients)]
-
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self.elapsed = -time.monotonic()
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._over.set()
+        self.over.set()
         for thread in self._threads:
             thread.join(120)
         self.elapsed += time.monotonic()
         assert not any(thread.is_alive() for thread in self._threads), "a client still waits"
+
+
+class Load(Clients):
+    """So many clients that send one film after the other, each with a connection of its own; it counts the answers.
+
+    ``client-error`` counts connections that broke.
+    """
+
+    def __init__(self, url: str, film: bytes, clients: int, path: str = "/v1/segment") -> None:
+        super().__init__([self._send] * clients)
+        self.url, self.film, self.path = url, film, path
+        self.answers: Counter[str] = Counter()
+        self.seconds: list[float] = []
+        self.without_retry_after = 0
+        self.models: Counter[str] = Counter()
 
     def await_answers(self, count: int, kind: str = "200", timeout: float = 120) -> None:
         """Wait for so many more answers."""
@@ -71,18 +79,18 @@ class Load:
 
     def _send(self) -> None:
         with httpx2.Client(base_url=self.url, timeout=120, trust_env=False) as client:
-            while not self._over.is_set():
+            while not self.over.is_set():
                 begin = time.monotonic()
                 try:
                     answer = client.post(self.path, content=self.film)
                 except httpx2.HTTPError:
-                    with self._lock:
+                    with self.lock:
                         self.answers["client-error"] += 1
                     continue
                 self._count(answer, time.monotonic() - begin)
 
     def _count(self, answer: httpx2.Response, seconds: float) -> None:
-        with self._lock:
+        with self.lock:
             self.answers[str(answer.status_code)] += 1
             if answer.status_code == 200:
                 self.seconds.append(seconds)

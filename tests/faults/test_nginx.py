@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import getpass
-import ipaddress
 import shutil
 import signal
 import socket
@@ -18,16 +16,13 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from near_ties import undecided_bundle
+from certificates import write_certificate
 from servers import free_port, serving
 
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.segmentation.bundle import Bundle
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -38,21 +33,6 @@ KEY = "a-key-for-this-test-alone"
 HEADERS = {"authorization": f"Bearer {KEY}"}
 SLOW = 400
 PNG = encode_png(make_phantom(1, 0, 150).image)
-
-
-def write_certificate(folder: Path) -> None:
-    """A certificate for 127.0.0.1, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    loopback = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    begun = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    dated = begun.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-    certificate = dated.add_extension(loopback, critical=False).sign(key, hashes.SHA256())
-    (folder / "fullchain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    (folder / "privkey.pem").write_bytes(private)
 
 
 def configured(folder: Path, upstream: str) -> tuple[Path, int]:
@@ -75,10 +55,10 @@ def configured(folder: Path, upstream: str) -> tuple[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+def proxied(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator[tuple[int, Path]]:
     """nginx before an endpoint with an API key: its port and its folder."""
     folder = tmp_path_factory.mktemp("proxied")
-    save_bundle(str(folder / "model"), undecided_bundle(np.stack([make_phantom(5, 0, 64).image])))
+    save_bundle(str(folder / "model"), bundle)
     (folder / "keys").write_text(f"{KEY}\n")
     write_certificate(folder)
     with serving(["--model", str(folder / "model"), "--keys-file", str(folder / "keys")], folder) as (_, url):
@@ -88,7 +68,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
             await_port(port)
             yield port, folder
         finally:
-            nginx.send_signal(signal.SIGQUIT if nginx.poll() is None else 0)
+            nginx.send_signal(signal.SIGQUIT)
             nginx.wait(30)
 
 
@@ -105,11 +85,14 @@ def await_port(port: int) -> None:
 
 
 @pytest.fixture
-def client(proxied: tuple[int, Path]) -> Iterator[httpx2.Client]:
-    port, folder = proxied
-    trusted = ssl.create_default_context(cafile=str(folder / "fullchain.pem"))
+def trusted(proxied: tuple[int, Path]) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(proxied[1] / "fullchain.pem"))
+
+
+@pytest.fixture
+def client(proxied: tuple[int, Path], trusted: ssl.SSLContext) -> Iterator[httpx2.Client]:
     with httpx2.Client(
-        base_url=f"https://127.0.0.1:{port}", headers=HEADERS, verify=trusted, timeout=60, trust_env=False
+        base_url=f"https://127.0.0.1:{proxied[0]}", headers=HEADERS, verify=trusted, timeout=60, trust_env=False
     ) as client:
         yield client
 
@@ -133,13 +116,11 @@ def slow_connection(port: int, index: int, trusted: ssl.SSLContext) -> ssl.SSLSo
 
 
 def test_slow_connections_keep_nobody_waiting(
-    proxied: tuple[int, Path], client: httpx2.Client, capsys: pytest.CaptureFixture[str]
+    proxied: tuple[int, Path], trusted: ssl.SSLContext, client: httpx2.Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    port, folder = proxied
     alone = seconds_of(client, 100)
-    trusted = ssl.create_default_context(cafile=str(folder / "fullchain.pem"))
     with ExitStack() as open_ones:
-        slow = [open_ones.enter_context(slow_connection(port, index, trusted)) for index in range(SLOW)]
+        slow = [open_ones.enter_context(slow_connection(proxied[0], index, trusted)) for index in range(SLOW)]
         spent: list[float] = []
         for at in range(2, 12):  # a byte more on each of them, and ten requests of the one that is in no trouble
             for connection in slow:
@@ -158,10 +139,10 @@ def test_a_film_goes_through_and_its_id_and_headers_come_back(client: httpx2.Cli
     assert client.post("/v1/segment", content=PNG, headers={"authorization": "Bearer wrong"}).status_code == 401
 
 
-def test_too_large_a_body_is_refused_by_nginx_in_the_endpoints_words(proxied: tuple[int, Path]) -> None:
-    port, folder = proxied
-    trusted = ssl.create_default_context(cafile=str(folder / "fullchain.pem"))
-    raw = socket.create_connection(("127.0.0.1", port))
+def test_too_large_a_body_is_refused_by_nginx_in_the_endpoints_words(
+    proxied: tuple[int, Path], trusted: ssl.SSLContext
+) -> None:
+    raw = socket.create_connection(("127.0.0.1", proxied[0]))
     with trusted.wrap_socket(raw, server_hostname="127.0.0.1") as large:
         large.sendall(f"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: {257 * 2**20}\r\n\r\n".encode())
         answer = large.recv(4096).decode()

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 import httpx2
 import numpy as np
 import pytest
-from near_ties import undecided_bundle
+from near_ties import undecided_on_phantoms
 from runs import LOOPBACK, Command, descendants, listening, send
 from servers import INGRESS, MODEL, Load, serving
 
@@ -52,7 +52,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Bundl
     """Two models of different weights and different squares."""
     folder, made = tmp_path_factory.mktemp("bundles"), []
     for name, side in (("old", SIDE), ("new", SIDE + 32)):
-        made.append(undecided_bundle(np.stack([make_phantom(5, index, side).image for index in range(8)])))
+        made.append(undecided_on_phantoms(side))
         save_bundle(str(folder / name), made[-1])
     return folder / "old", folder / "new", made[0], made[1]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from clusters import Cluster, cluster
-from near_ties import undecided_bundle
 from runs import descendants, listening
 
 from covseg_ray import config
@@ -27,7 +24,6 @@ from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
 
 pytestmark = pytest.mark.timeout(900)
-SIDE = 64
 CANARY = "canary-0a9f8e7d6c5b4a39"
 
 
@@ -38,17 +34,17 @@ def here() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Bundle]:
-    uri = str(tmp_path_factory.mktemp("bundle") / "bundle")
-    made = undecided_bundle(np.stack([make_phantom(5, index, SIDE).image for index in range(8)]))
-    save_bundle(uri, made)
-    return uri, made
+def model(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of the bundle."""
+    uri = str(tmp_path_factory.mktemp("model") / "bundle")
+    save_bundle(uri, bundle)
+    return uri
 
 
 def films(folder: Path, count: int) -> dict[str, np.ndarray]:
     """Phantoms by their file's name."""
     folder.mkdir()
-    made = {f"{index:04d}.png": make_phantom(6, index, SIDE).image for index in range(count)}
+    made = {f"{index:04d}.png": make_phantom(6, index, 64).image for index in range(count)}
     for name, image in made.items():
         (folder / name).write_bytes(encode_png(image))
     return made
@@ -94,17 +90,16 @@ def test_without_the_token_nothing_is_answered(here: Cluster) -> None:
         assert done.stderr.count("\n") == 1
 
 
-def test_segment_as_a_job_ends_as_it_does_here(here: Cluster, bundle: tuple[str, Bundle], tmp_path: Path) -> None:
-    uri, model = bundle
+def test_segment_as_a_job_ends_as_it_does_here(here: Cluster, bundle: Bundle, model: str, tmp_path: Path) -> None:
     made = films(tmp_path / "films", 20)
     (tmp_path / "films/broken.png").write_bytes(b"no film at all")
-    words = ["submit", "segment", str(tmp_path / "films"), str(tmp_path / "out"), "--model", uri, "--json"]
+    words = ["submit", "segment", str(tmp_path / "films"), str(tmp_path / "out"), "--model", model, "--json"]
     done = here.command(words, AWS_SECRET_ACCESS_KEY=CANARY)
     assert done.returncode == 3, done.stderr
     document = json.loads(done.stdout)
     assert (document["ok"], document["rejected"]) == (20, 1)
     rows = {row["image_id"]: row for row in pq.read_table(tmp_path / "out/results").to_pylist()}
-    predicted = Predictor(model).predict(np.stack(list(made.values()))) == model.spec.infection
+    predicted = Predictor(bundle).predict(np.stack(list(made.values()))) == bundle.spec.infection
     for name, mask_HW in zip(made, predicted, strict=True):
         assert rows[name]["mask"] == encode_png1(mask_HW.astype(np.uint8))
     again = here.command(words)
@@ -118,19 +113,10 @@ def test_segment_as_a_job_ends_as_it_does_here(here: Cluster, bundle: tuple[str,
         assert CANARY not in told
 
 
-def test_what_is_stopped_ends_with_143_and_what_is_left_runs_on(
-    here: Cluster, bundle: tuple[str, Bundle], tmp_path: Path
-) -> None:
+def test_what_is_stopped_ends_with_143_and_what_is_left_runs_on(here: Cluster, model: str, tmp_path: Path) -> None:
     films(tmp_path / "films", 3000)
-    words = ["submit", "segment", str(tmp_path / "films"), str(tmp_path / "out"), "--model", bundle[0]]
-    submitted = subprocess.Popen(
-        [sys.executable, "-m", "covseg_ray", *words, "--address", here.url],
-        env=os.environ | here.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = ["submit", "segment", str(tmp_path / "films"), str(tmp_path / "out"), "--model", model]
+    submitted = here.start(words)
     deadline = time.monotonic() + 120
     while not (running := [job for job in states(here) if job["status"] == "running"]):
         assert time.monotonic() < deadline, submitted.poll()
@@ -158,8 +144,8 @@ def test_train_and_evaluate_as_jobs(here: Cluster, phantoms: str, small_job: lis
     settings = [word for setting in [*small_job, f"out={tmp_path}"] for word in ("--set", setting)]
     done = here.command(["submit", "train", "-c", os.devnull, *settings, "--json"])
     assert done.returncode == 0, done.stderr
-    bundle = json.loads(done.stdout)["bundle"]
-    measured = here.command(["submit", "evaluate", bundle, phantoms, "--json"])
+    trained = json.loads(done.stdout)["bundle"]
+    measured = here.command(["submit", "evaluate", trained, phantoms, "--json"])
     assert json.loads(measured.stdout)["images"] == 20
 
 

@@ -13,24 +13,15 @@ from dataclasses import dataclass, field
 import anyio
 import numpy as np
 import uvicorn
-from near_ties import undecided_bundle
 from numpy.typing import NDArray
 
 from covseg_ray import __version__
-from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
 from covseg_ray.service.app import create_app
 from covseg_ray.service.models import ModelInfo, Prediction
 from covseg_ray.service.settings import Settings
-
-SIZE = 64
-
-
-def undecided() -> Bundle:
-    """A model that finds something on about half of each phantom."""
-    return undecided_bundle(np.stack([make_phantom(5, index, SIZE).image for index in range(8)]))
 
 
 def info(bundle: Bundle, name: str = "default") -> ModelInfo:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import shutil
 import socket
 import ssl
 import statistics
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scripted_service as scripted
+from certificates import write_certificate
 from scripted_service import Script, Turn, error, proxy_error, serving
 
 from covseg_ray.errors import CovsegError, StorageError, UsageError
@@ -317,16 +317,11 @@ def test_closing_wakes_who_waits(script: Script) -> None:
 
 
 def test_a_certificate_of_nobody_is_told_at_once(tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if not openssl:
-        pytest.skip("openssl is not on this machine")
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x"]
-    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
-    subprocess.run([*command, *files], check=True, capture_output=True)
+    write_certificate(tmp_path)
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    context.load_cert_chain(tmp_path / "fullchain.pem", tmp_path / "privkey.pem")
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"https://127.0.0.1:{server.server_port}"
