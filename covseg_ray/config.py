@@ -67,11 +67,15 @@ class Train(_Section):
 
 
 class Resources(_Section):
-    """What one worker takes. ``gpu``: ``auto`` uses GPUs where the cluster has one for every worker."""
+    """What one worker takes, and how often a run goes on after a loss (-1: without end). ``gpu``: ``auto`` uses GPUs
+    where the cluster has one for every worker. ``node_labels``: ``KEY=VALUE`` of the nodes that may train."""
 
     gpu: Literal["auto", "yes", "no"] = "auto"
     cpus_per_worker: float = Field(default=1, gt=0)
-    max_failures: int = Field(default=3, ge=-1, description="restarts after a lost worker; -1 without end")
+    memory_gib_per_worker: float = Field(default=0, ge=0, description="memory that Ray reserves; 0 reserves none")
+    node_labels: tuple[Annotated[str, Field(pattern="^[^=]+=[^=]+$")], ...] = ()
+    max_failures: int = Field(default=3, ge=-1, description="restarts after a lost worker")
+    max_preemptions: int = Field(default=-1, ge=-1, description="restarts after a node was called back")
 
 
 class Tracking(_Section):
@@ -80,18 +84,36 @@ class Tracking(_Section):
 
 
 class Job(_Section):
-    """A training job. A run leaves ``out/name/{metrics.jsonl, report.html, checkpoints/, bundle/}``."""
+    """A training job. A run leaves ``out/name/{metrics.jsonl, report.html, checkpoints/, bundle/}``.
+
+    ``workers``: a number, or the fewest and the most: then a run goes on with fewer when a node is lost."""
 
     preset: Literal["paper"] = "paper"
     name: str = Field(default="paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     out: str = "runs"
-    workers: Positive = 1
+    workers: int | tuple[int, int] = 1
     seed: int = Field(default=0, ge=0)
     data: Data = Data()
     model: Model = Model()
     train: Train = Train()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _a_number_or_a_range(cls, workers: Any) -> Any:
+        ends = workers if isinstance(workers, (list, tuple)) and len(workers) == 2 else [workers, workers]
+        if not all(type(end) is int for end in ends) or not 1 <= ends[0] <= ends[1]:
+            raise ValueError("give a number from 1, or the fewest and the most, as [2, 8]")
+        return workers
 
     @field_validator("out")
     @classmethod
@@ -100,7 +122,9 @@ class Job(_Section):
 
     @model_validator(mode="after")
     def _batch_is_shared(self) -> Job:
-        if self.train.batch_size % self.workers:
+        if self.train.batch_size < self.most_workers:
+            raise ValueError(f"train.batch_size {self.train.batch_size} is fewer than {self.most_workers} workers")
+        if isinstance(self.workers, int) and self.train.batch_size % self.workers:
             near = max(1, round(self.train.batch_size / self.workers)) * self.workers
             raise ValueError(
                 f"train.batch_size {self.train.batch_size} cannot be shared evenly by {self.workers} workers; "
@@ -208,7 +232,8 @@ def _explain(error: ValidationError, path: str | None) -> str:
         return f"unknown key {key}{where}; {_nearest(key)}"
     if not key:
         return f"{first['msg'].removeprefix('Value error, ')}{where}"
-    return f"key {key}{where}: {first['msg'].lower()}, got {json.dumps(first['input'], default=str)}"
+    told = first["msg"].removeprefix("Value error, ").lower()
+    return f"key {key}{where}: {told}, got {json.dumps(first['input'], default=str)}"
 
 
 def _nearest(key: str) -> str:

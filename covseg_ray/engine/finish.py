@@ -28,7 +28,7 @@ def finish(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_images
     with checkpoint.as_directory() as local:
         state = torch.load(Path(local, STATE_FILE), map_location="cpu", weights_only=True)["network"]
     spec = describe(job, train_images)
-    evaluation = evaluate(Bundle(spec, state), job.data.dataset, "val", job.data.labels, job.workers)
+    evaluation = evaluate(Bundle(spec, state), job.data.dataset, "val", job.data.labels, job.fewest_workers)
     bundle = Bundle(spec.model_copy(update={"metrics": dict(evaluation.metrics), "metrics_how": METRICS_HOW}), state)
     page = training_report(
         title=job.name,

@@ -30,9 +30,11 @@ class Learner:
     device: torch.device
     precision: str
 
-    def step(self, images_NHW: Tensor, targets_NHW: Tensor) -> tuple[Tensor, Tensor]:
-        """One optimizer step on uint8 films and uint8 class indices; ``logits_NCHW`` and the loss, on the device."""
+    def step(self, images_NHW: Tensor, targets_NHW: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        """One optimizer step on uint8 films and uint8 class indices; ``logits_NCHW`` and the loss, on the device.
+        ``weight`` multiplies the loss: gradients are averaged over workers whose shares of a batch may differ."""
         logits_NCHW, loss = self.forward_loss(images_NHW, targets_NHW)
+        loss = weight * loss
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

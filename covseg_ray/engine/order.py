@@ -24,13 +24,19 @@ class Portion(NamedTuple):
     stop: int
 
 
+def batch_share(batch: int, rank: int, world: int) -> int:
+    """A rank's films of each global ``batch``: as many as every other's, or one fewer."""
+    return batch * (rank + 1) // world - batch * rank // world
+
+
 def shuffled_share(sizes: Sequence[int], seed: int, epoch: int, rank: int, world: int, batch: int) -> list[Portion]:
-    """A rank's films of one epoch: every rank the same number, a multiple of its share of the global ``batch``.
+    """A rank's films of one epoch: so many times its share of the global ``batch`` as there are batches.
 
     ``sizes`` are the films in each unit. The films over at the end, fewer than a batch, differ from epoch to epoch."""
-    per_rank = sum(sizes) // batch * (batch // world)
+    steps = sum(sizes) // batch
     order = np.random.default_rng((seed, epoch)).permutation(len(sizes))
-    return _stretch(sizes, order.tolist(), epoch, rank * per_rank, (rank + 1) * per_rank)
+    first, last = batch * rank // world, batch * (rank + 1) // world
+    return _stretch(sizes, order.tolist(), epoch, steps * first, steps * last)
 
 
 def plain_share(sizes: Sequence[int], epoch: int, rank: int, world: int) -> list[Portion]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg_ray.config import Job
 from covseg_ray.engine.source import Source
@@ -29,7 +30,9 @@ class Task:
 
 
 def open_messages() -> Queue:
-    return Queue(actor_options={"num_cpus": 0})
+    """A queue on this node: it must not go with another."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def drain(messages: Queue, wait_seconds: float) -> list[dict[str, Any]]:

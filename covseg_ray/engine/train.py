@@ -13,6 +13,7 @@ import ray
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import FailureConfig, ScalingConfig  # what ray.train gives; its own types are the old ones
 
 from covseg_ray.config import Job, differences
 from covseg_ray.engine.bundles import load_bundle
@@ -33,6 +34,8 @@ from covseg_ray.storage.lease import hold
 from covseg_ray.storage.reading import list_units, read_info
 
 JOB_FILE = "job.json"
+GIB = 2**30
+RESIZE_SECONDS = 300.0  # a range of workers: how often to look for more. A change costs what the epoch has done so far
 
 
 class Progress(Protocol):
@@ -55,7 +58,7 @@ class Outcome:
     seconds: float
 
 
-def train(job: Job, progress: Progress, address: str | None = None) -> Outcome:
+def train(job: Job, progress: Progress, address: str | None = None, allow_open: bool = False) -> Outcome:
     """Run a job to its end, going on where an earlier run of the same name stopped.
 
     Raises the errors of ``covseg_ray.errors``, BusyError while another process is at the same run: everything that can
@@ -71,7 +74,7 @@ def train(job: Job, progress: Progress, address: str | None = None) -> Outcome:
     else:
         with hold(folder) as held:
             claim(folder, job)
-            with session(address, job.workers):
+            with session(address, job.most_workers, allow_open):
                 checkpoint = fit(job, network.state_dict(), sources, progress)
                 held.check()
                 finish(job, folder, checkpoint, sources["train"].rows)
@@ -114,7 +117,7 @@ def check_sizes(job: Job, sources: Mapping[str, Source]) -> None:
     if rows < batch:
         raise DatasetError(
             f"{job.data.dataset}: split train has {rows} films, fewer than one global batch of {batch} "
-            f"for {job.workers} workers; set train.batch_size to at most {rows}, or pack more films"
+            f"for {job.most_workers} workers; set train.batch_size to at most {rows}, or pack more films"
         )
 
 
@@ -148,20 +151,17 @@ def fit(
     messages = open_messages()
     task = Task(job, ready["train"], ready["val"], ray.put(initial), messages)
     location = locate(join(job.out, job.name))
-    gpus = ray.cluster_resources().get("GPU", 0)
     trainer = _Trainer(
         train_worker,
         train_loop_config={"task": task},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.workers,
-            use_gpu=job.resources.gpu == "yes" or (job.resources.gpu == "auto" and gpus >= job.workers),
-            resources_per_worker={"CPU": job.resources.cpus_per_worker},
-        ),
+        scaling_config=scaling(job),
         run_config=ray.train.RunConfig(
             name="checkpoints",
             storage_path=location.path,
             storage_filesystem=None if location.is_local else arrow_filesystem(location),
-            failure_config=ray.train.FailureConfig(max_failures=job.resources.max_failures),
+            failure_config=FailureConfig(
+                max_failures=job.resources.max_failures, max_preemption_failures=job.resources.max_preemptions
+            ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=job.train.select),
         ),
     )
@@ -174,6 +174,19 @@ def fit(
     if best is None:
         raise CovsegError(f"{join(job.out, job.name)}: no epoch was finished, so there is no model; see train.epochs")
     return best
+
+
+def scaling(job: Job) -> ScalingConfig:
+    """What the workers ask of the cluster."""
+    wanted, gpus = job.resources, ray.cluster_resources().get("GPU", 0)
+    resources = {"CPU": wanted.cpus_per_worker, "memory": wanted.memory_gib_per_worker * GIB}
+    return ScalingConfig(
+        num_workers=job.workers,
+        use_gpu=wanted.gpu == "yes" or (wanted.gpu == "auto" and gpus >= job.fewest_workers),
+        resources_per_worker={name: amount for name, amount in resources.items() if amount},
+        label_selector=dict(label.split("=") for label in wanted.node_labels) or None,
+        elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+    )
 
 
 def keep(source: Source, pixels: int, policy: str) -> Source:

@@ -19,7 +19,7 @@ from ray.train import CheckpointUploadMode
 
 from covseg_ray.engine import stream
 from covseg_ray.engine.learner import Learner, build_learner
-from covseg_ray.engine.order import plain_share, shuffled_share
+from covseg_ray.engine.order import batch_share, plain_share, shuffled_share
 from covseg_ray.engine.stream import Batch
 from covseg_ray.engine.task import Task
 from covseg_ray.engine.tracking import Tracker
@@ -39,6 +39,10 @@ class Place:
 
     rank: int
     world: int
+
+    def share(self, batch: int) -> int:
+        """This worker's films of each global batch."""
+        return batch_share(batch, self.rank, self.world)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def open_streams(task: Task, place: Place, first_epoch: int, device: torch.devic
     job, epochs = task.job, range(first_epoch, task.job.train.epochs + 1)
     train_sizes = [len(unit.rows) for unit in task.train.units]
     val_sizes = [len(unit.rows) for unit in task.val.units]
-    batch, share = job.train.batch_size, job.train.batch_size // place.world
+    batch, share = job.train.batch_size, place.share(job.train.batch_size)
     train = [p for e in epochs for p in shuffled_share(train_sizes, job.seed, e, place.rank, place.world, batch)]
     val = [p for e in epochs for p in plain_share(val_sizes, e, place.rank, place.world)]
     return Streams(
@@ -101,12 +105,13 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
     total = torch.zeros((), device=learner.device)
     overlap = torch.zeros(2, dtype=torch.int64, device=learner.device)
     infection = job.model.classes.index("infection")
+    weight = place.share(job.train.batch_size) * place.world / job.train.batch_size
     for step in range(task.steps):
         batch = next(batches)
         first_batch_seconds = first_batch_seconds or time.perf_counter() - begin
         drawn = np.random.SeedSequence((job.seed, epoch, step, place.rank)).generate_state(1)
         images_NHW, targets_NHW = augment(batch.images_NHW, batch.targets_NHW, recipe, int(drawn[0]))
-        logits_NCHW, loss = learner.step(images_NHW, targets_NHW)
+        logits_NCHW, loss = learner.step(images_NHW, targets_NHW, weight)
         total += loss
         found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, targets_NHW == infection
         overlap += torch.stack([(found_NHW & truth_NHW).sum(), (found_NHW | truth_NHW).sum()])
