@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import json
 import os
 import platform
 import secrets
 import shutil
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from covseg_ray import __version__
 from covseg_ray.errors import ModelError, StorageError
 
 GIB = 1024**3
@@ -23,33 +21,35 @@ OLDEST_PYTHON = (3, 10)
 RAY_SERIES = "2.60"
 SHARED_MEMORY = Path("/dev/shm")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-PROBE_SECONDS = 5.0
+ROOMS = ("covseg_ray.engine.train", "covseg_ray.engine.segment")
+INSTALL = "pip install -e . -c constraints.txt"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``advice`` says what to do and is empty where nothing is."""
+    """``advice`` says what to do and is empty where nothing is; ``node`` is the node of a cluster that it is about."""
 
     name: str
     status: Literal["ok", "warn", "fail"]
     detail: str
     advice: str = ""
+    node: str = ""
 
 
-def examine(*, storage: str = ".", address: str | None = None) -> list[Finding]:
-    """Every check, in the order in which a failure would hide the next."""
+def examine(storage: str | None) -> list[Finding]:
+    """Every check, in the order in which a failure would hide the next; of storage where it is given."""
     findings = [
         python(),
+        package(),
         torch_build(),
         cuda(),
         torchvision(),
         segmentation_models(),
         ray_version(),
         shared_memory(),
-        storage_works(storage),
         encoder_weights(),
     ]
-    return findings if address is None else [*findings, cluster(address)]
+    return findings if storage is None else [*findings, storage_works(storage)]
 
 
 def python() -> Finding:
@@ -58,13 +58,23 @@ def python() -> Finding:
     return Finding("Python", "ok", platform.python_version())
 
 
+def package() -> Finding:
+    """Import what a job runs, and with it every library that it needs."""
+    try:
+        for room in ROOMS:
+            importlib.import_module(room)
+    except (ImportError, OSError, RuntimeError) as error:
+        return Finding("covseg-ray", "fail", first_line(error), INSTALL)
+    return Finding("covseg-ray", "ok", __version__)
+
+
 def torch_build() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return Finding("torch", "fail", _first_line(error), "pip install -e . -c constraints.txt")
+        return Finding("torch", "fail", first_line(error), INSTALL)
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
-    return Finding("torch", "ok", f"{torch.__version__}, {build} build, {torch.get_num_threads()} threads")
+    return Finding("torch", "ok", f"{torch.__version__}, {build} build")
 
 
 def cuda() -> Finding:
@@ -89,7 +99,7 @@ def torchvision() -> Finding:
         declared = ensure_operators()
         library = importlib.import_module("torchvision")
     except (ImportError, OSError, RuntimeError) as error:
-        return Finding("torchvision", "fail", _first_line(error), "install the torchvision made for this torch")
+        return Finding("torchvision", "fail", first_line(error), "install the torchvision made for this torch")
     how = "its compiled operators absent, which nothing here needs" if declared else "with its compiled operators"
     return Finding("torchvision", "ok", f"{library.__version__}, {how}")
 
@@ -101,14 +111,14 @@ def segmentation_models() -> Finding:
 
         return Finding(name, "ok", str(smp().__version__))
     except (ImportError, OSError, RuntimeError) as error:
-        return Finding(name, "fail", _first_line(error), "pip install -e . -c constraints.txt")
+        return Finding(name, "fail", first_line(error), INSTALL)
 
 
 def ray_version() -> Finding:
     try:
         version = importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError:
-        return Finding("Ray", "fail", "not installed", "pip install -e . -c constraints.txt")
+        return Finding("Ray", "fail", "not installed", INSTALL)
     if version.startswith(f"{RAY_SERIES}."):
         return Finding("Ray", "ok", version)
     return Finding(
@@ -132,15 +142,15 @@ def storage_works(uri: str) -> Finding:
     """Write, read and delete a small file below ``uri``; nothing of it stays."""
     from covseg_ray.storage.filesystem import delete, join, locate, read_bytes, write_bytes
 
-    data = secrets.token_bytes(64)
+    data, name = secrets.token_bytes(64), f".covseg-ray-doctor-{secrets.token_hex(4)}"
     try:
         place = locate(uri).uri
-        probe = join(place, f".covseg-ray-doctor-{secrets.token_hex(4)}")
+        probe = join(place, name)
         write_bytes(probe, data)
         same = read_bytes(probe) == data
         delete(probe)
-    except StorageError as error:
-        return Finding("storage", "fail", " ".join(str(error).split()))
+    except StorageError as error:  # told of the folder, and so in the same words by every node
+        return Finding("storage", "fail", " ".join(str(error).replace(f"/{name}", "").split()))
     if same:
         return Finding("storage", "ok", f"{place} can be written, read and deleted")
     return Finding(
@@ -156,36 +166,10 @@ def encoder_weights() -> Finding:
     except ModelError as error:
         return Finding("encoder weights", "warn", str(error))
     except (ImportError, OSError, RuntimeError) as error:
-        return Finding("encoder weights", "fail", _first_line(error), "install segmentation-models-pytorch first")
+        return Finding("encoder weights", "fail", first_line(error), "install segmentation-models-pytorch first")
     return Finding("encoder weights", "ok", "ImageNet weights for resnet34 are cached or can be fetched")
 
 
-def cluster(address: str) -> Finding:
-    """Ask the dashboard at ``address`` which Ray it runs; the cluster's must be the version that is installed here."""
-    url = address.rstrip("/")
-    advice = "give the dashboard's address, as http://127.0.0.1:8265, and see that the cluster is up"
-    if not url.startswith(("http://", "https://")):
-        return Finding("cluster", "fail", f"{address} is no http:// address", advice)
-    headers = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("RAY_AUTH_TOKEN")) else {}
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(f"{url}/api/version", headers=headers), timeout=PROBE_SECONDS
-        ) as reply:
-            theirs = str(json.load(reply)["ray_version"])
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            return Finding("cluster", "fail", f"{url} asks for a token", "set RAY_AUTH_TOKEN to the cluster's token")
-        return Finding("cluster", "fail", f"{url} answers {error.code}", advice)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Finding("cluster", "fail", f"{url}: {_first_line(error)}", advice)
-    ours = importlib.metadata.version("ray")
-    if theirs == ours:
-        return Finding("cluster", "ok", f"{url} runs Ray {theirs}")
-    return Finding(
-        "cluster", "fail", f"{url} runs Ray {theirs}, here is {ours}", "use the same Ray version on both sides"
-    )
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

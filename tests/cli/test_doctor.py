@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.server
 import importlib.metadata
 import json
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -10,17 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from covseg_ray import __version__
+from covseg_ray.cli.doctor import grouped
 from covseg_ray.cli.main import app
-from covseg_ray.engine import doctor
+from covseg_ray.engine import doctor, doctor_cluster, doctor_nodes
+from covseg_ray.engine.doctor import Finding
 
 ROOT = Path(__file__).parents[2]
 RAY = importlib.metadata.version("ray")
+BEYOND = "http://head.invalid:8265"
 
 
 @contextmanager
-def dashboard(status: int, body: bytes) -> Iterator[str]:
+def dashboard(status: int, body: bytes, path: str = "/api/version") -> Iterator[str]:
     class Reply(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append((self.path, self.headers.get("Authorization")))
@@ -39,7 +45,7 @@ def dashboard(status: int, body: bytes) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-    assert [path for path, _ in asked] == ["/api/version"]
+    assert [where.removeprefix(BEYOND) for where, _ in asked] == [path]
 
 
 def test_this_machine_passes_and_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -50,7 +56,8 @@ def test_this_machine_passes_and_nothing_is_left_behind(tmp_path: Path) -> None:
     assert findings["segmentation-models-pytorch"]["detail"] == importlib.metadata.version(
         "segmentation-models-pytorch"
     )
-    assert findings["Ray"] == {"name": "Ray", "status": "ok", "detail": RAY, "advice": ""}
+    assert findings["Ray"] == {"name": "Ray", "status": "ok", "detail": RAY, "advice": "", "node": ""}
+    assert findings["covseg-ray"]["detail"] == __version__
     assert findings["torchvision"]["status"] == findings["storage"]["status"] == "ok"
     assert list(tmp_path.iterdir()) == []
 
@@ -100,7 +107,7 @@ def test_shared_memory_is_weighed_against_two_gibibytes_or_a_share_of_memory(
 
 def test_a_cluster_of_the_same_ray_is_accepted() -> None:
     with dashboard(200, json.dumps({"ray_version": RAY}).encode()) as address:
-        assert doctor.cluster(address + "/").status == "ok"
+        assert doctor_cluster.cluster(address + "/").status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +122,7 @@ def test_a_cluster_of_the_same_ray_is_accepted() -> None:
 )
 def test_any_other_answer_fails(status: int, body: bytes, told: str) -> None:
     with dashboard(status, body) as address:
-        finding = doctor.cluster(address)
+        finding = doctor_cluster.cluster(address)
     assert finding.status == "fail"
     assert finding.advice
     assert told in finding.detail
@@ -123,9 +130,103 @@ def test_any_other_answer_fails(status: int, body: bytes, told: str) -> None:
 
 @pytest.mark.parametrize("address", ["ray://host:10001", "http://127.0.0.1:9"])
 def test_an_address_that_cannot_be_asked_fails(address: str) -> None:
-    finding = doctor.cluster(address)
+    finding = doctor_cluster.cluster(address)
     assert finding.status == "fail"
     assert "8265" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        (401, "ok", "a request without it is refused (401)"),
+        (403, "ok", "a request without it is refused (403)"),
+        (500, "fail", "{url} answers 500 without a token"),
+    ],
+)
+def test_a_dashboard_that_wants_its_token_refuses_without(code: int, status: str, told: str) -> None:
+    with dashboard(code, b"", "/api/jobs/") as address:
+        found = doctor_cluster.token(address)
+    assert (found.status, found.detail) == (status, told.format(url=address))
+
+
+def test_a_dashboard_without_a_token_warns_on_loopback_and_fails_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = "start every node with RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN"
+    with dashboard(200, b"[]", "/api/jobs/") as address:
+        found = doctor_cluster.token(address)
+    assert found == Finding("token", "warn", f"{address} takes jobs without a token", advice)
+    with dashboard(200, b"[]", "/api/jobs/") as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setattr("urllib.request._opener", None)  # the one that knows of no proxy
+        found = doctor_cluster.token(BEYOND)
+    assert found == Finding("token", "fail", f"{BEYOND} takes jobs without a token", advice)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "wants_token", "status", "told"),
+    [
+        (["127.0.0.1", "::1"], False, "ok", "listens on 127.0.0.1, ::1 alone"),
+        (["0.0.0.0"], True, "ok", "listens on 0.0.0.0, and wants the token"),
+        (["0.0.0.0"], False, "fail", "listens on 0.0.0.0 and wants no token: it runs anybody's commands"),
+        (["127.0.0.1", "10.0.0.7"], False, "fail", "listens on 127.0.0.1, 10.0.0.7 and wants no token: it runs"),
+        (["::"], False, "fail", "listens on :: and wants no token"),
+        ([], True, "warn", "where it listens cannot be seen"),
+    ],
+)
+def test_an_open_dashboard_needs_a_token(addresses: list[str], wants_token: bool, status: str, told: str) -> None:
+    found = doctor_nodes.dashboard(addresses, wants_token)
+    assert (found.status, found.detail[: len(told)]) == (status, told)
+    assert bool(found.advice) == (status != "ok")
+
+
+def test_what_listens_is_found_by_its_port() -> None:
+    with socket.socket() as waiting, socket.socket() as silent:
+        for each in (waiting, silent):
+            each.bind(("127.0.0.1", 0))
+        waiting.listen()
+        assert doctor_nodes.listening(waiting.getsockname()[1]) == ["127.0.0.1"]
+        assert doctor_nodes.listening(silent.getsockname()[1]) == []
+
+
+def test_another_python_or_ray_than_the_heads_fails() -> None:
+    ours = [Finding("Python", "ok", "3.11.7"), Finding("Ray", "ok", "2.60.0")]
+    same = [Finding("Python", "ok", "3.11.7", node="a"), Finding("torch", "ok", "2.6", node="b")]
+    old = [Finding("Python", "ok", "3.11.8", node="b"), Finding("Ray", "fail", "2.59", "upgrade", node="b")]
+    *unchanged, python, ray = doctor_nodes.same_versions([*same, *old], ours)
+    assert (unchanged, ray) == (same, old[1])
+    assert (python.status, python.detail, python.node) == ("fail", "3.11.8, the head has 3.11.7", "b")
+    assert "install the same" in python.advice
+
+
+def test_gpus_that_ray_counts_and_torch_does_not_see_fail_and_others_lie_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = torch.cuda.device_count()
+    assert doctor_nodes.counted_gpus(seen).status == "ok"
+    more = doctor_nodes.counted_gpus(seen + 1)
+    assert (more.status, more.detail) == ("fail", f"Ray counts {seen + 1}, torch sees {seen}")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    idle = doctor_nodes.counted_gpus(1)
+    assert (idle.status, idle.advice) == ("warn", "start the node with --num-gpus 2, or the rest lie idle")
+
+
+def test_64_nodes_are_a_line_for_each_check_and_names_only_where_they_differ() -> None:
+    nodes = [f"10.0.0.{index}" for index in range(64)]
+    findings = [
+        Finding("cluster", "ok", "there"),
+        *(Finding("torch", "ok", "2.13", node=node) for node in nodes),
+        *(Finding("CUDA", "ok", "none" if node == nodes[5] else "1 x H100", node=node) for node in nodes),
+        *(Finding("storage", "fail", "refused", "look", node=node) for node in nodes),
+        *(Finding("Python", "fail" if node in nodes[:10] else "ok", "3", node=node) for node in nodes),
+        Finding("dashboard", "ok", "closed", node=nodes[0]),
+    ]
+    assert [(each.name, each.status, where) for each, where in grouped(findings)] == [
+        ("cluster", "ok", ""),
+        ("torch", "ok", ""),
+        ("CUDA", "ok", "on 63 nodes"),
+        ("CUDA", "ok", "on 10.0.0.5"),
+        ("storage", "fail", "on all 64 nodes"),
+        ("Python", "ok", "on 54 nodes"),
+        ("Python", "fail", f"on {', '.join(nodes[:8])} and 2 more"),
+        ("dashboard", "ok", ""),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +234,8 @@ def test_an_address_that_cannot_be_asked_fails(address: str) -> None:
     [
         ("torch", doctor.torch_build),
         ("torch", doctor.cuda),
+        ("torch", lambda: doctor_nodes.counted_gpus(1)),
+        ("covseg_ray.engine.train", doctor.package),
         ("torchvision", doctor.torchvision),
         ("segmentation_models_pytorch", doctor.segmentation_models),
         ("segmentation_models_pytorch", doctor.encoder_weights),
