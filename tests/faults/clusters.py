@@ -29,10 +29,11 @@ class Cluster:
     environment: dict[str, str]
 
     def start(self, words: Sequence[str], **environment: str) -> subprocess.Popen[str]:
-        """``covseg-ray`` with its words and the cluster's address."""
+        """``covseg-ray`` with its words and the cluster's address, from a shell without storage's credentials."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         return subprocess.Popen(
             [sys.executable, "-m", "covseg_ray", *words, "--address", self.url],
-            env=os.environ | self.environment | environment,
+            env=ours | self.environment | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -49,8 +50,13 @@ class Cluster:
         return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
     def get(self, path: str) -> httpx2.Response:
-        headers = {"authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+        headers = {"authorization": f"Bearer {self.token}"}
         return httpx2.get(self.url + path, headers=headers, timeout=30, trust_env=False)
+
+    @property
+    def token(self) -> str:
+        file = self.environment.get("RAY_AUTH_TOKEN_PATH")
+        return Path(file).read_text() if file else self.environment["RAY_AUTH_TOKEN"]
 
 
 @contextmanager
