@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from covseg_ray.cli.options import Address, Json, ask
+from covseg_ray.cli.options import Address, AllowOpen, Json, ask
 
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluate import Evaluation
@@ -26,6 +26,7 @@ def evaluate(
         str | None, typer.Option("--report", metavar="HTML", help="Write a report with pictures.")
     ] = None,
     address: Address = None,
+    allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
     """Measure a model: every metric with its bootstrap 95 % interval."""
@@ -38,7 +39,7 @@ def evaluate(
 
     wanted = [label.strip() for label in labels.split(",")] if labels else None
     model = load_bundle(bundle)
-    with session(address, workers):
+    with session(address, workers, allow_open):
         found = engine.evaluate(model, dataset, split, wanted, workers, batch_size)
     if report:
         write_bytes(report, evaluation_page(model, dataset, split, wanted, found).encode())

@@ -10,6 +10,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Address = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
 ]
+AllowOpen = Annotated[
+    bool, typer.Option("--allow-open-cluster", help="Use a cluster beyond loopback that wants no token.")
+]
 
 
 def say(line: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Address, Json, ask
+from covseg_ray.cli.options import Address, AllowOpen, Json, ask
 from covseg_ray.errors import EXIT_REJECTS
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def segment(
     actors: Annotated[int | None, typer.Option("--actors", min=1, help="At most so many models side by side.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and how long.")] = False,
     address: Address = None,
+    allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
     """Outline every film of an archive. The same command again goes on where a stopped one was."""
@@ -50,7 +51,7 @@ def segment(
 
             plan = preview(request, progress)
         else:
-            summary = engine_room.segment(request, progress, address)
+            summary = engine_room.segment(request, progress, address, allow_open)
     if dry_run:
         typer.echo(json.dumps(asdict(plan)) if as_json else _plan(plan, out))
         return

@@ -1,4 +1,4 @@
-"""``covseg-ray serve``: bundles behind an HTTP endpoint on this machine."""
+"""``covseg-ray serve``: bundles behind an HTTP endpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from covseg_ray.cli.options import Json, say
+from covseg_ray.cli.options import Address, AllowOpen, Json, say
 
 
 def serve(
@@ -24,6 +24,8 @@ def serve(
     keys_file: Annotated[
         str | None, typer.Option("--keys-file", metavar="FILE", help="API keys, one a line; needed beyond loopback.")
     ] = None,
+    address: Address = None,
+    allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
     """Serve models over HTTP, with a page to drop films on. SIGHUP takes up changed bundles and settings."""
@@ -33,7 +35,7 @@ def serve(
         return serving.endpoint(config, models or [], host, port, keys_file)
 
     wanted = read()
-    from covseg_ray.engine import serve_local
+    from covseg_ray.engine import serve_command
 
     output = sys.stdout  # Ray's session sends what is printed in it to standard error
 
@@ -42,4 +44,4 @@ def serve(
             typer.echo(json.dumps({"url": served.url, "models": served.serving.models}), file=output)
         say(f"serving {served} at {served.url}; Ctrl-C ends it")
 
-    serve_local.run(wanted, read, ready, say)
+    serve_command.run(wanted, read, ready, say, address, allow_open)

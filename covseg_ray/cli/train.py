@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from covseg_ray.cli.options import Address, Json, ask
+from covseg_ray.cli.options import Address, AllowOpen, Json, ask
 
 
 def train(
@@ -16,6 +16,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the job; may be repeated.")
     ] = None,
     address: Address = None,
+    allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
     """Train a model. The same command again goes on where a stopped run was."""
@@ -27,7 +28,7 @@ def train(
     from covseg_ray.reports.progress import TrainingProgress
 
     with TrainingProgress(job.train.select) as progress:
-        outcome = engine.train(job, progress, address)
+        outcome = engine.train(job, progress, address, allow_open)
     if as_json:
         document = {
             "bundle": outcome.bundle,

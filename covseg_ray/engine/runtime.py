@@ -6,15 +6,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from threading import current_thread, main_thread
+from types import MappingProxyType
 from typing import NoReturn
 
 import ray
 from ray._private import ray_constants
+from ray._private.worker import get_dashboard_url
 
+from covseg_ray.engine.open_cluster import refuse_open
 from covseg_ray.errors import EXIT_SIGTERM
 
 # Ray schedules by counted CPUs, not by cores. Workers that train hold theirs for the whole run, so a two-core machine
@@ -43,16 +46,26 @@ QUIET = {
 
 
 @contextmanager
-def session(address: str | None = None, workers: int = 1) -> Iterator[None]:
+def session(
+    address: str | None = None,
+    workers: int = 1,
+    allow_open: bool = False,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[None]:
     """A Ray session: the one that already runs in this process, the cluster at ``address`` (``host:port`` or ``auto``),
-    or one started here on loopback and ended with the block."""
+    or one started here on loopback and ended with the block. ``variables`` are set in its processes, unless they are.
+
+    Raises UsageError for a cluster that listens beyond loopback and wants no token, unless ``allow_open``."""
     if ray.is_initialized():
         yield
         return
     _quiet()
     with redirect_stdout(sys.stderr):  # Ray prints there that a worker died; standard output is for the result alone
-        _start(address, workers)
+        _start(address, workers, KEEP_MEMORY | dict(variables))
         try:
+            if address and not allow_open:
+                hosts = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+                refuse_open(hosts, f"http://{get_dashboard_url()}")
             with _own_exit_code():
                 yield
         finally:
@@ -114,13 +127,13 @@ def _leave(signal_number: int, frame: object) -> NoReturn:
     sys.exit(EXIT_SIGTERM)
 
 
-def _start(address: str | None, workers: int) -> None:
+def _start(address: str | None, workers: int, variables: dict[str, str]) -> None:
+    for name, value in (variables if address else variables | ON_ONE_MACHINE).items():
+        os.environ.setdefault(name, value)
     if address:
-        workers_get = {"env_vars": KEEP_MEMORY}
+        workers_get = {"env_vars": {name: os.environ[name] for name in variables}}
         ray.init(address=address, runtime_env=workers_get, logging_level=logging.ERROR, log_to_driver=False)
         return
-    for name, value in (KEEP_MEMORY | ON_ONE_MACHINE).items():  # inherited: a runtime environment starts workers anew
-        os.environ.setdefault(name, value)
     os.environ[NO_CLUSTER], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     ray.init(
         address="local",

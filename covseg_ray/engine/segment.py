@@ -63,7 +63,9 @@ class Run:
     created: str
 
 
-def segment(request: Request, progress: Progress, address: str | None = None) -> Mapping[str, Any]:
+def segment(
+    request: Request, progress: Progress, address: str | None = None, allow_open: bool = False
+) -> Mapping[str, Any]:
     """Segment an archive to its end, going on where an earlier command stopped; gives what ``summary.json`` holds.
 
     Raises the errors of ``covseg_ray.errors``, BusyError while another process works at the same output.
@@ -76,7 +78,7 @@ def segment(request: Request, progress: Progress, address: str | None = None) ->
     with hold(request.out) as lease:
         begun = claim(request, bundle)
         listing = read_listing(request.out) or write_listing(request.out, list_members(request.source), progress.listed)
-        with session(address):
+        with session(address, allow_open=allow_open):
             seconds, done = work(request, begun, bundle, listing, lease, progress)
         lease.check()
         return finish(request, bundle, listing, seconds, done, progress)

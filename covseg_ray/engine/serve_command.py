@@ -1,9 +1,8 @@
-"""An endpoint on this machine, for as long as the command runs."""
+"""An endpoint for as long as the command runs, on this machine or on a cluster."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -33,25 +32,40 @@ QUICK = {
 Say = Callable[[str], None]
 
 
-def run(wanted: Endpoint, read_again: Callable[[], Endpoint], ready: Callable[[Endpoint], None], say: Say) -> NoReturn:
+def run(
+    wanted: Endpoint,
+    read_again: Callable[[], Endpoint],
+    ready: Callable[[Endpoint], None],
+    say: Say,
+    address: str | None = None,
+    allow_open: bool = False,
+) -> NoReturn:
     """Serve until SIGTERM or Ctrl-C; with SIGHUP what ``read_again`` gives takes the place of what is served.
 
-    What cannot be served is refused in a line, and what was there before serves on.
+    What cannot be served is refused in a line, and what was there before serves on. On a cluster every node that has a
+    replica answers.
     """
-    for name, value in QUICK.items():
-        os.environ.setdefault(name, value)
-    with session(workers=_cores(wanted)), _hangups() as await_hangup:
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options=HTTPOptions(host=wanted.host, port=wanted.port),
-            logging_config=LoggingConfig(enable_access_log=False),
-        )
-        _deploy(wanted)
+    with session(address, _cores(wanted), allow_open, QUICK), _hangups() as await_hangup, _endpoint(wanted):
         ready(wanted)
         while True:
             await_hangup()
             wanted = _again(wanted, read_again, say)
+
+
+@contextmanager
+def _endpoint(wanted: Endpoint) -> Iterator[None]:
+    """Ray Serve with the endpoint in it. A cluster would serve it on when the block has ended."""
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(
+        proxy_location="EveryNode",
+        http_options=HTTPOptions(host=wanted.host, port=wanted.port),
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+    try:
+        _deploy(wanted)
+        yield
+    finally:
+        serve.delete(APPLICATION)
 
 
 def _again(served: Endpoint, read_again: Callable[[], Endpoint], say: Say) -> Endpoint:

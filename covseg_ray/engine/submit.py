@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from covseg_ray.engine.open_cluster import refuse_open
 from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
 
 SOURCE = Path(__file__).parents[1]
@@ -28,6 +30,7 @@ SOURCE = Path(__file__).parents[1]
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 POLL_SECONDS = 1.0
+STOP_SECONDS = 60  # that a stopped job is given to end in order
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows: the same files make the same package
 
 Say = Callable[[str], None]
@@ -47,8 +50,8 @@ class JobState:
     exit_code: int | None
 
 
-def connect(address: str) -> Client:
-    """The jobs API at ``address``, a URL such as ``http://head:8265``."""
+def connect(address: str, allow_open: bool = True) -> Client:
+    """The jobs API at ``address``, a URL such as ``http://head:8265``. Without ``allow_open`` it must want a token."""
     if "://" not in address:
         raise UsageError(f"--address {address}: give the URL of the cluster's jobs API, as http://HEAD:8265")
     for name in ADDRESS_VARIABLES:
@@ -56,24 +59,28 @@ def connect(address: str) -> Client:
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     with _told(address):
-        return Client(address)
+        client = Client(address)
+    if not allow_open:
+        refuse_open([urlsplit(address).hostname or ""], address)
+    return client
 
 
-def send(client: Client, words: Sequence[str], files: Mapping[str, bytes], say: Say) -> str:
+def send(client: Client, words: Sequence[str], files: Mapping[str, str], say: Say, image: str | None = None) -> str:
     """Start ``covseg-ray`` with ``words`` on the cluster, this package and ``files`` in its working folder; its id.
 
-    A package that the cluster holds already is not sent again. Credentials are not part of it: the job finds those of
-    the nodes.
+    A package that the cluster holds already is not sent again, nor one that ``image`` has, which the nodes run.
+    Credentials are not part of it: the job finds those of the nodes.
     """
     job_id = f"{words[0]}-{secrets.token_hex(4)}"
     with TemporaryDirectory(prefix="covseg-ray-submit-") as folder, _told(client.get_address()):
         package = Path(folder) / "package.zip"
-        _pack(package, files)
+        _pack(package, {**({} if image else _source()), **files})
         say(f"sending {package.stat().st_size / 1e6:.2f} MB to {client.get_address()}")
         client.submit_job(
             entrypoint=shlex.join(["python", "-m", "covseg_ray", *words, "--address", "auto"]),
             submission_id=job_id,
-            runtime_env={"working_dir": str(package)},
+            metadata={"image": image} if image else {},
+            runtime_env={"working_dir": str(package), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
         )
     return job_id
 
@@ -134,14 +141,18 @@ async def _tail(client: Client, job_id: str, told: int, write: Say) -> int:
     return told
 
 
-def _pack(package: Path, files: Mapping[str, bytes]) -> None:
-    contents = {
+def _source() -> dict[str, bytes]:
+    """This package's files, as a job's working folder has them."""
+    return {
         f"covseg_ray/{path.relative_to(SOURCE).as_posix()}": path.read_bytes()
         for path in SOURCE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+
+
+def _pack(package: Path, contents: Mapping[str, bytes | str]) -> None:
     with zipfile.ZipFile(package, "w") as archive:
-        for name, data in sorted({**contents, **files}.items()):
+        for name, data in sorted(contents.items()):
             archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED)
 
 
