@@ -183,7 +183,8 @@ class RayTogether(LoadFileScheduling):
     """Tests that need Ray share a session and a model, so that one process takes them all."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "ray" if nodeid.startswith(("tests/engine/", "tests/faults/")) else super()._split_scope(nodeid)
+        with_ray = ("tests/engine/", "tests/faults/", "tests/cluster/test_monitoring.py")
+        return "ray" if nodeid.startswith(with_ray) else super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:

@@ -19,8 +19,8 @@ from ray.serve.handle import DeploymentHandle
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from covseg_ray.engine.metrics import EndpointMetrics
 from covseg_ray.engine.runtime import keep_replica_to_loopback
-from covseg_ray.engine.serve_metrics import Metrics
 from covseg_ray.service.app import create_app
 from covseg_ray.service.models import ModelInfo, OverloadedError, Prediction, UnavailableError
 from covseg_ray.service.settings import Settings
@@ -77,7 +77,7 @@ class Ingress:
         self._settings, self._handles = settings, handles
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        app = create_app(Replicas(self._handles), self._settings, Metrics())
+        app = create_app(Replicas(self._handles), self._settings, EndpointMetrics())
         app.add_middleware(OneRequestId)
         return app
 

@@ -10,8 +10,8 @@ from ray import serve
 
 from covseg_ray import __version__
 from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.metrics import batch_sizes
 from covseg_ray.engine.runtime import keep_replica_to_loopback
-from covseg_ray.engine.serve_metrics import batch_sizes
 from covseg_ray.errors import ModelError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor

@@ -1,4 +1,4 @@
-"""What a run writes down after each epoch: ``metrics.jsonl``, TensorBoard events and, where asked, MLflow.
+"""What a run tells after each epoch: ``metrics.jsonl``, TensorBoard events, Ray's metrics and, where asked, MLflow.
 
 All of it is made from the run's history, which travels in its checkpoints. An epoch that is trained again after a
 failure replaces what was written of it, so none stands twice.
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from covseg_ray.config import Job
+from covseg_ray.engine.metrics import TrainingMetrics
 from covseg_ray.errors import UsageError
 from covseg_ray.storage.filesystem import join, read_bytes, write_bytes
 
@@ -25,6 +26,7 @@ class Tracker:
         self.folder = join(job.out, job.name)
         self.tensorboard = job.tracking.tensorboard
         self.mlflow = MlflowRun(job) if job.tracking.mlflow else None
+        self.metrics = TrainingMetrics(job.name, job.train.select)
 
     def write(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write the run's history, whose last record is new."""
@@ -35,6 +37,7 @@ class Tracker:
             write_bytes(join(self.folder, TENSORBOARD_FOLDER, name), tensorboard_events(history[-1]))
         if self.mlflow:
             self.mlflow.write(history)
+        self.metrics.epoch(history[-1])
 
 
 def read_history(folder: str) -> list[dict[str, float]]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from ray.util.queue import Queue
 
+from covseg_ray.engine.metrics import SegmentMetrics
 from covseg_ray.engine.rest import Rest
 from covseg_ray.errors import TooManyRejectsError
 from covseg_ray.storage.lease import Lease
@@ -41,6 +42,7 @@ class Watch:
     begun: Tally
     most_rejects: int | None
     blocks: dict[int, Counter[str]] = field(default_factory=dict)
+    metrics: SegmentMetrics = field(default_factory=SegmentMetrics)
     told: float = 0.0
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
@@ -48,18 +50,24 @@ class Watch:
         return object, ()
 
     def look(self, actors: int) -> None:
-        """Take in what has come. Raises BusyError where the output was lost, TooManyRejectsError past the limit."""
+        """Tell what has come. Raises BusyError where the output was lost, TooManyRejectsError past the limit."""
         now = time.monotonic()
         if now - self.told < TELL_SECONDS:
             return
         self.told = now
         self.lease.check()
-        for message in self.messages.get_nowait_batch(self.messages.qsize()):
-            self.blocks[message["first"]] = Counter(message["reasons"])
-        reasons = Counter(self.begun.reasons) + sum(self.blocks.values(), Counter())
+        reasons = Counter(self.begun.reasons) + self.take_in()
         ok = self.begun.ok + reasons.pop("", 0)
         self.progress.update(ok, reasons, actors)
         check_rejects(self.out, sum(reasons.values()), self.most_rejects)
+
+    def take_in(self) -> Counter[str]:
+        """What this command has done, by the reason of rejection, with what has come by now."""
+        for message in self.messages.get_nowait_batch(self.messages.qsize()):
+            self.blocks[message["first"]] = Counter(message["reasons"])
+        done = sum(self.blocks.values(), Counter[str]())
+        self.metrics.reached(done)
+        return done
 
 
 def check_rejects(out: str, rejected: int, most: int | None) -> None:
@@ -77,6 +85,9 @@ def callback(watch: Watch) -> type[Rest]:
         def on_execution_step(self, executor: Any) -> None:
             super().on_execution_step(executor)
             watch.look(_actors(executor))
+
+        def after_execution_succeeds(self, executor: Any) -> None:
+            watch.take_in()
 
     return Watching
 

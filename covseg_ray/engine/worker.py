@@ -44,6 +44,10 @@ class Place:
         """This worker's films of each global batch."""
         return batch_share(batch, self.rank, self.world)
 
+    def weight(self, batch: int) -> float:
+        """What this worker's mean counts, relative to the others', in that over the global batch."""
+        return self.share(batch) * self.world / batch
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -105,13 +109,12 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
     total = torch.zeros((), device=learner.device)
     overlap = torch.zeros(2, dtype=torch.int64, device=learner.device)
     infection = job.model.classes.index("infection")
-    weight = place.share(job.train.batch_size) * place.world / job.train.batch_size
     for step in range(task.steps):
         batch = next(batches)
         first_batch_seconds = first_batch_seconds or time.perf_counter() - begin
         drawn = np.random.SeedSequence((job.seed, epoch, step, place.rank)).generate_state(1)
         images_NHW, targets_NHW = augment(batch.images_NHW, batch.targets_NHW, recipe, int(drawn[0]))
-        logits_NCHW, loss = learner.step(images_NHW, targets_NHW, weight)
+        logits_NCHW, loss = learner.step(images_NHW, targets_NHW, place.weight(job.train.batch_size))
         total += loss
         found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, targets_NHW == infection
         overlap += torch.stack([(found_NHW & truth_NHW).sum(), (found_NHW | truth_NHW).sum()])
