@@ -7,26 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scaling import (
-    BEGIN,
+from scaling import NODES, simulate
+from scaling_model import (
     BLOCK,
-    END,
-    NODES,
-    SHARES,
     Cluster,
     Rates,
-    bend,
-    draw,
     expected_max,
     outcomes,
-    put_between,
     ring_seconds,
     run_blocks,
-    runs_table,
     segment_once,
-    simulate,
     train_once,
 )
+from scaling_tables import BEGIN, END, bend, draw, put_between, runs_table
+from scaling_training import SHARES
 
 INFINITE = float("inf")
 CORES = 4

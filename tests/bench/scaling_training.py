@@ -1,0 +1,75 @@
+"""Rates of training, measured on this machine: the published recipe's steps, and what a command adds to its epochs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from scaling_model import BATCH
+from scaling_rates import timed
+
+SHARES = (32, 16, 8, 4, 2, 1)
+
+
+def training() -> dict[str, object]:
+    """Steps of the paper's recipe by the films in them, validation, and what a checkpoint takes, without Ray."""
+    import torch
+
+    from covseg_ray.config import Job
+    from covseg_ray.engine.learner import Learner, build_optimizer, build_schedule
+    from covseg_ray.segmentation.augment import augment, augmentation
+    from covseg_ray.segmentation.losses import build_loss
+    from covseg_ray.segmentation.metrics import point_values
+    from covseg_ray.segmentation.network import build_network, channels_last
+    from covseg_ray.segmentation.preprocess import Preprocess
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_flush_denormal(True)
+    job = Job()
+    network = channels_last(build_network(job.model.architecture, job.model.encoder, "none", len(job.model.classes)))
+    optimizer = build_optimizer(job.train, network)
+    loss, schedule = build_loss(job.train.loss), build_schedule(job.train, optimizer, 1)
+    learner = Learner(
+        network, network, Preprocess(), loss, optimizer, schedule, torch.device("cpu"), job.train.precision
+    )
+    recipe = augmentation(job.train.augment)
+    films_NHW = torch.randint(0, 256, (BATCH, 256, 256), dtype=torch.uint8)
+    truth_NHW = torch.randint(0, 2, (BATCH, 256, 256), dtype=torch.uint8)
+    learner.network.train()
+    steps: dict[str, list[float]] = {}
+    for share in SHARES:
+        images, truth = films_NHW[:share], truth_NHW[:share]
+        each = [timed(lambda: learner.step(*augment(images, truth, recipe, 0))) for _ in range(3 + 16 // share)]  # noqa: B023
+        steps[str(share)] = each[1:]
+    learner.network.eval()
+    with torch.inference_mode():
+        validating = timed(lambda: learner.forward_loss(films_NHW, truth_NHW))
+    counts_N4 = np.random.default_rng(0).integers(1, 9, (932, 4))
+    file = io.BytesIO()
+    return {
+        "steps": steps,
+        "gradient_bytes": sum(4 * each.numel() for each in network.parameters()),
+        "validate_film": validating / BATCH,
+        "score": timed(lambda: point_values([f"{n:04d}" for n in range(932)], counts_N4)),
+        "save": timed(lambda: torch.save(learner.state(), file)),
+        "checkpoint_bytes": len(file.getbuffer()),
+    }
+
+
+def starting(folder: str) -> dict[str, float]:
+    """``covseg-ray train`` of one small epoch: all but the epoch is its start and its end."""
+    from covseg_ray.storage.packing import synthesise
+
+    synthesise(f"{folder}/tiny", 40, size=64)
+    sets = {"data.dataset": f"{folder}/tiny", "out": folder, "name": "run", "train.epochs": 1, "train.batch_size": 16}
+    sets |= {"model.encoder": "resnet18", "model.encoder_weights": "none"}
+    words = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "covseg_ray", "train", "-c", os.devnull, *words]
+    whole = timed(lambda: subprocess.run(command, capture_output=True, check=True))
+    (record,) = (json.loads(line) for line in Path(folder, "run/metrics.jsonl").read_text().splitlines())
+    return {"train_start": whole - record["seconds"]}
