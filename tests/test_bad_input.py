@@ -179,6 +179,22 @@ def test_an_all_black_film_is_packed_and_gives_finite_output(covseg: Command, tm
         assert torch.isfinite(network(torch.zeros(1, 64, 64, dtype=torch.uint8))).all()
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("workers=0", "give a number from 1, or the fewest and the most"),
+        ("workers=[3, 2]", "give a number from 1, or the fewest and the most"),
+        ("workers=[1, 2, 3]", "give a number from 1, or the fewest and the most"),
+        ("workers=true", "give a number from 1, or the fewest and the most"),
+        ("workers=[1, 33]", "train.batch_size 32 is fewer than 33 workers"),
+        ("workers=3", "cannot be shared evenly by 3 workers; the nearest that can is 33"),
+        ("resources.node_labels=['gpu']", "resources.node_labels.0"),
+    ],
+)
+def test_workers_that_cannot_be(covseg: Command, tmp_path: Path, setting: str, told: str) -> None:
+    assert told in covseg.refused(2, *train_words("dataset", tmp_path, setting))
+
+
 def test_a_split_with_fewer_films_than_workers(covseg: Command, tmp_path: Path) -> None:
     synthesise(str(tmp_path / "four"), 5, seed=1, size=64)
     line = covseg.refused(1, *train_words(str(tmp_path / "four"), tmp_path, "workers=5", "train.batch_size=5"))

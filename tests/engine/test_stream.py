@@ -17,6 +17,7 @@ from ray.data import ExecutionResources
 from covseg_ray.engine import order, stream
 from covseg_ray.engine.order import Portion
 from covseg_ray.engine.source import Source, cache, fits_in_object_store, targets
+from covseg_ray.engine.worker import Place
 from covseg_ray.storage.packing import synthesise
 from covseg_ray.storage.reading import list_units, read_unit
 
@@ -41,6 +42,27 @@ def test_shares_are_disjoint_equal_and_leave_less_than_a_batch(
     assert len(set(taken)) == len(taken)
     assert set(taken) <= {(unit, place) for unit, size in enumerate(sizes) for place in range(size)}
     assert 0 <= sum(sizes) - len(taken) < batch
+
+
+@given(UNIT_SIZES, st.integers(1, 5), st.integers(0, 11), st.integers(0, 9))
+def test_any_number_of_workers_sees_the_films_of_one(sizes: list[int], world: int, more: int, seed: int) -> None:
+    """An epoch's films do not depend on the number of workers, and all of them end with the same step."""
+    batch = world + more
+    alone = films_of(order.shuffled_share(sizes, seed, 1, 0, 1, batch))
+    shares = [films_of(order.shuffled_share(sizes, seed, 1, rank, world, batch)) for rank in range(world)]
+    assert [film for share in shares for film in share] == alone
+    each = [order.batch_share(batch, rank, world) for rank in range(world)]
+    assert (sum(each), max(each) - min(each) <= 1) == (batch, True)
+    assert [len(share) for share in shares] == [len(alone) // batch * films for films in each]
+
+
+@given(st.integers(1, 7), st.integers(0, 25))
+def test_workers_with_uneven_shares_make_the_gradient_of_the_whole_batch(world: int, more: int) -> None:
+    batch, places = world + more, [Place(rank, world) for rank in range(world)]
+    gradients = torch.randn(batch, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(more))
+    shares = gradients.split([place.share(batch) for place in places])
+    averaged = sum(place.weight(batch) * share.mean(0) for place, share in zip(places, shares, strict=True)) / world
+    torch.testing.assert_close(averaged, gradients.mean(0))
 
 
 @given(UNIT_SIZES, st.integers(1, 8), st.integers(0, 3))
