@@ -13,6 +13,10 @@ from xdist.scheduler import LoadFileScheduling
 
 from covseg_ray import config
 
+WITH_RAY = ("tests/engine/", "tests/faults/", "tests/cluster/test_monitoring.py")
+WITH_CLUSTERS = tuple(
+    f"tests/faults/test_{name}.py" for name in ("submit", "doctor_cluster", "open_cluster", "local_cluster")
+)
 REAL_FILMS = Path(__file__).parents[2] / "shared/data/covid-qu-ex"
 
 
@@ -180,11 +184,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class RayTogether(LoadFileScheduling):
-    """Tests that need Ray share a session and a model, so that one process takes them all."""
+    """Tests that need Ray share a session and a model, so that one process takes them all; those that start clusters of
+    their own go to another, one after the other."""
 
     def _split_scope(self, nodeid: str) -> str:
-        with_ray = ("tests/engine/", "tests/faults/", "tests/cluster/test_monitoring.py")
-        return "ray" if nodeid.startswith(with_ray) else super()._split_scope(nodeid)
+        if nodeid.startswith(WITH_CLUSTERS):
+            return "clusters"
+        return "ray" if nodeid.startswith(WITH_RAY) else super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:
