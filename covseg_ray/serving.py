@@ -98,7 +98,7 @@ def written(found: Endpoint) -> str:
     """The endpoint as a Ray Serve file that `endpoint` reads to the same one."""
     application = {"name": APPLICATION, "args": found.serving.model_dump(mode="json")}
     options = {"host": found.host, "port": found.port}
-    return yaml.safe_dump({"http_options": options, "applications": [application]}, sort_keys=False)
+    return str(yaml.safe_dump({"http_options": options, "applications": [application]}, sort_keys=False))
 
 
 def _read_file(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
