@@ -114,7 +114,8 @@ def mask_of(body: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def document(body: bytes) -> dict[str, Any]:
     mask_HW = mask_of(body)
     return {
-        **{"status": "ok", "name": None, "height": 10, "width": 8, "infection_fraction": int(mask_HW.sum()) / 80},
+        **{"status": "ok", "name": None, "height": 10, "width": 8, "frontal": 0.25},
+        **{"frontal_level": 0.005, "infection_fraction": int(mask_HW.sum()) / 80},
         **{"lung_fraction": None, "severity": None, "contours": [[[0, 0], [8, 0], [8, 1]]]},
         "mask": {"encoding": "png", "data": base64.b64encode(encode_png1(mask_HW)).decode()},
         **{"dicom": body.startswith(b"DICM"), "input_sha256": hashlib.sha256(body).hexdigest()},

@@ -20,7 +20,7 @@ from covseg_ray.storage.filesystem import create_bytes, exists, join
 # Each kind has a folder of its own: a film named like another's overlay cannot meet it.
 KINDS = {"masks": "{}.png", "overlays": "overlays/{}.png", "dicom-seg": "dicom-seg/{}.dcm"}
 FIELDS = (
-    *("height", "width", "infection_fraction", "lung_fraction", "severity", "dicom"),
+    *("height", "width", "frontal", "infection_fraction", "lung_fraction", "severity", "dicom"),
     *("input_sha256", "preprocess_version", "model", "model_id"),
 )
 FAILURES_IN_A_ROW = 3

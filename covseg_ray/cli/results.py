@@ -31,7 +31,9 @@ def show(out: Out, as_json: Json = False) -> None:
 
     summary = read_summary(out)
     kept = {name: summary[name] for name in ("inputs", "ok", "rejected", "reasons", "films_per_second")}
-    document = {"out": out, **kept, **_infection(out, summary["ok"])}
+    # a run of an earlier version did not look for films unlike a frontal chest film
+    unlike = {"not_frontal": summary.get("not_frontal")}
+    document = {"out": out, **kept, **unlike, **_infection(out, summary["ok"])}
     typer.echo(json.dumps(document) if as_json else _table(document))
 
 
@@ -61,10 +63,9 @@ def _infection(out: str, films: int) -> dict[str, Any]:
     """
     import numpy as np
 
-    from covseg_ray.storage.results import RESULTS, SUMMARY, scan
+    from covseg_ray.storage.results import RESULTS, SUMMARY, known
 
-    columns = [table["infection_fraction"].drop_null().to_numpy() for table in scan(out, ["infection_fraction"])]
-    fractions = np.concatenate([np.zeros(0), *columns])
+    _, fractions = known(out, "infection_fraction")
     if len(fractions) != films:
         raise StorageError(
             f"{out}: {SUMMARY} counts {films:,} films with a mask, {RESULTS}/ holds {len(fractions):,}; files were "
@@ -83,6 +84,7 @@ def _table(document: dict[str, Any]) -> str:
         "ok": f"{document['ok']:,}",
         "rejected": f"{document['rejected']:,}",
         **{f"  {reason}": f"{count:,}" for reason, count in document["reasons"].items()},
+        "not like a frontal chest film": "-" if document["not_frontal"] is None else f"{document['not_frontal']:,}",
         "with infection": _percent(document["with_infection"]),
         "infected share of film, mean": _percent(fraction["mean"]),
         "infected share of film, median": _percent(fraction["median"]),

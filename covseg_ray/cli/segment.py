@@ -68,11 +68,20 @@ def _told(summary: Mapping[str, Any]) -> str:
     lines = [
         f"films    {summary['ok']:,} outlined, {summary['rejected']:,} rejected, {summary['inputs']:,} in all",
         *(f"         {count:,} {reason}" for reason, count in summary["reasons"].items()),
+        *_unlike(summary),
         f"speed    {speed:.1f} films/s",
         f"results  {out}/results",
         f"report   {out}/report.html",
     ]
     return "\n".join(lines)
+
+
+def _unlike(summary: Mapping[str, Any]) -> list[str]:
+    """A line where films do not look like what the model knows; a run of an earlier version did not look for it."""
+    if not summary.get("not_frontal"):
+        return []
+    level = summary["frontal_level"]
+    return [f"         {summary['not_frontal']:,} not like a frontal chest film (frontal below {level:g})"]
 
 
 def _plan(plan: Preview, out: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,24 @@ from numpy.typing import NDArray
 from covseg_ray.engine.load import PICTURE_SIDE, read_films
 from covseg_ray.radiograph.decode import Radiograph
 from covseg_ray.radiograph.geometry import resize_mask, shrink
+from covseg_ray.radiograph.guard import LEVEL
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.reports.archive_page import Outlined, RejectedInput, archive_report
 from covseg_ray.storage.listing import Listing, read_items
-from covseg_ray.storage.results import scan
+from covseg_ray.storage.results import known, scan
 
 SHOWN = 12
+UNLIKE = 6
 EXAMPLES = 3
 
 
 def archive_page(summary: Mapping[str, Any], listing: Listing) -> str:
     """The report of the run that ``summary`` is of, as HTML."""
     out = summary["out"]
-    items, fractions = _fractions(out)
+    items, fractions = known(out, "infection_fraction")
+    judged, frontal = known(out, "frontal")
+    spread, unlike = _spread(items, fractions), _least(judged, frontal)
+    films = dict(_films(out, listing, {*spread, *unlike}))
     speed = f"{summary['films_per_second']:.1f} films/s" if summary["seconds"] else "finished by an earlier command"
     return archive_report(
         title=f"Infection outlined: {summary['source']}",
@@ -39,17 +44,11 @@ def archive_page(summary: Mapping[str, Any], listing: Listing) -> str:
         ok=summary["ok"],
         reasons=summary["reasons"],
         fractions=fractions,
-        films=list(_films(out, listing, _spread(items, fractions))),
+        films=[films[item] for item in spread if item in films],
+        frontal=frontal,
+        unlike=[films[item] for item in unlike if item in films],
         rejects=_rejects(out, summary["reasons"]),
     )
-
-
-def _fractions(out: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The items that have a mask, and their infection fractions."""
-    tables = list(scan(out, ("item", "infection_fraction"), pc.field("infection_fraction").is_valid()))
-    items = [table["item"].to_numpy() for table in tables]
-    fractions = [table["infection_fraction"].to_numpy() for table in tables]
-    return np.concatenate([np.empty(0, np.int64), *items]), np.concatenate([np.empty(0), *fractions])
 
 
 def _spread(items: NDArray[np.int64], fractions: NDArray[np.float64]) -> list[int]:
@@ -61,18 +60,23 @@ def _spread(items: NDArray[np.int64], fractions: NDArray[np.float64]) -> list[in
     return [int(items[order[place]]) for place in sorted(places)]
 
 
-def _films(out: str, listing: Listing, wanted: Sequence[int]) -> Iterator[Outlined]:
+def _least(items: NDArray[np.int64], frontal: NDArray[np.float64]) -> list[int]:
+    """The items least like a frontal chest film, of those that do not look like one."""
+    order = np.lexsort((items, frontal))[:UNLIKE]
+    return [int(items[place]) for place in order if frontal[place] < LEVEL]
+
+
+def _films(out: str, listing: Listing, wanted: Collection[int]) -> Iterator[tuple[int, Outlined]]:
     rows = {row["item"]: row for row in _rows(out, wanted)}
     members = read_items(out, listing, wanted)
     by_place = sorted(wanted)
     films = zip(by_place, read_films(members[item] for item in by_place), strict=True)
-    found = {item: film for item, (_, _, film) in films if isinstance(film, Radiograph)}
-    for item in wanted:
-        if item in found and found[item].pixels.shape == (rows[item]["height"], rows[item]["width"]):
-            yield _outlined(rows[item], found[item])
+    for item, (_, _, film) in films:
+        if isinstance(film, Radiograph) and film.pixels.shape == (rows[item]["height"], rows[item]["width"]):
+            yield item, _outlined(rows[item], film)
 
 
-def _rows(out: str, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _rows(out: str, wanted: Collection[int]) -> Iterator[dict[str, Any]]:
     columns = ("item", "image_id", "height", "width", "infection_fraction", "severity", "mask")
     for table in scan(out, columns, pc.field("item").isin(list(wanted))):
         yield from table.to_pylist()

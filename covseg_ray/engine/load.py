@@ -16,6 +16,7 @@ import pyarrow as pa
 from covseg_ray.radiograph.child import DecodingChild
 from covseg_ray.radiograph.decode import Radiograph, Rejected
 from covseg_ray.radiograph.geometry import Resize, shrink, standardise
+from covseg_ray.radiograph.guard import frontal
 from covseg_ray.radiograph.segmentation_object import header_bytes
 from covseg_ray.storage.archives import read_members
 from covseg_ray.storage.listing import members_of
@@ -36,6 +37,7 @@ LOADED = pa.schema(
         pa.field("detail", pa.string()),
         pa.field("height", pa.int32()),
         pa.field("width", pa.int32()),
+        pa.field("frontal", pa.float32()),
         pa.field("square", pa.binary()),
         pa.field("picture", pa.binary()),
         pa.field("picture_height", pa.int32()),
@@ -95,6 +97,7 @@ def _film(film: Radiograph, wanted: Wanted) -> dict[str, Any]:
         "sop_instance_uid": film.instance_uid,
         "height": placement.height,
         "width": placement.width,
+        "frontal": frontal(square_SS, placement),
         "square": square_SS.tobytes(),
     }
 

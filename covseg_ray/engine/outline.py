@@ -25,6 +25,10 @@ from covseg_ray.storage.filesystem import join, write_bytes
 from covseg_ray.storage.results import SCHEMA
 
 WRITABLE = ("masks", "overlays", "dicom-seg")
+KEPT = (
+    *("item", "image_id", "source", "input_sha256", "sop_instance_uid"),
+    *("reason", "detail", "height", "width", "frontal"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,7 @@ def outline(predicted: pa.Table, how: Outlining) -> pa.Table:
 
 
 def _row(row: Mapping[str, Any], how: Outlining) -> dict[str, Any]:
-    kept = ("item", "image_id", "source", "input_sha256", "sop_instance_uid", "reason", "detail", "height", "width")
-    result = {name: row[name] for name in kept}
+    result = {name: row[name] for name in KEPT}
     result |= {"model_id": how.model_id, "preprocess_version": how.preprocess_version}
     if row["square"] is None:
         return result | {"status": "rejected"}

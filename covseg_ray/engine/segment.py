@@ -22,6 +22,7 @@ from covseg_ray.engine.runtime import session
 from covseg_ray.engine.task import open_messages
 from covseg_ray.engine.watch import Progress, Watch, check_rejects
 from covseg_ray.errors import UsageError
+from covseg_ray.radiograph.guard import LEVEL
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.bundle_files import to_files
 from covseg_ray.segmentation.engines import ENGINES
@@ -31,7 +32,7 @@ from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, writ
 from covseg_ray.storage.lease import Lease, hold
 from covseg_ray.storage.listing import Listing, read_listing, write_listing
 from covseg_ray.storage.mending import gather, mend
-from covseg_ray.storage.results import SUMMARY, check_ledger, read_summary, tally
+from covseg_ray.storage.results import SUMMARY, check_ledger, known, read_summary, tally
 
 RUN_FILE = "run.json"
 REPORT = "report.html"
@@ -187,6 +188,8 @@ def finish(
         "ok": counted.ok,
         "rejected": counted.rejected,
         "reasons": counted.reasons,
+        "not_frontal": int((known(request.out, "frontal")[1] < LEVEL).sum()),
+        "frontal_level": LEVEL,
         "films_per_second": done / seconds if seconds else 0.0,
         "seconds": seconds,
         "version": __version__,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from covseg_ray.radiograph.guard import LEVEL
 from covseg_ray.reports import charts, pictures
 from covseg_ray.reports.charts import percent
 from covseg_ray.reports.templates import render
@@ -69,13 +70,16 @@ def archive_report(
     reasons: Mapping[str, int],
     fractions: Sequence[float] | NDArray[np.floating[Any]],
     films: Sequence[Outlined],
+    frontal: Sequence[float] | NDArray[np.floating[Any]],
+    unlike: Sequence[Outlined],
     rejects: Sequence[RejectedInput],
 ) -> str:
     """The report as HTML.
 
     ``ok`` inputs were outlined, and ``reasons`` counts those that were rejected; ``fractions`` holds the marked share
     (0..1) of each outlined film. ``films`` are all shown, at up to 0.1 MB each, the most infected first; of ``rejects``
-    the first three of each reason are.
+    the first three of each reason are. ``frontal`` says how much outlined films are like frontal chest films (0..1; the
+    results of an earlier version have no such numbers), and ``unlike`` are the least of them, all shown in their order.
     """
     shares_N = np.asarray(fractions, np.float64)
     found_N = shares_N[shares_N > 0]
@@ -89,6 +93,8 @@ def archive_report(
         found=_found_words(len(found_N), len(shares_N)),
         chart_of_shares=charts.marked_shares(found_N) if len(found_N) else None,
         films=[(film, short_id(film.image_id), _picture(film)) for film in most_infected_first(films)],
+        unlike_words=_unlike_words(np.asarray(frontal, np.float64), ok),
+        unlike=[(film, short_id(film.image_id), _picture(film)) for film in unlike],
         rejected=_by_reason(reasons, inputs, rejects),
         percent=percent,
         short_id=short_id,
@@ -129,6 +135,21 @@ def _found_words(found: int, films: int) -> str:
         return "Infection was found on every film."
     count = f"{none:,} of {films:,} films ({percent(none / films)})"
     return f"No infection was found on {count}" + ("; the chart counts the others." if found else ".")
+
+
+def _unlike_words(frontal_N: NDArray[np.float64], ok: int) -> str:
+    """How many films do not look like frontal chest films, and how many were not looked at for it."""
+    unlike, judged = int((frontal_N < LEVEL).sum()), len(frontal_N)
+    unjudged = f" Outlined by an earlier version, and not judged: {ok - judged:,}." if judged < ok else ""
+    if not judged:
+        return f"No film was judged.{unjudged}"
+    if not unlike:
+        return f"Every film looks like a frontal chest film.{unjudged}"
+    count = f"{unlike:,} of {judged:,} films ({percent(unlike / judged)})"
+    return (
+        f"{count} with a frontal below {LEVEL:g}, which about {percent(LEVEL)} of true frontal chest films have, too. "
+        f"Do not rely on what is outlined on them.{unjudged}"
+    )
 
 
 def _picture(film: Outlined) -> pictures.Picture:

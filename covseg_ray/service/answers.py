@@ -18,6 +18,7 @@ from covseg_ray.radiograph.decode import Rejected
 from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.findings import measure
 from covseg_ray.radiograph.geometry import eight_bits, shrink
+from covseg_ray.radiograph.guard import LEVEL
 from covseg_ray.radiograph.mask_shapes import outlines, run_lengths
 from covseg_ray.radiograph.masks import encode_png1, overlay
 from covseg_ray.radiograph.segmentation_object import encode_seg
@@ -71,6 +72,8 @@ def as_json(
         "name": name,
         "height": height,
         "width": width,
+        "frontal": found.frontal,
+        "frontal_level": LEVEL,
         **asdict(measures),
         "contours": [outline_P2.tolist() for outline_P2 in outlines(infection_HW)],
         "mask": _ENCODINGS[encoding](infection_HW),

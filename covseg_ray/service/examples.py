@@ -26,6 +26,8 @@ FILM: dict[str, Any] = {
     "name": None,
     "height": 8,
     "width": 8,
+    "frontal": 0.0011,
+    "frontal_level": 0.005,
     "infection_fraction": 0.0625,
     "lung_fraction": None,
     "severity": None,
@@ -87,7 +89,9 @@ NO_KEY = _refused("no key, or none that opens", "no-valid-key", "an API key is n
 
 SEGMENT_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "What was found: one film, or the films of a form in their order.",
+        "description": "What was found: one film, or the films of a form in their order. `frontal` says how much a "
+        "film is like frontal chest films, from 0 (like none) to 1: below `frontal_level` it does not look like one, "
+        "and what was outlined on it is not to be relied on.",
         "content": {
             "application/json": {"schema": {"type": "object"}},
             "image/png": _BINARY,

@@ -19,6 +19,7 @@ from covseg_ray.radiograph.decode import Radiograph, Rejected
 from covseg_ray.radiograph.dicom import looks_like_dicom
 from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.geometry import Placement, standardise
+from covseg_ray.radiograph.guard import frontal
 from covseg_ray.service.models import ModelInfo, OverloadedError, Predict, UnavailableError
 from covseg_ray.service.refusals import RefusedRequestError, busy
 from covseg_ray.service.settings import Settings
@@ -34,10 +35,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Outlined:
-    """A film and its masks at its own size, uint8 [H, W] of 0 and 1, as `class_masks` names them."""
+    """A film and its masks at its own size, uint8 [H, W] of 0 and 1, as `class_masks` names them; ``frontal`` is how
+    much it is like a frontal chest film, as `covseg_ray.radiograph.guard.frontal` says."""
 
     film: Radiograph
     masks: dict[str, NDArray[np.uint8]]
+    frontal: float
     model: ModelInfo
     sha256: str
     is_dicom: bool
@@ -118,17 +121,19 @@ class Outliner:
         decoded = time.perf_counter()
         if isinstance(film, Rejected):
             return film
-        classes_SS, placement, model = await self._classes(film, name)
+        classes_SS, placement, likeness, model = await self._classes(film, name)
         predicted = time.perf_counter()
         masks = await in_thread(class_masks, classes_SS, placement, model.classes)
         milliseconds = {"decode": 1000 * (decoded - start), "predict": 1000 * (predicted - decoded)}
         sha256 = hashlib.sha256(data).hexdigest()
-        return Outlined(film, masks, model, sha256, looks_like_dicom(data), milliseconds)
+        return Outlined(film, masks, likeness, model, sha256, looks_like_dicom(data), milliseconds)
 
-    async def _classes(self, film: Radiograph, name: str | None) -> tuple[NDArray[np.uint8], Placement, ModelInfo]:
+    async def _classes(
+        self, film: Radiograph, name: str | None
+    ) -> tuple[NDArray[np.uint8], Placement, float, ModelInfo]:
         model = await self.model(name)
         for _ in range(SWAPS):
-            square_SS, placement = await in_thread(standardise, film.pixels, model.input_size, model.resize)
+            square_SS, placement, likeness = await in_thread(_laid, film, model)
             try:
                 prediction = await self.predict(square_SS, model)
             except OverloadedError as error:
@@ -137,8 +142,14 @@ class Outliner:
                 raise busy("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
             model = prediction.model
             if prediction.classes_SS is not None:
-                return prediction.classes_SS, placement, model
+                return prediction.classes_SS, placement, likeness, model
         raise busy("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
+
+
+def _laid(film: Radiograph, model: ModelInfo) -> tuple[NDArray[np.uint8], Placement, float]:
+    """The film in the model's square, and how much that is like a frontal chest film."""
+    square_SS, placement = standardise(film.pixels, model.input_size, model.resize)
+    return square_SS, placement, frontal(square_SS, placement)
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

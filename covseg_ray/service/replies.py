@@ -14,11 +14,14 @@ class Film:
 
     ``mask`` is a 1-bit PNG of the film's own size, 1 = infection; ``contours`` are closed outlines in the film's pixels
     from its top left corner; ``infection_fraction`` and ``lung_fraction`` are shares of the whole film, 0 to 1.
+    ``frontal`` says how much it is like frontal chest films, 0 to 1; below ``frontal_level`` it does not look like one.
     ``picture`` is there only where it was asked for; ``dicom`` says whether `Client.seg` can be.
     """
 
     height: int
     width: int
+    frontal: float
+    frontal_level: float
     infection_fraction: float
     lung_fraction: float | None
     severity: Mapping[str, Any] | None
@@ -49,7 +52,10 @@ class Model:
 
 def read_film(document: Any) -> Film:
     """Raises KeyError, TypeError or ValueError for what is no outlined film."""
-    as_they_are = ("height", "width", "severity", "dicom", "input_sha256", "preprocess_version", "timing_ms")
+    as_they_are = (
+        *("height", "width", "frontal", "frontal_level", "severity"),
+        *("dicom", "input_sha256", "preprocess_version", "timing_ms"),
+    )
     lungs = document["lung_fraction"]
     picture = document.get("picture")
     return Film(

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from covseg_ray.errors import CovsegError, StorageError
 from covseg_ray.storage.filesystem import exists, join, list_files, locate, read_bytes, translated
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         pa.field("detail", pa.string()),
         pa.field("height", pa.int32()),
         pa.field("width", pa.int32()),
+        pa.field("frontal", pa.float32()),
         pa.field("infection_fraction", pa.float64()),
         pa.field("lung_fraction", pa.float64()),
         pa.field("severity", pa.string()),
@@ -38,6 +40,7 @@ SCHEMA = pa.schema(
         pa.field("preprocess_version", pa.string(), nullable=False),
     ]
 )
+ADDED_LATER = frozenset({"frontal"})  # results of earlier versions lack them
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Tally:
 
 def scan(out: str, columns: Sequence[str], where: pc.Expression | None = None) -> Iterator[pa.Table]:
     """The columns of the result files, a file at a time, in the order of their names; with ``where`` of such rows
-    alone, and a file without any is not read."""
+    alone, and a file without any is not read. A column that an earlier version did not write holds nulls."""
     for name in list_files(join(out, RESULTS)):
         if name.endswith(".parquet"):
             location = locate(join(out, RESULTS, name))
@@ -64,11 +67,23 @@ def scan(out: str, columns: Sequence[str], where: pc.Expression | None = None) -
 
 def _read(uri: str, file: IO[bytes], columns: Sequence[str], where: pc.Expression | None) -> pa.Table:
     try:
-        return pq.read_table(file, columns=list(columns), filters=where)
+        schema = None if ADDED_LATER.isdisjoint(columns) else _with_later_columns(pq.read_schema(file))
+        return pq.read_table(file, columns=list(columns), filters=where, schema=schema)
     except pa.ArrowException as error:
         raise StorageError(
             f"{uri}: not the Parquet that was written ({str(error).splitlines()[0]}); segment into another folder"
         ) from error
+
+
+def known(out: str, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The items that have a number in ``column``, and the numbers."""
+    tables = list(scan(out, ("item", column), pc.field(column).is_valid()))
+    items, numbers = ([table[name].to_numpy() for table in tables] for name in ("item", column))
+    return np.concatenate([np.empty(0, np.int64), *items]), np.concatenate([np.empty(0), *numbers])
+
+
+def _with_later_columns(stored: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in SCHEMA if field.name in ADDED_LATER.union(stored.names)])
 
 
 def tally(out: str) -> Tally:

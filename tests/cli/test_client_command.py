@@ -175,6 +175,7 @@ def test_a_failed_film_does_not_hold_up_the_others(script: Script, tmp_path: Pat
             "status": "ok",
             "height": 10,
             "width": 8,
+            "frontal": 0.25,
             "infection_fraction": infected(b"film 8") / 80,
         },
         **{"lung_fraction": None, "severity": None, "dicom": False, "preprocess_version": "1", "model": "default"},

@@ -44,7 +44,7 @@ def write_run(out: Path, infected: list[int], reasons: list[str], films_per_seco
     counts = {reason: reasons.count(reason) for reason in reasons}
     summary = {"source": "/films", "out": "s3://elsewhere", "model": "bundle", "model_id": "m", "inputs": len(rows)}
     summary |= {"ok": len(infected), "rejected": len(reasons), "reasons": counts, "version": "0"}
-    summary |= {"films_per_second": films_per_second, "seconds": 1.0}
+    summary |= {"films_per_second": films_per_second, "seconds": 1.0, "not_frontal": 2, "frontal_level": 0.005}
     (out / "summary.json").write_text(json.dumps(summary))
     return str(out)
 
@@ -71,6 +71,7 @@ def test_show_prints_the_numbers_of_the_run(out: str) -> None:
         "rejected": "3",
         "truncated": "2",
         "empty": "1",
+        "not like a frontal chest film": "2",
         "with infection": "66.67 %",
         "infected share of film, mean": "20.00 %",
         "infected share of film, median": "4.00 %",
@@ -93,7 +94,22 @@ def test_show_as_json_is_one_document(out: str) -> None:
         "rejected": 3,
         "reasons": {"truncated": 2, "empty": 1},
         "films_per_second": 1234.56,
+        "not_frontal": 2,
     }
+
+
+def test_show_and_export_of_a_run_of_before_films_were_judged(out: str, tmp_path: Path) -> None:
+    summary = json.loads((Path(out) / "summary.json").read_text())
+    del summary["not_frontal"], summary["frontal_level"]
+    (Path(out) / "summary.json").write_text(json.dumps(summary))
+    for file in (Path(out) / "results").iterdir():
+        pq.write_table(pq.read_table(file).drop_columns("frontal"), file)
+    (line,) = (line for line in run("show", out).stdout.splitlines() if line.startswith("not like"))
+    assert line.split()[-1] == "-"
+    assert json.loads(run("show", out, "--json").stdout)["not_frontal"] is None
+    run("export", out, "--to", "csv", str(tmp_path / "export"))
+    with (tmp_path / "export/results.csv").open(newline="") as file:
+        assert [row["frontal"] for row in csv.DictReader(file)] == [""] * 9
 
 
 def test_show_where_no_film_was_segmented(tmp_path: Path) -> None:
@@ -108,7 +124,7 @@ def test_show_where_no_film_was_segmented(tmp_path: Path) -> None:
 def test_show_where_no_film_was_rejected(tmp_path: Path) -> None:
     lines = run("show", write_run(tmp_path, [50], [])).stdout.splitlines()
     assert [line.split() for line in lines[1:4]] == [["inputs", "1"], ["ok", "1"], ["rejected", "0"]]
-    assert lines[4].split() == ["with", "infection", "100.00", "%"]
+    assert lines[5].split() == ["with", "infection", "100.00", "%"]
 
 
 def test_show_of_a_run_without_inputs(tmp_path: Path) -> None:

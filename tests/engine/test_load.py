@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from covseg_ray.engine.load import LOADED, PICTURE_SIDE, Wanted, load
+from covseg_ray.radiograph.guard import fitted
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.listing import SCHEMA
@@ -53,10 +54,11 @@ def test_each_input_becomes_one_row_in_its_place(archive: Path) -> None:
     assert [row["input_sha256"] for row in rows] == [hashlib.sha256(data).hexdigest() for data in files]
     for row, data in zip(rows, files, strict=True):
         if row["reason"]:
-            assert row["square"] is None
+            assert (row["square"], row["frontal"]) == (None, None)
             continue
         shown = Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling.BILINEAR)
         assert row["square"] == shown.tobytes()
+        assert row["frontal"] == np.float32(fitted().likeness(np.asarray(shown)))
         assert row["picture"] is None
         assert row["dicom_header"] is None
 

@@ -33,6 +33,7 @@ def predicted(**changes: object) -> pa.Table:
         "input_sha256": "ab",
         "height": 75,
         "width": 50,
+        "frontal": 0.75,
         "square": CLASSES_SS.tobytes(),
     }
     return pa.Table.from_pylist([row | changes], schema=LOADED)
@@ -61,6 +62,7 @@ def test_the_mask_has_the_films_own_size(tmp_path: Path) -> None:
     share = (classes_HW == 2).sum() / (classes_HW > 0).sum()
     assert json.loads(row["severity"])["whole"] == pytest.approx(share, abs=1e-12)
     assert (row["item"], row["image_id"], row["model_id"]) == (7, "folder/film.png", "0123456789abcdef")
+    assert row["frontal"] == 0.75
     assert not list(tmp_path.iterdir()), "nothing was asked for beside the table"
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from covseg_ray.cli.main import app
 from covseg_ray.engine.bundles import load_bundle, save_bundle
 from covseg_ray.engine.segment import Request, most_rejects, segment
 from covseg_ray.errors import BusyError, TooManyRejectsError, UsageError
+from covseg_ray.radiograph.geometry import standardise
+from covseg_ray.radiograph.guard import LEVEL, frontal
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.storage.filesystem import list_files, read_bytes
@@ -123,6 +126,36 @@ def test_the_summary_counts_what_the_table_holds(done: Done) -> None:
     assert done.told.counts[-1] == len(done.rows)
 
 
+def test_films_unlike_a_chest_film_are_counted_and_not_refused(done: Done, archive: Path) -> None:
+    judged = {
+        image_id: np.float32(frontal(*standardise(film, 64)))
+        for image_id, film in archive_of_all_kinds(archive).items()
+        if not isinstance(film, str)
+    }
+    assert {image_id: row["frontal"] for image_id, row in done.rows.items() if row["status"] == "ok"} == judged
+    assert all(row["frontal"] is None for row in done.rows.values() if row["status"] == "rejected")
+    unlike = sum(value < LEVEL for value in judged.values())
+    assert 0 < unlike < len(judged), "corners of phantoms are in the archive"
+    assert (done.summary["not_frontal"], done.summary["frontal_level"]) == (unlike, LEVEL)
+    page = read_bytes(f"{done.request.out}/report.html").decode()
+    assert f"{unlike} of {len(judged)} films" in page
+    assert page.count("<figcaption><b>") == len(judged) + min(unlike, 6)
+
+
+def test_a_run_begun_by_an_earlier_version_goes_on(done: Done, tmp_path: Path) -> None:
+    """Its rows hold no ``frontal``; they stay, and the summary counts those that do."""
+    for name in list_files(done.request.out):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(read_bytes(f"{done.request.out}/{name}"))
+        if name.startswith("results/"):
+            pq.write_table(pq.read_table(path).drop_columns("frontal"), path)
+    (tmp_path / "summary.json").unlink()
+    again = segment(replace(done.request, out=str(tmp_path)), Told())
+    assert (again["ok"], again["not_frontal"]) == (done.summary["ok"], 0)
+    assert "Outlined by an earlier version" in (tmp_path / "report.html").read_text()
+
+
 def test_files_beside_the_table_belong_to_the_films_that_have_a_mask(done: Done) -> None:
     files = list_files(done.request.out)
     good = [image_id for image_id, row in done.rows.items() if row["status"] == "ok"]
@@ -204,6 +237,8 @@ def test_the_command_says_what_it_did(done: Done) -> None:
     document = json.loads(shown.stdout)
     assert set(document) == {"ok", "rejected", "reasons", "films_per_second", "out"}
     assert document["ok"] == done.summary["ok"]
+    told = f"{done.summary['not_frontal']} not like a frontal chest film (frontal below 0.005)"
+    assert told in CliRunner().invoke(app, words).stdout
 
 
 def test_a_dry_run_counts_and_writes_nothing(done: Done, tmp_path: Path) -> None:

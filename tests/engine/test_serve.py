@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -24,6 +25,7 @@ from covseg_ray.engine.segment import Request, segment
 from covseg_ray.engine.serve import build
 from covseg_ray.errors import ConfigError, ModelError, StorageError
 from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.guard import fitted
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.segment_progress import SegmentProgress
@@ -70,6 +72,7 @@ def test_the_same_film_has_the_same_mask_on_all_three_ways(
             assert client.mask(data) == row["mask"] == encode_png1(film.predicted_HW)
             found = client.segment(data)
             assert found.infection_fraction == row["infection_fraction"] == film.predicted_HW.mean()
+            assert np.float32(found.frontal) == row["frontal"] == np.float32(fitted().likeness(film.image_HW))
 
 
 def test_an_answer_has_one_request_id(url: str) -> None:

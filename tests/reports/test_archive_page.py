@@ -45,6 +45,8 @@ def report(**changes: Any) -> str:
             "reasons": {"empty": 1, "corrupt": 2, "truncated": 0},
             "fractions": [0.05, 0.0, 0.215],
             "films": films,
+            "frontal": [0.4, 0.001, 1.0],
+            "unlike": [],
             "rejects": [*rejects, RejectedInput("blank", "empty", "no bytes")],
         }
         | changes
@@ -164,8 +166,28 @@ def test_up_to_three_examples_of_a_reason_stand_with_their_details() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("frontal", "words"),
+    [
+        ([0.4, 0.001, 1.0], "1 of 3 films (33.3%) with a frontal below 0.005, which about 0.5% of true frontal"),
+        ([0.0049, 0.001], "2 of 2 films (100.0%) with a frontal below 0.005"),
+        ([0.4, 0.005, 1.0], "Every film looks like a frontal chest film."),
+        ([0.4, 1.0], "frontal chest film. Outlined by an earlier version, and not judged: 1."),
+        ([], "No film was judged. Outlined by an earlier version, and not judged: 3."),
+    ],
+)
+def test_films_that_look_like_no_chest_film_are_counted(frontal: Sequence[float], words: str) -> None:
+    assert words in " ".join(Page(report(frontal=frontal)).text.split())
+
+
+def test_films_that_look_like_no_chest_film_are_shown_in_their_order() -> None:
+    html = report(unlike=[outlined("photograph", 0.3), outlined("hand", 0.1)])
+    _, _, section = html.partition("Not like a frontal chest film")
+    assert captions(section) == ["30.0% of the film photograph", "10.0% of the film hand"]
+
+
 def test_an_empty_archive_has_a_page() -> None:
-    html = report(ok=0, reasons={}, fractions=[], films=[], rejects=[], facts={})
+    html = report(ok=0, reasons={}, fractions=[], films=[], frontal=[], rejects=[], facts={})
     page = Page(html)
     assert cards(html) == {
         "Inputs": ("0", ""),
@@ -180,7 +202,7 @@ def test_an_empty_archive_has_a_page() -> None:
 
 
 def test_an_archive_of_rejects_alone_has_a_page() -> None:
-    html = report(ok=0, reasons={"corrupt": 5}, fractions=[], films=[])
+    html = report(ok=0, reasons={"corrupt": 5}, fractions=[], films=[], frontal=[])
     assert cards(html)["Rejected"] == ("5", "100.0% of the inputs")
     assert rows(html) == [("corrupt", "5", "100.0%")]
     assert not Page(html).all("img")

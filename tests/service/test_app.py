@@ -21,6 +21,8 @@ from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
 from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.geometry import standardise
+from covseg_ray.radiograph.guard import LEVEL, frontal
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
@@ -63,11 +65,18 @@ def test_json_has_the_mask_and_what_is_measured_on_it(client: TestClient, bundle
     assert (document["height"], document["width"]) == (150, 120)
     np.testing.assert_array_equal(read_png(base64.b64decode(document["mask"]["data"])), expected)
     assert document["infection_fraction"] == expected.sum() / expected.size
+    assert document["frontal"] == frontal(*standardise(FILM_HW, bundle.spec.input_size))
     assert document["input_sha256"] == hashlib.sha256(PNG).hexdigest()
     assert document["model"] == {"name": "default", "model_id": bundle.model_id}
     assert (document["lung_fraction"], document["severity"], document["dicom"]) == (None, None, False)
     assert set(document["timing_ms"]) == {"decode", "predict", "render"}
     assert "picture" not in document
+
+
+def test_what_looks_like_no_chest_film_is_outlined_all_the_same_and_told_of(client: TestClient) -> None:
+    document = client.post("/v1/segment", content=encode_png(np.ascontiguousarray(FILM_HW[::-1]))).json()
+    assert (document["status"], document["frontal_level"]) == ("ok", LEVEL)
+    assert 0 < document["frontal"] < LEVEL
 
 
 def test_contours_enclose_the_mask(client: TestClient, expected: np.ndarray) -> None:

@@ -64,6 +64,7 @@ def test_a_film_comes_back_with_everything_that_the_service_found(script: Script
     mask_HW.flat[:infected] = 1
     assert np.array_equal(decode_png1(film.mask), mask_HW)
     assert film.infection_fraction == infected / 80
+    assert (film.frontal, film.frontal_level) == (0.25, 0.005)
     assert film.input_sha256 == hashlib.sha256(FILM).hexdigest()
     assert (film.height, film.width, film.lung_fraction, film.severity, film.picture) == (10, 8, None, None, None)
     assert film.contours == (((0, 0), (8, 0), (8, 1)),)

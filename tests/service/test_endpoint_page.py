@@ -129,6 +129,20 @@ def test_a_dropped_film_is_outlined_as_the_model_says(page: Page, bundle: Bundle
     assert SECRET not in page.content()
 
 
+def test_what_looks_like_no_chest_film_has_a_warning(page: Page) -> None:
+    """A film, and after it the same film upside down."""
+    warning = page.locator("#numbers .warning")
+    drop(page, "film.png", encode_png(FILM_HW))
+    await_done(page, 1)
+    assert warning.count() == 0
+    drop(page, "upside down.png", encode_png(np.ascontiguousarray(FILM_HW[::-1])))
+    await_done(page, 2)
+    assert warning.inner_text().startswith("This does not look like a frontal chest film")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.locator("#strip li").first.click()
+    expect(warning).to_have_count(0)
+
+
 def test_the_mask_can_be_taken_along(page: Page, bundle: Bundle) -> None:
     page.set_input_files("#file", {"name": "my film.png", "mimeType": "image/png", "buffer": encode_png(FILM_HW)})
     await_done(page, 1)

@@ -2,6 +2,7 @@
 
 const ZONES = ["upper", "middle", "lower"];
 const SIDES = ["left", "right"];
+const NO_CHEST_FILM = "This does not look like a frontal chest film: do not rely on what is outlined.";
 
 export function percent(share) {
   if (share === null || share === undefined) return "unknown";
@@ -21,6 +22,7 @@ export function showNumbers(section, film) {
   const { result } = film;
   section.replaceChildren(
     heading,
+    ...(result.frontal < result.frontal_level ? [warning(NO_CHEST_FILM)] : []),
     withClass("main", element("p", percent(result.infection_fraction))),
     withClass("soft", element("p", result.infection_fraction > 0 ? "of the film outlined as infection" : "nothing outlined as infection")),
     ...(result.severity ? severity(result.severity) : []),
@@ -34,6 +36,7 @@ function facts(result) {
   const total = steps.reduce((sum, [, ms]) => sum + ms, 0);
   const rows = [
     ["Width × height", `${result.width} × ${result.height} pixels`],
+    ["Like a frontal chest film, 0 to 1", result.frontal.toFixed(3)],
     ["Model", result.model.name],
     ["Model id", result.model.model_id],
     ["Server time", `${total.toFixed(0)} ms`],
@@ -62,7 +65,7 @@ function severity({ whole, left, right, zones, plausible }) {
   const sidesNote = "Left and right are the image's sides: on a usual frontal film the patient's right lung is on the image's left.";
   return [
     element("hr"),
-    ...(plausible ? [] : [withClass("warning", element("p", doubt))]),
+    ...(plausible ? [] : [warning(doubt)]),
     table,
     withClass("soft small", element("p", sidesNote)),
   ];
@@ -78,6 +81,10 @@ function element(tag, ...content) {
 function withClass(name, made) {
   made.className = name;
   return made;
+}
+
+function warning(text) {
+  return withClass("warning", element("p", text));
 }
 
 function column(name) {

@@ -1,0 +1,113 @@
+"""Whether a picture looks like a frontal chest film: one number, from its edges alone and whatever the model.
+
+The picture, shrunk to 32 x 32 pixels, is described by a histogram of its edges' directions in each of 8 x 8 cells
+(Dalal and Triggs, CVPR 2005, section 6; here over the whole picture normalised, and its square root taken as by
+Arandjelović and Zisserman, CVPR 2012). Two Gaussians with principal subspaces (Moghaddam and Pentland, IEEE PAMI 19(7),
+1997: the distance in the subspace plus that from it) say how far that lies from frontal chest films and how far from
+what is none: films turned, upside down, inverted or cut to a part, noise, and noise of a film's spectrum. How much
+farther it lies from the former makes it unusual, and the number is its inductive conformal p-value (Vovk, Gammerman and
+Shafer, Algorithmic Learning in a Random World, 2005) among films that had no part in the fit.
+
+``guard.npz`` holds what ``tests/bench/guard.py`` fitted to COVID-QU-Ex's training films.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import as_file, files
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from covseg_ray.radiograph.geometry import Placement
+
+LEVEL = 0.005
+FITTED = "guard.npz"
+SIDE, CELL, DIRECTIONS = 32, 4, 8
+FEATURES = (SIDE // CELL) ** 2 * DIRECTIONS
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Gaussian:
+    """``mean_D``; the principal ``axes_DK`` of unit length with the variance along each; the mean of all the others."""
+
+    mean_D: NDArray[np.float32]
+    axes_DK: NDArray[np.float32]
+    variances_K: NDArray[np.float32]
+    rest: float
+
+    def distance(self, features_D: NDArray[np.float32]) -> float:
+        """Mahalanobis distance, squared: in the subspace, and from it."""
+        apart_D = features_D - self.mean_D
+        along_K = apart_D @ self.axes_DK
+        from_it = float(apart_D @ apart_D - along_K @ along_K)
+        return float((along_K**2 / self.variances_K).sum()) + from_it / self.rest
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Guard:
+    """What chest films and other pictures are like; how unusual each film was that neither was fitted to, ascending."""
+
+    films: Gaussian
+    others: Gaussian
+    held_out_N: NDArray[np.float32]
+
+    def unusual(self, picture_HW: NDArray[np.uint8]) -> float:
+        """How much farther the picture lies from chest films than from the others; any number, large for no film."""
+        features_D = edges(picture_HW)
+        return self.films.distance(features_D) - self.others.distance(features_D)
+
+    def likeness(self, picture_HW: NDArray[np.uint8]) -> float:
+        """The share of the held-out films that are at least as unusual, the picture counted in: above 0, up to 1."""
+        count = len(self.held_out_N)
+        less = int(np.searchsorted(self.held_out_N, self.unusual(picture_HW)))
+        return (count - less + 1) / (count + 1)
+
+
+def frontal(square_SS: NDArray[np.uint8], placement: Placement) -> float:
+    """How much a film in the model's square, uint8 [S, S], is like frontal chest films: above 0 (like none) to 1.
+
+    Of frontal chest films like those that the guard was fitted to, a share of ``LEVEL`` lies below ``LEVEL``. The bars
+    of a letterbox are not looked at, so that both resize rules give about the same.
+    """
+    return fitted().likeness(square_SS[placement.inner])
+
+
+def edges(picture_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A picture of any size, uint8 [H, W], as float32 [512]: by row and column of the cell, then by direction.
+
+    Each pixel's gradient is shared between the two nearest of eight directions. The squares of all numbers have a mean
+    of 1; a picture without any edge is all 0.
+    """
+    small = Image.fromarray(picture_HW).resize((SIDE, SIDE), Image.Resampling.BOX)
+    down_SS, right_SS = np.gradient(np.asarray(small, np.float32))
+    strength_P = np.hypot(right_SS, down_SS).ravel()
+    turn_P = (np.arctan2(down_SS, right_SS).ravel() * np.float32(DIRECTIONS / (2 * np.pi))) % DIRECTIONS
+    first_P = turn_P.astype(np.intp)
+    share_P = turn_P - first_P
+    place_P = _cells() * DIRECTIONS
+    sums_D = np.bincount(place_P + first_P % DIRECTIONS, strength_P * (1 - share_P), FEATURES)
+    sums_D += np.bincount(place_P + (first_P + 1) % DIRECTIONS, strength_P * share_P, FEATURES)
+    features_D: NDArray[np.float32] = np.sqrt(sums_D * (FEATURES / max(sums_D.sum(), 1e-6))).astype(np.float32)
+    return features_D
+
+
+@cache
+def _cells() -> NDArray[np.intp]:
+    """The cell that each pixel of the small picture lies in."""
+    row_S = np.arange(SIDE) // CELL
+    cells_SS: NDArray[np.intp] = row_S[:, None] * (SIDE // CELL) + row_S
+    return cells_SS.ravel()
+
+
+@cache
+def fitted() -> Guard:
+    with as_file(files(__package__) / FITTED) as path, np.load(path) as stored:
+        return Guard(_gaussian(stored, "films"), _gaussian(stored, "others"), stored["held_out_N"])
+
+
+def _gaussian(stored: np.lib.npyio.NpzFile, name: str) -> Gaussian:
+    axes_DK, variances_K = (stored[f"{name}_{part}"].astype(np.float32) for part in ("axes_DK", "variances_K"))
+    return Gaussian(stored[f"{name}_mean_D"], axes_DK, variances_K, float(stored[f"{name}_rest"]))
