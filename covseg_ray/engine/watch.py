@@ -41,7 +41,8 @@ class Watch:
     progress: Progress
     begun: Tally
     most_rejects: int | None
-    blocks: dict[int, Counter[str]] = field(default_factory=dict)
+    blocks: set[int] = field(default_factory=set)
+    done: Counter[str] = field(default_factory=Counter)
     metrics: SegmentMetrics = field(default_factory=SegmentMetrics)
     told: float = 0.0
 
@@ -64,10 +65,11 @@ class Watch:
     def take_in(self) -> Counter[str]:
         """What this command has done, by the reason of rejection, with what has come by now."""
         for message in self.messages.get_nowait_batch(self.messages.qsize()):
-            self.blocks[message["first"]] = Counter(message["reasons"])
-        done = sum(self.blocks.values(), Counter[str]())
-        self.metrics.reached(done)
-        return done
+            if message["first"] not in self.blocks:
+                self.blocks.add(message["first"])
+                self.done.update(message["reasons"])
+        self.metrics.reached(self.done)
+        return self.done
 
 
 def check_rejects(out: str, rejected: int, most: int | None) -> None:
