@@ -100,6 +100,7 @@ def small_job(phantoms: str) -> list[str]:
         "train.epochs=4",
         "train.batch_size=16",
         "train.precision=fp32",
+        "train.average=0.9",
     ]
 
 

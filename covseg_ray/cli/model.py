@@ -1,4 +1,4 @@
-"""``covseg-ray model info``: what a bundle is made of, what it was trained on and how well it did."""
+"""``covseg-ray model``: what a bundle is made of, and the rule by which it calls a pixel infection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from covseg_ray.cli.options import Json
+from covseg_ray.cli.options import Json, ask, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,12 +18,50 @@ if TYPE_CHECKING:
     from covseg_ray.segmentation.bundle import Bundle
     from covseg_ray.segmentation.layers import Layer
 
-app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
+app = typer.Typer(help="Model bundles: what they hold, and when they call a pixel infection.", no_args_is_help=True)
 
 
 @app.callback()
 def root() -> None:
     pass
+
+
+@app.command()
+def decide(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Path or s3:// URI of a packed dataset.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Where the new bundle is written.")],
+    split: Annotated[str, typer.Option("--split", help="Which split of the dataset chooses.")] = "val",
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="LABEL,...", help="Only films with these labels.")
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Look at each film's mirror image too: twice the time.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Write the weights in half precision, half as large.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Choose from which probability on, and from how many pixels on, a region is infection; measure and save that."""
+    ask(dataset)
+    from covseg_ray.engine import decide as engine
+    from covseg_ray.engine.bundles import load_bundle, save_bundle
+    from covseg_ray.engine.runtime import session
+
+    wanted = [label.strip() for label in labels.split(",")] if labels else None
+    model = load_bundle(bundle)
+    ruled, found = engine.decide(model.halved() if half else model, dataset, split, wanted, flip, _tell)
+    with session():
+        done = engine.measured(ruled, dataset, split, wanted, found)
+    save_bundle(out, done)
+    if as_json:
+        typer.echo(json.dumps({"bundle": out, "model_id": done.model_id, **asdict(found)}))
+        return
+    typer.echo(f"threshold        {found.threshold:.3f}")
+    typer.echo(f"smallest region  {found.smallest_region} pixels")
+    typer.echo(f"iou_all          {found.score:.4f}; {found.expected:.4f} on films that did not choose")
+    typer.echo(f"bundle           {out}")
+
+
+def _tell(done: int, films: int) -> None:
+    say(f"{done:,} of {films:,} films")
 
 
 @app.command()
@@ -55,12 +93,15 @@ def info(
 
 
 def _facts(model: Bundle) -> Table:
+    from covseg_ray.segmentation.card import in_words
+
     spec = model.spec
     facts = {
         "Model id": model.model_id,
         "Network": f"{spec.architecture} with {spec.encoder}",
         "Classes": ", ".join(spec.classes),
         "Input": f"{spec.input_size} x {spec.input_size}, {spec.resize}",
+        "Decision": in_words(spec),
         "Made": f"{spec.created:%Y-%m-%d %H:%M} UTC by covseg-ray {spec.package_version}",
     }
     if spec.trained_on is not None:

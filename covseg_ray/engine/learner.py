@@ -8,6 +8,7 @@ from typing import Any
 import ray.train.torch
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from covseg_ray.config import Job
 from covseg_ray.config import Train as TrainConfig
@@ -19,7 +20,8 @@ from covseg_ray.segmentation.preprocess import Preprocess
 
 @dataclass
 class Learner:
-    """``wrapped`` is ``network`` as the data-parallel library trains it."""
+    """``wrapped`` is ``network`` as the data-parallel library trains it. ``averaged``, where the job wants one, is the
+    moving average of its weights, and then what is validated and kept."""
 
     network: nn.Module
     wrapped: nn.Module
@@ -29,6 +31,12 @@ class Learner:
     schedule: torch.optim.lr_scheduler.LRScheduler
     device: torch.device
     precision: str
+    averaged: AveragedModel | None = None
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and becomes the bundle."""
+        return self.averaged.module if self.averaged else self.network
 
     def step(self, images_NHW: Tensor, targets_NHW: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """One optimizer step on uint8 films and uint8 class indices; ``logits_NCHW`` and the loss, on the device.
@@ -39,27 +47,28 @@ class Learner:
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
+        if self.averaged:
+            self.averaged.update_parameters(self.network)
         return logits_NCHW.detach(), loss.detach()
 
     def forward_loss(self, images_NHW: Tensor, targets_NHW: Tensor) -> tuple[Tensor, Tensor]:
-        """``logits_NCHW`` float32 and the loss."""
-        network = self.wrapped if self.network.training else self.network
+        """``logits_NCHW`` float32 and the loss; of the kept network where it is not training."""
+        network = self.wrapped if self.network.training else self.kept
         with autocast(self.device, self.precision):
             logits_NCHW = network(self.preprocess(images_NHW)).float()
         loss: Tensor = self.loss(logits_NCHW, targets_NHW.long())
         return logits_NCHW, loss
 
     def state(self) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        return {name: part.state_dict() for name, part in self._parts().items()} | {"kept": self.kept.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
+        return parts | ({"averaged": self.averaged} if self.averaged else {})
 
 
 def build_learner(job: Job, steps: int, initial: dict[str, Tensor], device: torch.device) -> Learner:
@@ -78,7 +87,13 @@ def build_learner(job: Job, steps: int, initial: dict[str, Tensor], device: torc
         schedule=build_schedule(job.train, optimizer, steps),
         device=device,
         precision=job.train.precision,
+        averaged=average(network, job.train.average) if job.train.average else None,
     )
+
+
+def average(network: nn.Module, decay: float) -> AveragedModel:
+    """A moving average of the network's weights and of its batch statistics, ``decay`` of it kept at each step."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:

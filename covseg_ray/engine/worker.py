@@ -141,6 +141,7 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
     """Each worker counts its films and the counts are added over the workers; the first makes the metrics of them."""
     share_buffers(learner, place)
     learner.network.eval()
+    learner.kept.eval()
     infection = task.job.model.classes.index("infection")
     counts_R4 = torch.zeros(task.val.rows, 4, dtype=torch.int64, device=learner.device)
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)
@@ -169,8 +170,9 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
 def share_buffers(learner: Learner, place: Place) -> None:
     """Every worker validates with the batch statistics of the first: between steps they differ."""
     if place.world > 1:
-        for buffer in learner.network.buffers():
-            dist.broadcast(buffer, 0)
+        for network in dict.fromkeys((learner.network, learner.kept)):  # in one order on every worker
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
 
 
 def commit(learner: Learner, history: list[Record], place: Place) -> None:

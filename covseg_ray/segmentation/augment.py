@@ -1,4 +1,5 @@
-"""Random flips, shifts, scalings and rotations of films and their masks together, one draw for each film.
+"""Random flips, shifts, scalings and rotations of films and their masks together, and of films' contrast; one draw for
+each film.
 
 Every parameter is drawn on the CPU from one seed and applied on the device that holds the films, so the same seed
 gives the same augmentation everywhere.
@@ -23,7 +24,8 @@ class Augmentation:
 
     ``flip_horizontal`` and ``flip_vertical`` are probabilities. With ``probability`` a film is moved: shifted by up to
     ``shift`` of its side, scaled by a factor of 1 - ``scale`` to 1 + ``scale``, rotated by up to ``rotate`` degrees,
-    each uniformly to both sides. What comes in from outside the film is its reflection.
+    each uniformly to both sides. What comes in from outside the film is its reflection. With ``probability`` again its
+    grey values v are changed to 255 (v / 255)^g, log g uniform to both sides up to ``gamma``.
     """
 
     flip_horizontal: float = 0.5
@@ -31,6 +33,7 @@ class Augmentation:
     shift: float = 0.0625
     scale: float = 0.1
     rotate: float = 15.0
+    gamma: float = 0.0
     probability: float = 0.5
 
 
@@ -38,11 +41,13 @@ _PRESETS = {
     "none": Augmentation(flip_horizontal=0.0, flip_vertical=0.0, probability=0.0),
     "flips": Augmentation(probability=0.0),
     "paper": Augmentation(),
+    "chest": Augmentation(flip_vertical=0.0, shift=0.08, scale=0.2, rotate=20.0, gamma=0.4, probability=0.8),
 }
 
 
 def augmentation(name: str) -> Augmentation:
-    """The preset ``none``, ``flips`` or ``paper`` (flips, then shift, scale and rotate).
+    """The preset ``none``, ``flips``, ``paper`` (flips, then shift, scale and rotate) or ``chest`` (wider movements,
+    and gamma; no film stands on its head).
 
     Raises:
         ConfigError: no preset has that name.
@@ -62,9 +67,15 @@ def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed:
     generator = torch.Generator().manual_seed(seed)
     chance_N3 = torch.rand(len(images_NHW), 3, generator=generator)
     movement_N4 = torch.rand(len(images_NHW), 4, generator=generator) * 2 - 1
+    contrast_N2 = torch.rand(len(images_NHW), 2, generator=generator)
     for axis, probability in ((2, config.flip_horizontal), (1, config.flip_vertical)):
         rows = _rows(chance_N3[:, axis - 1], probability, images_NHW.device)
         images_NHW, targets_NHW = (_replace(batch, rows, batch[rows].flip(axis)) for batch in (images_NHW, targets_NHW))
+    if config.gamma:
+        rows = _rows(contrast_N2[:, 0], config.probability, images_NHW.device)
+        images_NHW = _replace(
+            images_NHW, rows, bend(images_NHW[rows], _exponents(contrast_N2[:, 1], config)[rows.cpu()])
+        )
     rows = _rows(chance_N3[:, 2], config.probability, images_NHW.device)
     if not len(rows):
         return images_NHW, targets_NHW
@@ -84,6 +95,17 @@ def move(batch_NHW: Tensor, theta_N23: Tensor, interpolation: str) -> Tensor:
     grid = F.affine_grid(theta_N23, list(films_N1HW.shape), align_corners=False)
     moved = F.grid_sample(films_N1HW, grid, mode=interpolation, padding_mode="reflection", align_corners=False)
     return moved.squeeze(1).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def bend(images_NHW: Tensor, exponents_N: Tensor) -> Tensor:
+    """uint8 ``[N, H, W]`` with each film's grey values v changed to 255 (v / 255)^g, g its exponent."""
+    greys_N256 = (torch.arange(256) / 255) ** exponents_N[:, None]
+    table_N256 = (greys_N256 * 255).round().to(torch.uint8).to(images_NHW.device)
+    return table_N256.gather(1, images_NHW.flatten(1).long()).view_as(images_NHW)
+
+
+def _exponents(chance_N: Tensor, config: Augmentation) -> Tensor:
+    return torch.exp((chance_N * 2 - 1) * config.gamma)
 
 
 def _rows(chance_N: Tensor, probability: float, device: torch.device) -> Tensor:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from covseg_ray import __version__
 from covseg_ray.errors import ModelError
+from covseg_ray.segmentation.decision import Decision, Rule
 from covseg_ray.segmentation.metrics import Estimate
 from covseg_ray.segmentation.network import build_network
 from covseg_ray.segmentation.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 WEIGHTS = "model.safetensors"
-INFECTION = "infection"
+INFECTION, LUNG = "infection", "lung"
 _CHANGES_A_MASK = {"architecture", "encoder", "classes", "input_size", "resize", "normalisation", "decision"}
 
 
@@ -55,7 +56,7 @@ class BundleSpec(_Frozen):
     input_size: int = Field(default=256, ge=32, le=4096, multiple_of=32)
     resize: Literal["stretch", "letterbox"] = "stretch"
     normalisation: Normalisation = Normalisation()
-    decision: Literal["argmax"] = "argmax"
+    decision: Decision = "argmax"
     trained_on: TrainedOn | None = None
     metrics: dict[str, Estimate] = {}
     metrics_how: str = ""
@@ -74,6 +75,11 @@ class BundleSpec(_Frozen):
         """The index of the class ``infection``."""
         return self.classes.index(INFECTION)
 
+    @property
+    def beneath(self) -> int:
+        """The index of the class that a pixel has whose infection is not believed: lung where the model knows it."""
+        return self.classes.index(LUNG) if LUNG in self.classes else 0
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -91,8 +97,21 @@ class Bundle:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
+    def ruled(self, rule: Rule) -> Bundle:
+        """The same weights with another rule, so without the metrics that were measured with this one."""
+        return Bundle(self.spec.model_copy(update={"decision": rule, "metrics": {}, "metrics_how": ""}), self.state)
+
+    def halved(self) -> Bundle:
+        """The same model with its weights in half precision, half as large; it computes as before. What a batch norm
+        holds stays: it is little, and may be larger than half precision can tell."""
+        state = {
+            name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+            for name, tensor in self.state.items()
+        }
+        return Bundle(self.spec.model_copy(update={"metrics": {}, "metrics_how": ""}), state)
+
     def network(self) -> nn.Module:
-        """The network with its weights, in evaluation mode on the CPU; the caller's random state is left alone.
+        """The network with its weights in float32, in evaluation mode on the CPU; the caller's random state is kept.
 
         Raises:
             ModelError: an unknown architecture or encoder, or tensors that do not fit it.

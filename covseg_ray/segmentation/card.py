@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from covseg_ray.segmentation.decision import Rule
+
 if TYPE_CHECKING:
     from covseg_ray.segmentation.bundle import Bundle, BundleSpec
 
@@ -22,7 +24,7 @@ chest film or not.
 
 ## How a film is read
 Laid into {input_size} x {input_size} pixels ({resize}), scaled by its own minimum and maximum, normalised by mean
-{mean} and standard deviation {std}; each pixel gets its most probable class.
+{mean} and standard deviation {std}. {decision}
 
 ## Trained on
 {trained_on}
@@ -52,9 +54,20 @@ def card(bundle: Bundle) -> str:
         resize=spec.resize,
         mean=spec.normalisation.mean,
         std=spec.normalisation.std,
+        decision=in_words(spec),
         trained_on=_trained_on(spec),
         metrics=_metrics(spec),
     )
+
+
+def in_words(spec: BundleSpec) -> str:
+    """How a pixel gets its class."""
+    rule = spec.decision
+    if not isinstance(rule, Rule):
+        return "Each pixel gets its most probable class."
+    mirrored = ", the mean over the film and its mirror image," if rule.flip else ""
+    small = f" Regions of fewer than {rule.smallest_region} pixels are left out." if rule.smallest_region else ""
+    return f"A pixel is infection where its probability{mirrored} is at least {rule.threshold:.3f}.{small}"
 
 
 def _trained_on(spec: BundleSpec) -> str:

@@ -1,7 +1,7 @@
 """What computes a chunk of films: torch anywhere, OpenVINO or ONNX Runtime on a CPU, all from the one torch module.
 
-A module here goes from uint8 ``[N, S, S]`` films to uint8 ``[N, S, S]`` class indices: preprocessing, network and the
-choice of the class. OpenVINO and ONNX Runtime translate it when they are built, for one shape, and compute in float32.
+A module here goes from uint8 ``[N, S, S]`` films to uint8 arrays: preprocessing, network and the choice of the class.
+OpenVINO and ONNX Runtime translate it when they are built, for one shape, and compute in float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.network import channels_last
@@ -26,14 +26,7 @@ ENGINES = ("auto", "torch", "openvino", "onnx")
 _PACKAGES = {"torch": (), "openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 Shape = tuple[int, int, int]
-Forward = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # films [N, S, S] of the one shape to classes [N, S, S]
-
-
-class Classes(nn.Module):
-    """Logits ``[N, C, H, W]`` to class indices uint8 ``[N, H, W]``. A tie goes to the class of the lower index."""
-
-    def forward(self, logits_NCHW: Tensor) -> Tensor:
-        return logits_NCHW.argmax(dim=1).to(torch.uint8)
+Forward = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # films [N, S, S] of the one shape to what the module gives
 
 
 def choose_engine(name: str = "auto", device: str = "cpu") -> str:
@@ -82,8 +75,8 @@ def torch_forward(module: nn.Module, device: torch.device, threads: int | None) 
     ready = channels_last(module.to(device))
 
     def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        classes: NDArray[np.uint8] = ready(torch.from_numpy(films_NHW).to(device)).cpu().numpy()
-        return classes
+        given: NDArray[np.uint8] = ready(torch.from_numpy(films_NHW).to(device)).cpu().numpy()
+        return given
 
     return forward
 
@@ -101,8 +94,8 @@ def openvino_forward(module: nn.Module, shape_NHW: Shape, threads: int) -> Forwa
     compiled = openvino.Core().compile_model(model, "CPU", settings)
 
     def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        classes: NDArray[np.uint8] = compiled.infer_new_request(films_NHW)[0]
-        return classes
+        given: NDArray[np.uint8] = compiled.infer_new_request(films_NHW)[0]
+        return given
 
     return forward
 
@@ -119,8 +112,8 @@ def onnx_forward(module: nn.Module, shape_NHW: Shape, threads: int) -> Forward:
     films_name = session.get_inputs()[0].name
 
     def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        classes: NDArray[np.uint8] = session.run(None, {films_name: films_NHW})[0]
-        return classes
+        given: NDArray[np.uint8] = session.run(None, {films_name: films_NHW})[0]
+        return given
 
     return forward
 

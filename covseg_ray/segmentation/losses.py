@@ -1,7 +1,8 @@
 """Losses by name, from logits float ``[N, C, H, W]`` and class indices int64 ``[N, H, W]`` to one number.
 
 They are computed in float32 whatever the precision of the logits. Jaccard and Dice are pooled over the batch and
-averaged over the classes; a class without a pixel in the batch counts 0 (segmentation-models-pytorch).
+averaged over the classes; a class without a pixel in the batch counts 0 (segmentation-models-pytorch). ``FilmJaccard``
+is of each film by itself, and what is found on a film without infection costs something.
 """
 
 from __future__ import annotations
@@ -39,6 +40,21 @@ class SoftmaxFocal(nn.Module):
         return self.alpha * (doubt_NHW**self.gamma * cross_entropy_NHW).mean() / logits_NCHW.shape[1]
 
 
+class FilmJaccard(nn.Module):
+    """Soft Jaccard loss of each film and each class but the first (background), averaged over both.
+
+    ``1 - (sum p*y + s) / (sum p + sum y - sum p*y + s)``, sums over h, w, with s a thousandth of the film's pixels: on
+    a film without the class the loss is P / (P + s), P the probability given to it, and its gradient asks for less.
+    """
+
+    def forward(self, logits_NCHW: Tensor, targets_NHW: Tensor) -> Tensor:
+        p_NCK = logits_NCHW.softmax(1)[:, 1:].flatten(2)
+        y_NCK = F.one_hot(targets_NHW, logits_NCHW.shape[1]).movedim(-1, 1)[:, 1:].flatten(2).to(p_NCK)
+        both_NC, smooth = (p_NCK * y_NCK).sum(2), p_NCK.shape[2] / 1000
+        either_NC = p_NCK.sum(2) + y_NCK.sum(2) - both_NC
+        return (1 - (both_NC + smooth) / (either_NC + smooth)).mean()
+
+
 class SumOfLosses(nn.Module):
     def __init__(self, *parts: nn.Module) -> None:
         super().__init__()
@@ -64,12 +80,14 @@ def _dice() -> nn.Module:
 _LOSSES: dict[str, tuple[Callable[[], nn.Module], ...]] = {
     "focal+jaccard": (SoftmaxFocal, _jaccard),
     "cross-entropy+jaccard": (nn.CrossEntropyLoss, _jaccard),
+    "cross-entropy+film-jaccard": (nn.CrossEntropyLoss, FilmJaccard),
     "dice": (_dice,),
 }
 
 
 def build_loss(name: str) -> nn.Module:
-    """``focal+jaccard`` (the publication's), ``cross-entropy+jaccard`` or ``dice``; parts are added with weight 1.
+    """``focal+jaccard`` (the publication's), ``cross-entropy+jaccard``, ``cross-entropy+film-jaccard`` or ``dice``;
+    parts are added with weight 1.
 
     Raises:
         ConfigError: no loss has that name.

@@ -9,7 +9,8 @@ from torch import nn
 
 from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.engines import Classes, build_forward, choose_engine
+from covseg_ray.segmentation.decision import Decide, Rule, drop_small
+from covseg_ray.segmentation.engines import build_forward, choose_engine
 from covseg_ray.segmentation.precision import autocast, autocast_dtype
 from covseg_ray.segmentation.preprocess import Preprocess
 
@@ -55,23 +56,32 @@ class Predictor:
         self.chunk = chunk or films_at_once(device)
         shape_NHW = (self.chunk, self.spec.input_size, self.spec.input_size)
         self._forward = build_forward(self.engine, _films_to_classes(bundle), shape_NHW, self.device, threads)
+        decision = bundle.spec.decision
+        self._smallest_region = decision.smallest_region if isinstance(decision, Rule) else 0
 
     def predict(self, images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Films uint8 ``[N, S, S]``, S the model's input size, to class indices uint8 ``[N, S, S]``.
 
         ``== spec.infection`` gives the infection mask. A tie goes to the class of the lower index.
         """
+        return self.look(images_NHW)[0]
+
+    def look(self, images_NHW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """As :meth:`predict`, and beside the classes each pixel's probability of infection, uint8 ``[N, S, S]`` in
+        255ths: before the bundle's rule is applied, after its mirror images are averaged in."""
         size = self.spec.input_size
         if images_NHW.dtype != np.uint8 or images_NHW.shape[1:] != (size, size):
             raise ValueError(f"films must be uint8 [N, {size}, {size}], not {images_NHW.dtype} {images_NHW.shape}")
-        classes_NHW = np.empty(images_NHW.shape, dtype=np.uint8)
+        found_N2HW = np.empty((len(images_NHW), 2, size, size), dtype=np.uint8)
         with torch.inference_mode(), autocast(self.device, self.precision):
             for start in range(0, len(images_NHW), self.chunk):
                 part_NHW = images_NHW[start : start + self.chunk]
-                classes_NHW[start : start + self.chunk] = self._predict_chunk(part_NHW)[: len(part_NHW)]
-        return classes_NHW
+                found_N2HW[start : start + self.chunk] = self._look_at_chunk(part_NHW)[: len(part_NHW)]
+        classes_NHW = np.ascontiguousarray(found_N2HW[:, 0])
+        drop_small(classes_NHW, self.spec.infection, self.spec.beneath, self._smallest_region)
+        return classes_NHW, found_N2HW[:, 1]
 
-    def _predict_chunk(self, part_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _look_at_chunk(self, part_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         chunk_NHW = np.zeros((self.chunk, *part_NHW.shape[1:]), dtype=np.uint8)
         chunk_NHW[: len(part_NHW)] = part_NHW
         return self._forward(chunk_NHW)
@@ -83,8 +93,9 @@ def films_at_once(device: str) -> int:
 
 
 def _films_to_classes(bundle: Bundle) -> nn.Module:
-    normalisation = bundle.spec.normalisation
-    return nn.Sequential(Preprocess(normalisation.mean, normalisation.std), bundle.network(), Classes()).eval()
+    spec = bundle.spec
+    decide = Decide(bundle.network(), spec.decision, len(spec.classes), spec.infection)
+    return nn.Sequential(Preprocess(spec.normalisation.mean, spec.normalisation.std), decide).eval()
 
 
 def _checked_precision(engine: str, device: torch.device, precision: str) -> str:

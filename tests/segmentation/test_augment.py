@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from covseg_ray.errors import ConfigError
-from covseg_ray.segmentation.augment import Augmentation, augment, augmentation, move
+from covseg_ray.segmentation.augment import Augmentation, augment, augmentation, bend, move
 
 STILL = Augmentation(flip_horizontal=0, flip_vertical=0, probability=0)
 
@@ -106,6 +106,33 @@ def test_movement_stays_in_its_limits():
     assert columns.abs().max() <= 4.5
     assert columns.min() < -3
     assert columns.max() > 3
+
+
+def test_bend_is_the_gamma_curve():
+    film = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)
+    bent = bend(torch.from_numpy(film), torch.tensor([1.0, 0.5, 1.7])).numpy()
+    for each, exponent in zip(bent, (1.0, 0.5, 1.7), strict=True):
+        assert np.abs(each - 255 * (film[0] / 255) ** exponent).max() <= 0.5 + 1e-4
+    assert np.array_equal(bent[0], film[0])
+
+
+def test_contrast_is_drawn_for_each_film_and_leaves_masks_alone():
+    """128 becomes 255 (128 / 255)^g with log g uniform in -0.4 to 0.4."""
+    films = torch.full((2000, 4, 4), 128, dtype=torch.uint8)
+    config = Augmentation(0, 0, shift=0, scale=0, rotate=0, gamma=0.4, probability=1)
+    bent, targets = augment(films, films % 3, config, seed=0)
+    assert torch.equal(targets, films % 3)
+    logs = np.log(np.log(bent[:, 0, 0].numpy() / 255) / np.log(128 / 255))
+    assert np.abs(logs).max() <= 0.41
+    np.testing.assert_allclose(np.quantile(logs, [0.25, 0.5, 0.75]), [-0.2, 0, 0.2], atol=0.03)
+
+
+def test_no_film_of_a_chest_stands_on_its_head():
+    films = torch.zeros(500, 64, 64, dtype=torch.uint8)
+    films[:, 8:16, 24:40] = 1
+    _, moved = augment(films, films, augmentation("chest"), seed=4)
+    rows = torch.stack([mask.nonzero()[:, 0].double().mean() for mask in moved])
+    assert rows.max() < 32
 
 
 def test_unknown_preset_names_the_nearest():

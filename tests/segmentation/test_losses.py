@@ -36,6 +36,33 @@ def test_cross_entropy_jaccard():
     assert build_loss("cross-entropy+jaccard")(logits, targets).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_cross_entropy_film_jaccard():
+    logits, targets, p, y = _case(3)
+    expected = -np.mean(np.log((p * y).sum(axis=1)))
+    smooth, films = 30 / 1000, []
+    for film in range(3):
+        for c in (1, 2):
+            both = (p[film, c] * y[film, c]).sum()
+            either = p[film, c].sum() + y[film, c].sum() - both
+            films.append(1 - (both + smooth) / (either + smooth))
+    loss = build_loss("cross-entropy+film-jaccard")(logits, targets)
+    assert loss.item() == pytest.approx(expected + np.mean(films), rel=1e-5)
+
+
+def test_what_is_found_on_a_film_without_infection_costs_something():
+    """P / (P + s) for each film and class that is not there: here P is a third of 64 pixels and s 0.064."""
+    targets = torch.zeros(2, 8, 8, dtype=torch.int64)
+    logits = torch.zeros(2, 3, 8, 8, requires_grad=True)
+    loss = build_loss("cross-entropy+film-jaccard").parts[1](logits, targets)
+    loss.backward()
+    found, smooth = 64 / 3, 0.064
+    assert loss.item() == pytest.approx(found / (found + smooth), rel=1e-5)
+    by_probability = smooth / (found + smooth) ** 2 / 4  # of 2 films and 2 classes
+    by_logit = by_probability * (1 / 3 * 2 / 3 - 1 / 3 * 1 / 3)  # its own probability, and the other class's
+    assert logits.grad is not None
+    np.testing.assert_allclose(logits.grad[:, 2].numpy(), by_logit, rtol=1e-4)
+
+
 def test_dice():
     logits, targets, p, y = _case(2)
     axes = (0, 2, 3)
@@ -43,7 +70,7 @@ def test_dice():
     assert build_loss("dice")(logits, targets).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["focal+jaccard", "cross-entropy+jaccard", "dice"])
+@pytest.mark.parametrize("name", ["focal+jaccard", "cross-entropy+jaccard", "cross-entropy+film-jaccard", "dice"])
 def test_right_is_near_zero_and_the_gradient_points_there(name: str):
     _, targets, _, y = _case(2)
     sure = torch.from_numpy(y).float() * 40

@@ -1,0 +1,74 @@
+"""From what the network says of each pixel to its class: the most probable one, or by a rule chosen on films."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+from torch import Tensor, nn
+
+MOST = 255  # a probability of 1, in the bytes that `Decide` gives
+NEIGHBOURS = np.ones((3, 3))  # a region goes on over corners too
+
+
+class Rule(BaseModel):
+    """When a pixel is infection, in place of the most probable class.
+
+    Where its probability is at least ``threshold``; elsewhere the most probable of the other classes. Regions of fewer
+    than ``smallest_region`` pixels of the model's square, connected over edges and corners, are none. With ``flip`` the
+    probabilities are the mean of those of the film and of its mirror image.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float = Field(gt=0, lt=1)
+    smallest_region: int = Field(default=0, ge=0)
+    flip: bool = False
+
+
+Decision = Literal["argmax"] | Rule
+
+
+class Decide(nn.Module):
+    """Films as the network takes them, float ``[N, 3, H, W]``, to uint8 ``[N, 2, H, W]``: each pixel's class, and the
+    probability of ``infection`` in 255ths, rounded. A tie goes to the class of the lower index."""
+
+    kept_out: Tensor
+
+    def __init__(self, network: nn.Module, decision: Decision, classes: int, infection: int) -> None:
+        super().__init__()
+        self.network = network
+        self.infection = infection
+        self.flip = isinstance(decision, Rule) and decision.flip
+        self.threshold = decision.threshold if isinstance(decision, Rule) else None
+        kept_out_C11 = torch.zeros(classes, 1, 1)
+        kept_out_C11[infection] = 2.0  # more than any probability
+        self.register_buffer("kept_out", kept_out_C11, persistent=False)
+
+    def forward(self, films_NCHW: Tensor) -> Tensor:
+        scores_NCHW = self.network(films_NCHW)
+        probabilities_NCHW = scores_NCHW.float().softmax(1)
+        if self.flip:
+            mirrored_NCHW = self.network(films_NCHW.flip(3)).float().softmax(1).flip(3)
+            scores_NCHW = probabilities_NCHW = (probabilities_NCHW + mirrored_NCHW) / 2
+        infection_NHW = probabilities_NCHW[:, self.infection]
+        if self.threshold is None:
+            classes_NHW = scores_NCHW.argmax(1)
+        else:
+            others_NHW = (probabilities_NCHW - self.kept_out).argmax(1)
+            classes_NHW = others_NHW.masked_fill(infection_NHW >= self.threshold, self.infection)
+        return torch.stack([classes_NHW.to(torch.uint8), (infection_NHW * MOST).round().to(torch.uint8)], dim=1)
+
+
+def drop_small(classes_NHW: NDArray[np.uint8], infection: int, beneath: int, smallest: int) -> None:
+    """Give the pixels of each infected region of fewer than ``smallest`` pixels the class ``beneath``, in place."""
+    for classes_HW in classes_NHW:
+        found_HW = classes_HW == infection
+        if smallest > 1 and found_HW.any():
+            regions_HW, _ = ndimage.label(found_HW, NEIGHBOURS)
+            sizes = np.bincount(regions_HW.ravel())
+            classes_HW[found_HW & (sizes[regions_HW] < smallest)] = beneath

@@ -1,0 +1,60 @@
+"""The moving average of the weights against NumPy, and the network that a run begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from covseg_ray import config
+from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.engine.initial import initial_network
+from covseg_ray.engine.learner import average
+from covseg_ray.errors import UsageError
+from covseg_ray.segmentation.bundle import Bundle
+
+START = ["model.encoder=resnet18", "model.encoder_weights=none"]
+
+
+def test_the_average_keeps_its_share_at_each_step():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    averaged = average(network, 0.75)
+    expected: dict[str, np.ndarray] = {}
+    for step in range(4):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += torch.randn_like(parameter)
+        network(torch.randn(3, 1, 5, 5))  # moves the batch statistics
+        averaged.update_parameters(network)
+        for name, tensor in network.state_dict().items():
+            now = tensor.numpy().astype(float)
+            mean = 0.75 * expected.get(name, now) + 0.25 * now
+            expected[name] = now if name.endswith("num_batches_tracked") else mean
+        assert int(averaged.n_averaged) == step + 1
+    counter = "1.num_batches_tracked"  # a whole number, which nothing reads
+    for name, tensor in averaged.module.state_dict().items():
+        if name != counter:
+            np.testing.assert_allclose(tensor.numpy(), expected[name], rtol=1e-5, err_msg=name)
+
+
+def test_a_run_starts_from_a_bundles_weights(bundle: Bundle, tmp_path: Path):
+    save_bundle(str(tmp_path / "model"), bundle.halved())
+    network = initial_network(config.load(None, [*START, f"model.start={tmp_path}/model"]))
+    for name, tensor in network.state_dict().items():
+        kept = bundle.state[name].half().float() if bundle.state[name].ndim > 1 else bundle.state[name]
+        assert torch.equal(tensor, kept), name
+
+
+def test_a_bundle_of_another_network_is_refused(bundle: Bundle, tmp_path: Path):
+    save_bundle(str(tmp_path / "model"), bundle)
+    start = f"model.start={tmp_path}/model"
+    with pytest.raises(UsageError, match=r"has encoder 'resnet18' and the job 'resnet34'; set model\.encoder to what"):
+        initial_network(config.load(None, [start]))
+    classes = 'model.classes=["background", "lung", "infection"]'
+    with pytest.raises(
+        UsageError, match=r"has classes \['background', 'infection'\] and the job \['background', 'lung'"
+    ):
+        initial_network(config.load(None, [*START, classes, start]))

@@ -1,0 +1,33 @@
+"""The job files that are shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from covseg_ray import config
+from covseg_ray.segmentation.augment import augmentation
+from covseg_ray.segmentation.losses import build_loss
+from covseg_ray.segmentation.network import check_names
+
+JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_every_job_file_names_what_there_is(path: Path):
+    job = config.load(str(path))
+    augmentation(job.train.augment)
+    build_loss(job.train.loss)
+    check_names(job.model.architecture, job.model.encoder)
+
+
+def test_the_published_recipe_is_the_default():
+    job = config.load(str(JOBS[0].with_name("train.toml")))
+    assert job == config.Job()
+
+
+def test_the_two_halves_of_the_best_recipe_have_one_network():
+    first, second = (config.load(str(JOBS[0].with_name(f"{name}-best.toml"))) for name in ("pretrain", "train"))
+    assert second.model.start == f"{first.out}/{first.name}/bundle"
+    assert first.model == second.model.model_copy(update={"start": ""})
