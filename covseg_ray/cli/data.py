@@ -94,14 +94,20 @@ def show(
 def audit(
     dataset: Annotated[str, typer.Argument(help="Dataset, or a folder or .csv that is not packed yet.")],
     out: Annotated[str | None, typer.Option(help="Write the films to leave out, for `data pack --exclude`.")] = None,
+    side: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT", help="Of pairs across splits list the film of this one, for `evaluate --exclude`."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find copies across splits, masks that contradict their label, and films that cannot be read."""
+    """Find copies and patients across splits, masks that contradict their label, and films that cannot be read."""
     from covseg_ray.storage.audit import audit as audit_films
     from covseg_ray.storage.filesystem import write_bytes
 
     with _progress("looking") as progress:
-        found = audit_films(dataset, progress=progress)
+        found = audit_films(dataset, side=side, progress=progress)
     if out:
         write_bytes(out, found.exclusions().encode())
     _print_audit(dataset, found, as_json)
@@ -143,10 +149,12 @@ def _print_audit(dataset: str, found: Audit, as_json: bool) -> None:
     if as_json:
         findings = [{"kind": each.kind, "image_id": each.image_id, "detail": each.detail} for each in found.findings]
         rejected = [_reject(each) for each in found.rejected]
-        document = {"dataset": dataset, "films": found.films, "findings": findings, "rejected": rejected}
-        typer.echo(json.dumps(document))
+        counts = {"films": found.films, "without_patient": found.without_patient}
+        typer.echo(json.dumps({"dataset": dataset, **counts, "findings": findings, "rejected": rejected}))
         return
     typer.echo(f"{found.films:,} films, {len(found.findings):,} findings")
+    if found.without_patient:
+        typer.echo(f"{found.without_patient:,} films without patient_id: their patients may be in several splits")
     if found.findings:
         rows = [[each.kind, each.image_id, each.detail] for each in found.findings]
         _print_table("films to leave out", ["finding", "image", "detail"], rows)

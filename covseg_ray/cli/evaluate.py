@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Address, AllowOpen, Json, ask
+from covseg_ray.cli.options import Address, AllowOpen, Exclude, Json, ask, say
 
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluate import Evaluation
+    from covseg_ray.segmentation.calibration import Calibration
+    from covseg_ray.segmentation.free_response import FreeResponse
+    from covseg_ray.segmentation.metrics import Estimate
+    from covseg_ray.segmentation.strata import Stratum
+
+IN_STRATA = ("iou_image", "iou_all", "false_alarm")
 
 
 def evaluate(
@@ -20,6 +28,7 @@ def evaluate(
     labels: Annotated[
         str | None, typer.Option("--labels", metavar="LABEL,...", help="Only films with these labels.")
     ] = None,
+    exclude: Exclude = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="How many models predict side by side.")] = 1,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Films predicted at a time.")] = 32,
     report: Annotated[
@@ -33,24 +42,86 @@ def evaluate(
     ask(dataset)
     from covseg_ray.engine import evaluate as engine
     from covseg_ray.engine.bundles import load_bundle
-    from covseg_ray.engine.finish import evaluation_page
+    from covseg_ray.engine.evaluation_page import evaluation_page
     from covseg_ray.engine.runtime import session
     from covseg_ray.storage.filesystem import write_bytes
+    from covseg_ray.storage.packing import read_exclusions
 
     wanted = [label.strip() for label in labels.split(",")] if labels else None
+    left_out = read_exclusions(exclude) if exclude else frozenset()
     model = load_bundle(bundle)
     with session(address, workers, allow_open):
-        found = engine.evaluate(model, dataset, split, wanted, workers, batch_size)
+        found = engine.evaluate(model, dataset, split, wanted, workers, batch_size, left_out)
     if report:
         write_bytes(report, evaluation_page(model, dataset, split, wanted, found).encode())
-    typer.echo(json.dumps(_document(found)) if as_json else _table(found))
+    for note in found.notes:
+        say(f"note: {note}")
+    typer.echo(json.dumps(_document(found)) if as_json else _tables(found))
 
 
-def _document(found: Evaluation) -> dict[str, object]:
-    metrics = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in found.metrics.items()}
-    return {"images": len(found.image_ids), "metrics": metrics}
+def metrics_document(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: asdict(estimate) for name, estimate in metrics.items()}
 
 
-def _table(found: Evaluation) -> str:
-    rows = [f"{name:<14} {e.value:.4f}   {e.low:.4f} to {e.high:.4f}" for name, e in found.metrics.items()]
-    return "\n".join([f"{len(found.image_ids)} films", f"{'metric':<14} value    95 % interval", *rows])
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns as wide as their widest cell."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
+
+
+def _document(found: Evaluation) -> dict[str, Any]:
+    return {
+        "images": len(found.image_ids),
+        "metrics": metrics_document(found.metrics),
+        "strata": {
+            group: {
+                name: {"images": each.images, "metrics": metrics_document(each.metrics)} for name, each in of.items()
+            }
+            for group, of in found.strata.items()
+        },
+        "calibration": {name: _calibration(each) for name, each in found.calibration.items()},
+        "free_response": _free_response(found.free_response),
+    }
+
+
+def _calibration(found: Calibration) -> dict[str, Any]:
+    return {**asdict(found), "bins": [each._asdict() for each in found.bins]}
+
+
+def _free_response(found: FreeResponse) -> dict[str, Any]:
+    from covseg_ray.segmentation.free_response import RULE
+
+    return {"rule": RULE, **asdict(found), "curve": [point._asdict() for point in found.curve]}
+
+
+def _tables(found: Evaluation) -> str:
+    from covseg_ray.engine.evaluate import ALL
+    from covseg_ray.engine.evaluation_page import free_response_words, stratum_words
+
+    metrics = [[name, f"{e.value:.4f}", f"{e.low:.4f} to {e.high:.4f}"] for name, e in found.metrics.items()]
+    strata = [
+        [stratum_words(group, name), f"{each.images:,}", *_cells(each)]
+        for group, of in found.strata.items()
+        for name, each in of.items()
+    ]
+    films = f"{len(found.image_ids):,} films" + (f", {found.left_out:,} left out" if found.left_out else "")
+    whole = found.calibration[ALL]
+    return "\n".join(
+        [
+            films,
+            *table(["metric", "value", "95 % interval"], metrics),
+            "",
+            *table(["of them", "films", *IN_STRATA], strata),
+            "",
+            f"calibration: expected error {whole.expected_error:.4f}, Brier score {whole.brier:.4f}, over all pixels",
+            f"free response: {free_response_words(found.free_response)}",
+        ]
+    )
+
+
+def _cells(stratum: Stratum) -> list[str]:
+    found = [stratum.metrics.get(name) for name in IN_STRATA]
+    return [f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" if each else "-" for each in found]

@@ -10,6 +10,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Address = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
 ]
+Exclude = Annotated[
+    str | None,
+    typer.Option("--exclude", metavar="FILE", help="List of image ids to leave out, as `data audit --side` writes."),
+]
 AllowOpen = Annotated[
     bool, typer.Option("--allow-open-cluster", help="Use a cluster beyond loopback that wants no token.")
 ]

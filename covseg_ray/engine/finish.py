@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import ray.train
@@ -10,34 +9,36 @@ import torch
 
 from covseg_ray.config import Job
 from covseg_ray.engine.bundles import save_bundle
-from covseg_ray.engine.evaluate import Evaluation, evaluate
+from covseg_ray.engine.evaluate import evaluate
+from covseg_ray.engine.evaluation_page import facts, findings, intervals
 from covseg_ray.engine.tracking import read_history
 from covseg_ray.engine.worker import STATE_FILE
-from covseg_ray.reports.page import evaluation_report, training_report
+from covseg_ray.reports.page import training_report
 from covseg_ray.segmentation.bundle import Bundle, BundleSpec, TrainedOn
 from covseg_ray.storage.filesystem import join, write_bytes
 from covseg_ray.storage.reading import read_info
 
 BUNDLE = "bundle"
 REPORT = "report.html"
-METRICS_HOW = "covseg-ray evaluate on split val; 95 % intervals from 1,000 bootstrap resamples of the films"
+METRICS_HOW = "covseg-ray evaluate on split {split}; 95 % intervals from 1,000 bootstrap resamples of the films"
 
 
 def finish(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_images: int) -> None:
     """Evaluate the best epoch on the validation films, then write the report and, last, the bundle."""
     with checkpoint.as_directory() as local:
-        state = torch.load(Path(local, STATE_FILE), map_location="cpu", weights_only=True)["network"]
-    spec = describe(job, train_images)
+        state = torch.load(Path(local, STATE_FILE), map_location="cpu", weights_only=True)["kept"]
+    spec, how = describe(job, train_images), METRICS_HOW.format(split="val")
     evaluation = evaluate(Bundle(spec, state), job.data.dataset, "val", job.data.labels, job.fewest_workers)
-    bundle = Bundle(spec.model_copy(update={"metrics": dict(evaluation.metrics), "metrics_how": METRICS_HOW}), state)
+    bundle = Bundle(spec.model_copy(update={"metrics": dict(evaluation.metrics), "metrics_how": how}), state)
     page = training_report(
         title=job.name,
         history=read_history(folder),
-        metrics=intervals(evaluation),
+        metrics=intervals(evaluation.metrics),
         films=evaluation.films,
         facts=facts(bundle, job.data.dataset, "val", job.data.labels, evaluation) | recipe(job),
         select=job.train.select,
         ious=evaluation.infected_ious,
+        findings=findings({"model": evaluation}),
     )
     write_bytes(join(folder, REPORT), page.encode())
     save_bundle(join(folder, BUNDLE), bundle)
@@ -59,37 +60,6 @@ def describe(job: Job, train_images: int) -> BundleSpec:
             images=train_images,
         ),
     )
-
-
-def evaluation_page(
-    bundle: Bundle, dataset: str, split: str, labels: Sequence[str] | None, evaluation: Evaluation
-) -> str:
-    """The report of a model on films, as HTML."""
-    return evaluation_report(
-        title=f"{bundle.spec.architecture} {bundle.spec.encoder} on {split}",
-        metrics=intervals(evaluation),
-        films=evaluation.films,
-        facts=facts(bundle, dataset, split, labels, evaluation),
-        ious=evaluation.infected_ious,
-    )
-
-
-def intervals(evaluation: Evaluation) -> dict[str, tuple[float, float, float]]:
-    return {name: (e.value, e.low, e.high) for name, e in evaluation.metrics.items()}
-
-
-def facts(
-    bundle: Bundle, dataset: str, split: str, labels: Sequence[str] | None, evaluation: Evaluation
-) -> dict[str, str]:
-    """What the numbers of a report were measured on, for its table of facts."""
-    trained = bundle.spec.trained_on
-    return {
-        "Model": f"{bundle.spec.architecture} with {bundle.spec.encoder}, id {bundle.model_id}",
-        "Measured on": f"{dataset}, split {split}, {', '.join(labels) if labels else 'all labels'}",
-        "Films": f"{len(evaluation.image_ids)}",
-        "Dataset digest": read_info(dataset).digest,
-        "Trained on": f"{trained.images} films of {trained.dataset} ({', '.join(trained.labels)})" if trained else "",
-    }
 
 
 def recipe(job: Job) -> dict[str, str]:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.reports import figures
+from covseg_ray.reports.measured import FreeResponseView, ReliabilityLine
 from covseg_ray.reports.pictures import data_uri
+from covseg_ray.reports.trial_result import TrialResult, told
 
 LOSSES = {"loss": "training", "val_loss": "validation"}
 OVERLAPS = {
@@ -56,6 +58,26 @@ def spread(ious: Sequence[float]) -> Chart:
     return _both(lambda theme: figures.histogram(ious, theme=theme), f"Histogram of IoU: {told}", told)
 
 
+def reliability(lines: Sequence[ReliabilityLine]) -> Chart:
+    """The reliability diagram of ``lines``, at least one."""
+    scores = "; ".join(
+        f"{line.name}: expected calibration error {line.expected_error:.4f}, Brier score {line.brier:.4f}"
+        for line in lines
+    )
+    points = {line.name: line.points for line in lines}
+    return _both(lambda theme: figures.reliability(points, theme=theme), f"Reliability diagram. {scores}", scores)
+
+
+def free_response(view: FreeResponseView) -> Chart:
+    """Lesions found against false regions."""
+    points, own = ({line.name: getattr(line, what) for line in view.lines} for what in ("points", "own"))
+    return _both(
+        lambda theme: figures.free_response(points, own, axis=view.axis, theme=theme),
+        f"Lesions found over false regions. {view.told}",
+        view.told,
+    )
+
+
 def marked_shares(shares_N: NDArray[np.float64]) -> Chart:
     """The histogram of ``shares_N``, the marked share of each film that has one (above 0 to 1, at least one)."""
     low, median, high = np.quantile(shares_N, (0.1, 0.5, 0.9))
@@ -86,3 +108,28 @@ def _curves(lines: figures.Series, what: str, best: int | None, caption: str) ->
 
 def _both(draw: Callable[[figures.Theme], bytes], alternative: str, caption: str) -> Chart:
     return Chart(data_uri(draw(figures.LIGHT)), data_uri(draw(figures.DARK)), alternative, caption)
+
+
+def trials_over_epochs(results: Sequence[TrialResult], best: TrialResult, select: str) -> Chart:
+    """The learning curves of ``results``, each of which has an epoch; ``best`` is one of them."""
+    lines = [[(record["epoch"], record[select]) for record in result.history] for result in results]
+    ends = "; ".join(f"trial {result.number} {result.score(select):.3f}" for result in results)
+    return _both(
+        lambda theme: figures.learning_curves(lines, results.index(best), ylabel=select, theme=theme),
+        f"{select} over epochs, a line for each trial. The best of each: {ends}",
+        f"{select} over epochs, a line for each trial; a short line is one that was stopped",
+    )
+
+
+def trials_over_key(results: Sequence[TrialResult], best: TrialResult, select: str, key: str) -> Chart:
+    """The best score of each of ``results`` over its value of ``key``; by the logarithm where they differ tenfold."""
+    values = [result.values[key] for result in results]
+    numbers = all(type(value) in (int, float) for value in values)
+    log = numbers and 0 < 10 * min(values) <= max(values)
+    points = [(result.values[key] if numbers else told(result.values[key]), result.score(select)) for result in results]
+    mark, points = points[results.index(best)], sorted(points)
+    return _both(
+        lambda theme: figures.scores_over_values(points, mark, axis=key, ylabel=select, log=log, theme=theme),
+        f"{select} over {key}: " + "; ".join(f"{told(value)} {score:.3f}" for value, score in points),
+        f"Best {select} of each trial over {key}",
+    )

@@ -49,11 +49,7 @@ def series(history: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> 
 def curves(lines: Series, *, ylabel: str, best_epoch: int | None, theme: Theme, unit_range: bool = False) -> bytes:
     """Lines over epochs, the best epoch marked; ``unit_range`` keeps the vertical axis within 0 and 1."""
     figure, axes = _chart("Epoch", ylabel, theme)
-    for index, (text, line) in enumerate(lines.items()):
-        epochs, values = zip(*line, strict=True)
-        marker = "o" if len(line) < 25 else ""
-        colour, dash = theme.lines[index % len(theme.lines)], DASHES[index % len(DASHES)]
-        axes.plot(epochs, values, dash, color=colour, marker=marker, markersize=4, linewidth=2, label=text)
+    _plot(axes, lines, theme)
     if best_epoch is not None:
         axes.axvline(
             best_epoch, color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label=f"best epoch ({best_epoch})"
@@ -65,6 +61,30 @@ def curves(lines: Series, *, ylabel: str, best_epoch: int | None, theme: Theme, 
         axes.set_ylim(bottom=0)
     if lines:
         axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
+    return _png(figure)
+
+
+def reliability(lines: Series, *, theme: Theme) -> bytes:
+    """Infected share over probability, 0..1 both, beside the diagonal on which a calibrated model lies."""
+    figure, axes = _chart("Probability that the model gives", "Share that is infected", theme)
+    axes.plot((0, 1), (0, 1), color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label="calibrated")
+    _plot(axes, lines, theme)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
+    return _png(figure)
+
+
+def free_response(lines: Series, own: Mapping[str, tuple[float, float]], *, axis: str, theme: Theme) -> bytes:
+    """Share of lesions found, 0..1, over false regions; ``own`` marks a point of each line."""
+    figure, axes = _chart(axis, "Lesions found", theme)
+    _plot(axes, lines, theme)
+    for index, text in enumerate(lines):
+        colour = theme.lines[index % len(theme.lines)]
+        axes.plot(*own[text], "*", color=colour, markeredgecolor=theme.ink, markersize=16, label=f"{text}: own rule")
+    axes.set_ylim(0, 1.02)
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10, loc="lower right")
     return _png(figure)
 
 
@@ -85,6 +105,14 @@ def percent_histogram(shares_N: NDArray[np.float64], *, theme: Theme) -> bytes:
     _bars(axes, shares_N, most, f"median {float(np.median(shares_N)):.1%}", theme)
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     return _png(figure)
+
+
+def _plot(axes: Axes, lines: Series, theme: Theme) -> None:
+    for index, (text, line) in enumerate(lines.items()):
+        across, up = zip(*line, strict=True)
+        marker = "o" if len(line) < 25 else ""
+        colour, dash = theme.lines[index % len(theme.lines)], DASHES[index % len(DASHES)]
+        axes.plot(across, up, dash, color=colour, marker=marker, markersize=4, linewidth=2, label=text)
 
 
 def _bars(axes: Axes, values: Sequence[float] | NDArray[np.float64], most: float, median: str, theme: Theme) -> None:
@@ -117,3 +145,34 @@ def _png(figure: Figure) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
+
+
+def learning_curves(lines: Sequence[Sequence[tuple[float, float]]], best: int, *, ylabel: str, theme: Theme) -> bytes:
+    """A line over epochs for each trial, the one of index ``best`` strong and the others faint."""
+    figure, axes = _chart("Epoch", ylabel, theme)
+    for line in lines:
+        axes.plot(*zip(*line, strict=True), "o-", color=theme.lines[0], alpha=0.5, linewidth=1.2, markersize=3)
+    axes.plot(*zip(*lines[best], strict=True), "o-", color=theme.lines[1], linewidth=2.5, label="best trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
+    return _png(figure)
+
+
+def scores_over_values(
+    points: Sequence[tuple[float | str, float]],
+    best: tuple[float | str, float],
+    *,
+    axis: str,
+    ylabel: str,
+    log: bool,
+    theme: Theme,
+) -> bytes:
+    """A dot for each trial, ``best`` marked: its score over its value of one key; words stand side by side."""
+    figure, axes = _chart(axis, ylabel, theme)
+    axes.plot(*zip(*points, strict=True), "o", color=theme.lines[0], markersize=8, alpha=0.7)
+    axes.plot([best[0]], [best[1]], "*", color=theme.lines[1], markeredgecolor=theme.ink, markersize=17, label="best")
+    if log:
+        axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
+    return _png(figure)

@@ -24,6 +24,17 @@ class FilmResult:
     iou: float | None
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ChangedFilm:
+    """A film with what two models made of it; ``first_wrong`` and ``second_wrong`` are the share of its pixels, 0 to 1,
+    that either marks without infection or misses."""
+
+    first: FilmResult
+    second: FilmResult
+    first_wrong: float
+    second_wrong: float
+
+
 def with_infection(films: Sequence[FilmResult], count: int) -> list[FilmResult]:
     """The first ``count`` films whose truth holds infection."""
     return [film for film in films if film.truth_HW.any()][:count]

@@ -42,6 +42,16 @@ METRICS = {
         "The share of infection-free films on which at least one pixel was marked. Lower is better.",
         higher_is_better=False,
     ),
+    "lung_iou": MetricWords(
+        "Lung IoU, per film", "The IoU of the whole lung, infected or not, averaged over the films with a lung mask."
+    ),
+    "lung_iou_pooled": MetricWords("Lung IoU, pooled", "The same with the pixels of those films thrown together."),
+    "severity_error": MetricWords(
+        "Severity error",
+        "How far the infected share of the lung is off, up or down, averaged over the films with a lung mask: 0.1 is "
+        "ten percentage points. Lower is better.",
+        higher_is_better=False,
+    ),
 }
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from covseg_ray.reports import charts, pictures
 from covseg_ray.reports.film_result import FilmResult, telling, with_infection
+from covseg_ray.reports.measured import Findings, Interval
 from covseg_ray.reports.metric_words import METRICS, MetricWords, words_for
 from covseg_ray.reports.templates import render
 
-Interval = tuple[float, float, float]
-HEADLINES = ("iou_two_class", "iou_pooled", "iou_image", "iou_all", "false_alarm")
+HEADLINES = ("iou_two_class", "iou_pooled", "iou_image", "iou_all", "false_alarm", "severity_error")
+IN_STRATA = ("iou_image", "iou_all", "false_alarm", "lung_iou", "severity_error")
+NOTHING_MORE = Findings()
 PAIRS_SHOWN = 3
 TRIPLETS_SHOWN = 4
 
@@ -34,12 +36,14 @@ def training_report(
     facts: Mapping[str, str],
     select: str = "iou_two_class",
     ious: Sequence[float] | None = None,
+    findings: Findings = NOTHING_MORE,
 ) -> str:
     """The report of a run as HTML.
 
     ``history`` holds one mapping an epoch (``epoch``, ``loss``, ``val_loss``, ``iou_two_class`` and so on, as in
     ``metrics.jsonl``); ``metrics`` maps a name to value, low and high of its 95 % interval; ``select`` is the metric
-    that chose the best epoch; ``ious`` are the scores behind the histogram, those of ``films`` when None.
+    that chose the best epoch; ``ious`` are the scores behind the histogram, those of ``films`` when None; ``findings``
+    have a section each.
     """
     columns = list(dict.fromkeys(key for row in history for key in row))
     training = {
@@ -49,7 +53,7 @@ def training_report(
         "best_epoch": charts.best_epoch(history, select),
         "select": select,
     }
-    return _render(title, metrics, films, facts, ious, training)
+    return _render(title, metrics, films, facts, ious, findings, training)
 
 
 def evaluation_report(
@@ -59,9 +63,10 @@ def evaluation_report(
     films: Sequence[FilmResult],
     facts: Mapping[str, str],
     ious: Sequence[float] | None = None,
+    findings: Findings = NOTHING_MORE,
 ) -> str:
     """As :func:`training_report`, for a model that was evaluated: without history."""
-    return _render(title, metrics, films, facts, ious, {"epochs": []})
+    return _render(title, metrics, films, facts, ious, findings, {"epochs": []})
 
 
 def _render(
@@ -70,6 +75,7 @@ def _render(
     films: Sequence[FilmResult],
     facts: Mapping[str, str],
     ious: Sequence[float] | None,
+    findings: Findings,
     training: Mapping[str, object],
 ) -> str:
     rows = [Metric(name, words_for(name), *metrics[name]) for name in _in_order(metrics)]
@@ -86,8 +92,21 @@ def _render(
         triplets=[(film, _triplet(film)) for film in triplets],
         spread=charts.spread(scores) if scores else None,
         telling=[(role, film, _triplet(film)) for role, film in telling(films)],
+        **findings_shown(findings),
         **training,
     )
+
+
+def findings_shown(findings: Findings) -> dict[str, object]:
+    """What the macros of ``findings.html.j2`` take."""
+    columns = [name for name in IN_STRATA if any(name in row.metrics for row in findings.strata)]
+    return {
+        "strata": findings.strata,
+        "strata_columns": [(name, words_for(name).title) for name in columns],
+        "reliability": charts.reliability(findings.reliability) if findings.reliability else None,
+        "free_response": charts.free_response(findings.free_response) if findings.free_response else None,
+        "free_response_rule": findings.free_response.rule if findings.free_response else "",
+    }
 
 
 def _triplet(film: FilmResult) -> list[pictures.Picture]:

@@ -43,6 +43,7 @@ class Films:
     labels: list[str]
     images_NHW: NDArray[np.uint8]
     masks_NHW: NDArray[np.uint8]
+    patient_ids: list[str | None]
     lungs_NHW: NDArray[np.uint8] | None = None
 
 
@@ -96,6 +97,29 @@ def list_units(dataset_uri: str, split: str, labels: Sequence[str] | None = None
         return [unit for units in found for unit in units]
 
 
+def without(dataset_uri: str, units: Sequence[Unit], exclude: frozenset[str]) -> list[Unit]:
+    """The units without the films whose ``image_id`` is in ``exclude``; reads the units' ``image_id`` column.
+
+    Raises DatasetError where ``exclude`` names none of their films, or all of them.
+    """
+    with ThreadPoolExecutor(PARALLEL_LABELS) as pool:
+        rest = [unit for unit in pool.map(lambda unit: _unit_without(dataset_uri, unit, exclude), units) if unit.rows]
+    films, kept = (sum(len(unit.rows) for unit in each) for each in (units, rest))
+    if not kept or kept == films:
+        what = "all" if not kept else "none"
+        raise DatasetError(
+            f"{dataset_uri}: {what} of the {films} films are on the list of {len(exclude)} image ids to leave out; "
+            "give a list of some of them, as `covseg-ray data audit --side SPLIT --out FILE` writes it"
+        )
+    return rest
+
+
+def _unit_without(dataset_uri: str, unit: Unit, exclude: frozenset[str]) -> Unit:
+    (column,) = _read_groups(dataset_uri, unit.path, [unit.row_group], ["image_id"])
+    image_ids = column["image_id"].to_pylist()
+    return Unit(unit.path, unit.row_group, tuple(row for row in unit.rows if image_ids[row] not in exclude))
+
+
 def _units_with(dataset_uri: str, shard: Shard, labels: set[str]) -> list[Unit]:
     units = []
     for group, column in enumerate(_read_groups(dataset_uri, shard.path, range(len(shard.row_groups)), ["label"])):
@@ -105,9 +129,13 @@ def _units_with(dataset_uri: str, shard: Shard, labels: set[str]) -> list[Unit]:
     return units
 
 
-def read_unit(dataset_uri: str, unit: Unit, *, with_lung: bool = False) -> Films:
-    """The films of ``unit``, decoded. Raises DatasetError where the shard's bytes are not those that were written."""
-    columns = ["image_id", "label", "height", "width", "image", "image_encoding", "mask"] + ["lung"] * with_lung
+def read_unit(dataset_uri: str, unit: Unit, *, with_lung: bool = False, lung_needed: bool = True) -> Films:
+    """The films of ``unit``, decoded; without ``lung_needed``, a lung mask that is not there is all 0.
+
+    Raises DatasetError where the shard's bytes are not those that were written, or a mask is missing.
+    """
+    columns = ["image_id", "label", "patient_id", "height", "width", "image", "image_encoding", "mask"]
+    columns += ["lung"] * with_lung
     (table,) = _read_groups(dataset_uri, unit.path, [unit.row_group], columns)
     if len(unit.rows) != table.num_rows:
         table = table.take(list(unit.rows))
@@ -117,7 +145,8 @@ def read_unit(dataset_uri: str, unit: Unit, *, with_lung: bool = False) -> Films
         labels=table["label"].to_pylist(),
         images_NHW=_images(table, shape),
         masks_NHW=_masks(table, "mask", shape),
-        lungs_NHW=_masks(table, "lung", shape) if with_lung else None,
+        patient_ids=table["patient_id"].to_pylist(),
+        lungs_NHW=_masks(table, "lung", shape, needed=lung_needed) if with_lung else None,
     )
 
 
@@ -157,13 +186,13 @@ def _image(stored: pa.BinaryScalar, encoding: pa.StringScalar, image_id: str) ->
     return decoded.pixels
 
 
-def _masks(table: pa.Table, column: str, shape: tuple[int, int]) -> NDArray[np.uint8]:
+def _masks(table: pa.Table, column: str, shape: tuple[int, int], *, needed: bool = True) -> NDArray[np.uint8]:
     image_ids = table["image_id"].to_pylist()
     masks = []
     for stored, image_id in zip(table[column], image_ids, strict=True):
-        if not stored.is_valid:
+        if needed and not stored.is_valid:
             raise DatasetError(f"{image_id}: the dataset holds no {column} of this film; pack it again with one")
-        masks.append(decode_png1(stored.as_py()))
+        masks.append(decode_png1(stored.as_py()) if stored.is_valid else np.zeros(shape, np.uint8))
     return _stacked(masks, shape, image_ids)
 
 

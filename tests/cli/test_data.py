@@ -80,7 +80,7 @@ def test_pack_refuses_what_it_cannot_do(source: Path, tmp_path: Path) -> None:
 def test_audit_writes_the_list_that_pack_takes(source: Path, tmp_path: Path) -> None:
     root = source / "Infection Segmentation Data"
     for kind in ("images", "infection masks", "lung masks"):
-        film = next((root / "Val/COVID-19" / kind).glob("*.png"))
+        film = root / "Val/COVID-19" / kind / "film (2).png"
         (root / "Train/COVID-19" / kind / "twin.png").write_bytes(film.read_bytes())
     run("pack", str(source), str(tmp_path / "leaky"))
     result = run("audit", str(tmp_path / "leaky"), "--out", str(tmp_path / "list"), "--json")
@@ -90,6 +90,10 @@ def test_audit_writes_the_list_that_pack_takes(source: Path, tmp_path: Path) -> 
     run("pack", str(source), str(tmp_path / "clean"), "--exclude", str(tmp_path / "list"))
     result = run("audit", str(tmp_path / "clean"))
     assert "6 films, 0 findings" in result.stdout
+    assert "6 films without patient_id" in result.stdout
+    result = run("audit", str(tmp_path / "leaky"), "--side", "val", "--out", str(tmp_path / "val"))
+    left_out = (tmp_path / "val").read_text().splitlines()
+    assert left_out == ["val/COVID-19/film (2)  # exact-duplicate: of train/COVID-19/twin"]
 
 
 def test_synth_then_show(tmp_path: Path) -> None:

@@ -77,6 +77,46 @@ def test_alternative_texts_tell_the_numbers() -> None:
     assert "median 0.30" in charts.spread([0.1, 0.3, 0.8]).alternative
 
 
+def drawn_at(png: bytes, colour: str) -> np.ndarray:
+    """Rows and columns of the pixels of a colour, as shares of the picture's height and width."""
+    picture_HW4 = pixels(png)
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    near_HW = np.abs(picture_HW4[..., :3].astype(int) - (red, green, blue)).max(-1) < 8
+    return np.argwhere(near_HW & (picture_HW4[..., 3] > 200)) / picture_HW4.shape[:2]
+
+
+def test_a_model_that_is_too_sure_lies_below_the_calibrated_one() -> None:
+    colour = figures.LIGHT.lines[0]
+    sure, right = ({"model": [(0.1, at * 0.1), (0.9, at * 0.9)]} for at in (0.5, 1.0))
+    low, high = (
+        drawn_at(figures.reliability(line, theme=figures.LIGHT), colour)[:, 0].mean() for line in (sure, right)
+    )
+    assert low > high + 0.05  # rows count from the top
+
+
+def test_the_star_of_the_own_rule_is_drawn_where_it_is() -> None:
+    points = {"model": [(4.0, 0.9), (2.0, 0.6)]}
+    stars = [
+        figures.free_response(points, {"model": own}, axis="False regions", theme=figures.LIGHT)
+        for own in ((1.0, 0.2), (3.5, 0.2))
+    ]
+    colour = figures.LIGHT.lines[0]
+    columns = [drawn_at(png, colour) for png in stars]
+    below = [found[(found[:, 0] > 0.6) & (found[:, 0] < 0.8) & (found[:, 1] < 0.6)] for found in columns]
+    assert len(below[0]) > 100
+    assert len(below[1]) == 0
+
+
+@pytest.mark.parametrize("theme", [figures.LIGHT, figures.DARK])
+def test_two_models_have_two_colours(theme: figures.Theme) -> None:
+    lines = {"A": [(0.1, 0.2), (0.9, 0.5)], "B": [(0.1, 0.1), (0.9, 0.9)]}
+    for png in (
+        figures.reliability(lines, theme=theme),
+        figures.free_response(lines, {"A": (0.2, 0.3), "B": (0.3, 0.4)}, axis="x", theme=theme),
+    ):
+        assert min(share_of(png, colour) for colour in theme.lines[:2]) > 0.003
+
+
 def test_charts_need_no_pyplot() -> None:
     code = (
         "import sys; from covseg_ray.reports import figures;"

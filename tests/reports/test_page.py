@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from findings import findings
 from PIL import Image
 
 from covseg_ray.reports.film_result import FilmResult
@@ -142,6 +143,29 @@ def test_an_evaluation_has_no_training_section() -> None:
     assert "Film by film" in page.text
     for heading in ("Training", "Film and mask", "What was measured"):
         assert heading not in page.text
+
+
+def test_groups_calibration_and_false_regions_have_a_section_each() -> None:
+    html = evaluation_report(title="t", metrics=METRICS, films=[], facts={}, findings=findings("model"))
+    page = Page(html)
+    for text in ("Group by group", "Calibration", "Lesions found, false regions marked", "a rule", "1,466"):
+        assert text in page.text
+    assert "0.6410.620 to 0.660" in page.text  # a value over its interval
+    assert "expected calibration error 0.0312, Brier score 0.0211" in page.text
+    table = html[html.index('class="strata"') :]
+    assert re.findall(r'<th scope="col" class="number">([^<]+)</th>', table) == [
+        "Films", "IoU, per infected film", "False alarms", "Lung IoU, per film",
+    ]  # fmt: skip
+    assert table.count("–</td>") == 3  # what a group has no film to measure on
+    assert [tag["alt"].split(".")[0] for tag in page.all("img")] == [
+        "Reliability diagram",
+        "Lesions found over false regions",
+    ]
+
+
+def test_without_them_the_sections_are_not_there(html: str) -> None:
+    for heading in ("Group by group", "Calibration", "Lesions found"):
+        assert heading not in html
 
 
 def test_a_page_about_nothing_still_stands() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from covseg_ray.errors import DatasetError
-from covseg_ray.segmentation.metrics import Estimate, count, point_values, summarise
+from covseg_ray.radiograph.severity import severity
+from covseg_ray.segmentation.metrics import Estimate, count, count_lung, point_values, summarise
 from covseg_ray.segmentation.operators import ensure_operators
 
 
@@ -140,3 +141,59 @@ def test_every_value_lies_in_its_interval():
     for estimate in estimates.values():
         assert isinstance(estimate, Estimate)
         assert estimate.low <= estimate.value <= estimate.high
+
+
+def _random_lungs(films: int, seed: int = 0, size: int = 24) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Infection inside lung, true and predicted; every fourth film lacks a lung mask."""
+    ids, predicted, truth = _random_masks(films, seed, size)
+    rng = np.random.default_rng(seed + 100)
+    lung = truth | (rng.random(truth.shape) < 0.3)
+    predicted_lung = predicted | (lung ^ (rng.random(truth.shape) < 0.1))
+    lung[::4] = False
+    predicted_lung[5] = predicted[5] = False
+    return ids, {"truth": truth, "predicted": predicted, "lung": lung, "predicted_lung": predicted_lung}
+
+
+def test_lung_metrics_agree_with_plain_loops_and_the_severity_of_a_film():
+    ids, masks = _random_lungs(22)
+    ious, errors, both, either = [], [], 0, 0
+    for t, p, lung, p_lung in zip(*(masks[k] for k in ("truth", "predicted", "lung", "predicted_lung")), strict=True):
+        if not lung.any():
+            continue
+        ious.append((p_lung & lung).sum() / (p_lung | lung).sum())
+        both, either = both + (p_lung & lung).sum(), either + (p_lung | lung).sum()
+        true = severity(t.astype(np.uint8), lung.astype(np.uint8)).whole
+        errors.append(abs((severity(p.astype(np.uint8), p_lung.astype(np.uint8)).whole or 0) - true))
+    assert len(ious) == 16
+    values = point_values(
+        ids,
+        count(masks["predicted"], masks["truth"]),
+        count_lung(masks["predicted_lung"], masks["lung"], masks["truth"]),
+    )
+    assert values["lung_iou"] == pytest.approx(np.mean(ious), rel=1e-12)
+    assert values["lung_iou_pooled"] == pytest.approx(both / either, rel=1e-12)
+    assert values["severity_error"] == pytest.approx(np.mean(errors), rel=1e-12)
+    assert 0 < values["severity_error"] < 1
+
+
+def test_pooled_lung_iou_agrees_with_torchmetrics():
+    ensure_operators()
+    from torchmetrics.classification import BinaryJaccardIndex
+
+    ids, masks = _random_lungs(12, seed=2)
+    known = masks["lung"].any(axis=(1, 2))
+    counts = count_lung(masks["predicted_lung"], masks["lung"], masks["truth"])
+    found = point_values(ids, count(masks["predicted"], masks["truth"]), counts)["lung_iou_pooled"]
+    pair = [torch.from_numpy(masks[name][known]).int() for name in ("predicted_lung", "lung")]
+    assert found == pytest.approx(float(BinaryJaccardIndex()(*pair)), abs=1e-6)
+
+
+def test_lungs_change_no_other_metric_and_without_any_mask_there_are_none():
+    ids, masks = _random_lungs(20)
+    counts = count(masks["predicted"], masks["truth"])
+    lungs = count_lung(masks["predicted_lung"], masks["lung"], masks["truth"])
+    alone, with_lungs = summarise(ids, counts), summarise(ids, counts, lungs)
+    assert {name: with_lungs[name] for name in alone} == alone
+    assert set(with_lungs) - set(alone) == {"lung_iou", "lung_iou_pooled", "severity_error"}
+    nowhere = count_lung(masks["predicted_lung"], np.zeros_like(masks["lung"]), masks["truth"])
+    assert summarise(ids, counts, nowhere) == alone

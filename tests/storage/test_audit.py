@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from covseg_ray.errors import UsageError
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.audit import audit
 from covseg_ray.storage.packing import pack, read_exclusions
@@ -112,3 +113,59 @@ def test_constant_films_are_equal_only_to_themselves() -> None:
     marks = [fingerprint(EMPTY), fingerprint(EMPTY), fingerprint(EMPTY + 9)]
     assert [(pair.first, pair.second, pair.exact) for pair in same_films(marks)] == [(0, 1, True)]
     assert same_films(marks[:1]) == []
+
+
+@pytest.mark.parametrize(
+    ("side", "near", "exact"),
+    [
+        ("train", {"train/2", "val/8"}, {"train/4", "train/first"}),
+        ("val", {"val/near", "val/8"}, {"val/exact", "train/first"}),
+        ("test", {"train/2", "test/near"}, {"train/4", "train/first"}),
+    ],
+)
+def test_the_side_that_is_named_is_the_one_that_goes(dataset: str, side: str, near: set[str], exact: set[str]) -> None:
+    found = audit(dataset, side=side)
+    by_kind = {
+        kind: {each.image_id for each in found.findings if each.kind == kind}
+        for kind in ("near-duplicate", "exact-duplicate")
+    }
+    assert by_kind == {"near-duplicate": near, "exact-duplicate": exact}
+
+
+def test_a_side_that_is_no_split_is_refused(dataset: str) -> None:
+    with pytest.raises(UsageError, match=r"--side vall: .* it has test, train, val"):
+        audit(dataset, side="vall")
+
+
+def test_patients_in_two_splits_are_found_by_whichever_side(tmp_path: Path) -> None:
+    """P1 has films in train and val, P2 in train alone, P3 in all three; nothing says whose film train/5 is."""
+    patients = {"train/0": "P1", "train/1": "P1", "val/2": "P1", "train/3": "P2", "train/4": "P2", "train/5": None}
+    patients |= {"train/6": "P3", "val/7": "P3", "test/8": "P3"}
+    rows = [
+        ShardRow(name, name.split("/")[0], "COVID-19", film_HW, DRAWN, patient_id=patient)
+        for film_HW, (name, patient) in zip(FILMS, patients.items(), strict=False)
+    ]
+    write_dataset(rows, str(tmp_path / "dataset"), size=SIZE)
+
+    def shared(side: str | None) -> dict[str, str]:
+        found = audit(str(tmp_path / "dataset"), side=side)
+        assert (found.without_patient, {each.kind for each in found.findings}) == (1, {"shared-patient"})
+        return {each.image_id: each.detail for each in found.findings}
+
+    same = "the same patient as "
+    p3 = {"train/6": f"{same}test/8", "val/7": f"{same}test/8"}
+    assert shared(None) == {"train/0": f"{same}val/2", "train/1": f"{same}val/2"} | p3
+    assert shared("val") == {"val/2": f"{same}train/0"} | p3
+    assert shared("test")["test/8"] == f"{same}val/7"
+
+
+def test_patients_of_a_manifest_are_known_before_it_is_packed(tmp_path: Path) -> None:
+    lines = ["image,mask,split,patient_id"]
+    for index, (split, patient) in enumerate([("train", "P1"), ("val", "P1"), ("train", "P2")]):
+        Image.fromarray(FILMS[index]).save(tmp_path / f"{index}.png")
+        lines.append(f"{index}.png,mask.png,{split},{patient}")
+    Image.fromarray(DRAWN).save(tmp_path / "mask.png")
+    (tmp_path / "films.csv").write_text("\n".join(lines))
+    found = audit(str(tmp_path / "films.csv"), side="val")
+    assert [(each.kind, each.image_id) for each in found.findings] == [("shared-patient", "1")]
+    assert found.without_patient == 0

@@ -1,0 +1,110 @@
+"""``covseg-ray compare``: two bundles against the masks of a dataset, on the same films."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from covseg_ray.cli.evaluate import metrics_document, table
+from covseg_ray.cli.options import Address, AllowOpen, Exclude, Json, ask, say
+
+if TYPE_CHECKING:
+    from covseg_ray.engine.compare import Comparison
+
+Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")]
+
+
+def compare(
+    first: Bundle,
+    second: Bundle,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Path or s3:// URI of a packed dataset.")],
+    split: Annotated[str, typer.Option("--split", help="Which split of the dataset.")] = "val",
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="LABEL,...", help="Only films with these labels.")
+    ] = None,
+    exclude: Exclude = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="How many models predict side by side.")] = 1,
+    report: Annotated[
+        str | None, typer.Option("--report", metavar="HTML", help="Write a report with pictures.")
+    ] = None,
+    address: Address = None,
+    allow_open: AllowOpen = False,
+    as_json: Json = False,
+) -> None:
+    """Measure two models on the same films: every metric of both, and how sure the difference is."""
+    ask(dataset)
+    from covseg_ray.engine import compare as engine
+    from covseg_ray.engine.bundles import load_bundle
+    from covseg_ray.engine.compare_page import compare_page
+    from covseg_ray.engine.runtime import session
+    from covseg_ray.storage.filesystem import write_bytes
+    from covseg_ray.storage.packing import read_exclusions
+
+    wanted = [label.strip() for label in labels.split(",")] if labels else None
+    left_out = read_exclusions(exclude) if exclude else frozenset()
+    models = load_bundle(first), load_bundle(second)
+    engine.refuse(*models)
+    with session(address, workers, allow_open):
+        found = engine.compare(*models, dataset, split, wanted, workers, left_out)
+    if report:
+        write_bytes(report, compare_page(*models, dataset, split, wanted, found).encode())
+    for note in found.notes:
+        say(f"note: {note}")
+    typer.echo(json.dumps(_document(found)) if as_json else _tables(first, second, found))
+
+
+def _document(found: Comparison) -> dict[str, Any]:
+    first, second = metrics_document(found.first.metrics), metrics_document(found.second.metrics)
+    return {
+        "images": len(found.first.image_ids),
+        "metrics": {
+            name: {"a": first[name], "b": second[name], "difference": asdict(each)}
+            for name, each in found.differences.items()
+        },
+        "strata": {
+            group: {
+                name: {
+                    "images": each.images,
+                    "differences": {metric: asdict(change) for metric, change in each.differences.items()},
+                }
+                for name, each in of.items()
+            }
+            for group, of in found.strata.items()
+        },
+        "changed": [
+            {"image_id": each.first.image_id, "label": each.first.label, "a": each.first_wrong, "b": each.second_wrong}
+            for each in found.changed
+        ],
+    }
+
+
+def _tables(first: str, second: str, found: Comparison) -> str:
+    one, two = found.first.metrics, found.second.metrics
+    metrics = [
+        [
+            name,
+            f"{one[name].value:.4f}",
+            f"{two[name].value:.4f}",
+            f"{each.value:+.4f}",
+            f"{each.low:+.4f} to {each.high:+.4f}",
+            f"{each.not_better:.1%}",
+        ]
+        for name, each in found.differences.items()
+    ]
+    changed = [[each.first.image_id, f"{each.first_wrong:.1%}", f"{each.second_wrong:.1%}"] for each in found.changed]
+    films = f"{len(found.first.image_ids):,} films"
+    films += f", {found.first.left_out:,} left out" if found.first.left_out else ""
+    return "\n".join(
+        [
+            f"A  {first}",
+            f"B  {second}",
+            films,
+            *table(["metric", "A", "B", "B - A", "95 % interval", "B not better"], metrics),
+            "",
+            *table(["films that changed most", "A wrong", "B wrong"], changed),
+            "(wrong: the share of a film's pixels marked without infection, or missed)",
+        ]
+    )

@@ -1,0 +1,133 @@
+"""Every film of a split through a model once, on Ray actors: integers come back, and where each film is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from ray.util import ActorPool
+
+from covseg_ray.radiograph.geometry import restore_mask, standardise
+from covseg_ray.segmentation.bundle import LUNG, Bundle
+from covseg_ray.segmentation.bundle_files import from_files, to_files
+from covseg_ray.segmentation.calibration import Histogram, count_levels
+from covseg_ray.segmentation.free_response import mark
+from covseg_ray.segmentation.metrics import count, count_lung
+from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.storage.reading import Films, Unit, read_unit
+
+
+class Counted(NamedTuple):
+    """A film's integers, and where it is: its place in its unit. ``lung_4`` where the model knows lungs; see
+    `covseg_ray.segmentation.metrics` and `covseg_ray.segmentation.free_response` for the columns."""
+
+    image_id: str
+    label: str
+    unit: int
+    place: int
+    infection_4: NDArray[np.int64]
+    lung_4: NDArray[np.int64] | None
+    marks_M: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """``films`` ordered by ``image_id``; ``levels`` are pixels by truth and probability, for each label."""
+
+    films: Sequence[Counted]
+    levels: Mapping[str, Histogram]
+
+
+class Counter:
+    """Predicts the films of a unit and counts; one lives in each actor of the pool."""
+
+    def __init__(self, dataset: str, units: Sequence[Unit], batch_size: int, workers: int) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cpu":
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+        self.dataset = dataset
+        self.units = units
+        self.batch_size = batch_size
+        self.predictor: Predictor | None = None
+
+    def count(self, unit: int, files: Sequence[ray.ObjectRef[Mapping[str, bytes]]]) -> Counts:
+        """The integers of one unit's films; ``files`` hold a reference to those of the bundle, read at first use."""
+        if self.predictor is None:
+            self.predictor = Predictor(from_files(ray.get(files[0])), self.device)
+        films = read_films(self.dataset, self.units[unit], self.predictor.spec.classes)
+        counted: list[Counted] = []
+        levels: dict[str, Histogram] = {}
+        for start in range(0, len(films.image_ids), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            counted += count_films(self.predictor, films, unit, part, levels)
+        return Counts(counted, levels)
+
+
+def count_split(bundle: Bundle, dataset: str, units: Sequence[Unit], workers: int, batch_size: int) -> Counts:
+    """Every film of the units, by ``workers`` actors that predict side by side."""
+    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
+    actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=3, max_task_retries=3)(Counter)
+    pool = ActorPool([actor.remote(dataset, units, batch_size, workers) for _ in range(workers)])
+    # In a list, so that the reference travels with each call and the bundle does not.
+    files = [ray.put(to_files(bundle))]
+    films: list[Counted] = []
+    levels: dict[str, Histogram] = {}
+    for counts in pool.map_unordered(lambda counter, unit: counter.count.remote(unit, files), list(range(len(units)))):
+        films += counts.films
+        for label, histogram_2L in counts.levels.items():
+            levels[label] = levels.get(label, 0) + histogram_2L
+    return Counts(sorted(films, key=lambda film: film.image_id), dict(sorted(levels.items())))
+
+
+def count_films(
+    predictor: Predictor, films: Films, unit: int, part: slice, levels: dict[str, Histogram]
+) -> list[Counted]:
+    """The integers of a part of a unit's films; their pixels are added to ``levels``."""
+    classes_NHW, probabilities_NHW = look(predictor, films.images_NHW[part])
+    found_NHW, truth_NHW = classes_NHW == predictor.spec.infection, films.masks_NHW[part] > 0
+    infection_N4, marks_NM = count(found_NHW, truth_NHW), mark(probabilities_NHW, found_NHW, truth_NHW)
+    lungs_N4 = None
+    if films.lungs_NHW is not None:
+        lungs_NHW = found_NHW | (classes_NHW == predictor.spec.classes.index(LUNG))
+        lungs_N4 = count_lung(lungs_NHW, films.lungs_NHW[part] > 0, truth_NHW)
+    labels = films.labels[part]
+    for label in set(labels):
+        members_N = np.array(labels) == label
+        levels[label] = levels.get(label, 0) + count_levels(probabilities_NHW[members_N], truth_NHW[members_N])
+    return [
+        Counted(
+            image_id,
+            labels[row],
+            unit,
+            part.start + row,
+            infection_N4[row],
+            None if lungs_N4 is None else lungs_N4[row],
+            marks_NM[row],
+        )
+        for row, image_id in enumerate(films.image_ids[part])
+    ]
+
+
+def look(predictor: Predictor, images_NHW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Classes, and the infection's probability in 255ths, uint8 at the films' own size, whatever the model's is."""
+    spec = predictor.spec
+    if images_NHW.shape[1:] == (spec.input_size, spec.input_size):
+        return predictor.look(images_NHW)
+    laid = [standardise(image_HW, spec.input_size, spec.resize) for image_HW in images_NHW]
+    looked = predictor.look(np.stack([square_SS for square_SS, _ in laid]))
+    classes_NHW, probabilities_NHW = (
+        np.stack([restore_mask(each_SS, place) for each_SS, (_, place) in zip(squares_NSS, laid, strict=True)])
+        for squares_NSS in looked
+    )
+    return classes_NHW, probabilities_NHW
+
+
+def read_films(dataset: str, unit: Unit, classes: Sequence[str]) -> Films:
+    """A unit's films, with lung masks where the model knows lungs: all 0 where the dataset has none of a film."""
+    return read_unit(dataset, unit, with_lung=LUNG in classes, lung_needed=False)
