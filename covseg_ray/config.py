@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from covseg_ray.errors import ConfigError
+from covseg_ray.search import Search, Tune
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,6 +48,7 @@ class Model(_Section):
     encoder: str = "resnet34"
     encoder_weights: str = Field(default="imagenet", description="imagenet, none, or the path or s3:// URI of a file")
     classes: tuple[str, ...] = ("background", "infection")
+    start: str = Field(default="", description="URI of a bundle whose weights to start from, of the same network")
 
 
 class Train(_Section):
@@ -58,6 +60,7 @@ class Train(_Section):
     schedule: Literal["constant", "one-cycle"] = "constant"
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0)
+    average: float = Field(default=0.0, ge=0, lt=1, description="decay of the weights' moving average, which is kept")
     loss: str = "focal+jaccard"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     augment: str = "paper"
@@ -84,7 +87,8 @@ class Tracking(_Section):
 
 
 class Job(_Section):
-    """A training job. A run leaves ``out/name/{metrics.jsonl, report.html, checkpoints/, bundle/}``.
+    """A training job. A run leaves ``out/name/{metrics.jsonl, report.html, checkpoints/, bundle/}``. With a ``search``
+    it is one for ``covseg-ray tune``.
 
     ``workers``: a number, or the fewest and the most: then a run goes on with fewer when a node is lost."""
 
@@ -98,6 +102,8 @@ class Job(_Section):
     train: Train = Train()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
+    tune: Tune = Tune()
+    search: tuple[Search, ...] = ()
 
     @property
     def fewest_workers(self) -> int:
@@ -139,15 +145,26 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> Job:
     for _, layer in _layers(path, overrides):
         for key, value in layer.items():
             _put(tree, key, value)
-    try:
-        return Job.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from None
+    return _validated(tree, path)
+
+
+def changed(job: Job, values: Mapping[str, Any]) -> Job:
+    """The job with other values, by dotted key. Raises ConfigError where they make no job."""
+    tree = job.model_dump()
+    for key, value in values.items():
+        _put(tree, key, value)
+    return _validated(tree, None)
 
 
 def written(job: Job) -> str:
     """The job as a file that `load` reads to the same job."""
-    values = ((key, value) for key, value in _flatten(job.model_dump(mode="json")) if value is not None)
+    searched = (each.model_dump(mode="json", exclude_defaults=True) for each in job.search)
+    tables = (f"\n[[search]]\n{_lines(each)}" for each in searched)
+    return "".join([_lines(job.model_dump(mode="json", exclude={"search"})), *tables])
+
+
+def _lines(tree: Mapping[str, Any]) -> str:
+    values = ((key, value) for key, value in _flatten(tree) if value is not None)
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values)
 
 
@@ -163,6 +180,13 @@ def sources(path: str | None, overrides: Sequence[str] = ()) -> dict[str, str]:
 def known_keys() -> list[str]:
     """Every key of a job file, dotted."""
     return [key for key, _ in _flatten(Job().model_dump())]
+
+
+def _validated(tree: Mapping[str, Any], path: str | None) -> Job:
+    try:
+        return Job.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from None
 
 
 def _layers(path: str | None, overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -229,15 +253,18 @@ def _explain(error: ValidationError, path: str | None) -> str:
     where = f" in {path}" if path else ""
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key}{where}; {_nearest(key)}"
+        return f"unknown key {key}{where}; {nearest(key)}"
+    told = first["msg"].removeprefix("Value error, ")
     if not key:
-        return f"{first['msg'].removeprefix('Value error, ')}{where}"
-    told = first["msg"].removeprefix("Value error, ").lower()
-    return f"key {key}{where}: {told}, got {json.dumps(first['input'], default=str)}"
+        return f"{told}{where}"
+    if first["type"] == "value_error" and key.startswith("search."):
+        return f"[[search]]{where}: {told}"
+    return f"key {key}{where}: {told.lower()}, got {json.dumps(first['input'], default=str)}"
 
 
-def _nearest(key: str) -> str:
-    keys = known_keys()
+def nearest(key: str) -> str:
+    """The known key that an unknown one was most likely meant to be, in words."""
+    keys = [f"search.{name}" for name in Search.model_fields] if key.startswith("search.") else known_keys()
     close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     if not close:
         by_last = {k.rsplit(".", 1)[-1]: k for k in keys}
@@ -247,6 +274,12 @@ def _nearest(key: str) -> str:
 
 def differences(earlier: Job, later: Job) -> dict[str, tuple[Any, Any]]:
     """What two jobs disagree on that would change the trained weights, by dotted key."""
-    old, new = (dict(_flatten(job.model_dump())) for job in (earlier, later))
-    free = ("out", "name", "data.cache", "resources.", "tracking.")
-    return {key: (old[key], new[key]) for key in old if old[key] != new[key] and not key.startswith(free)}
+    old, new = _compared(earlier), _compared(later)
+    free = ("out", "name", "data.cache", "resources.", "tracking.", "tune.trials", "tune.at_once")
+    both = {key: (old.get(key), new.get(key)) for key in old | new}
+    return {key: (was, now) for key, (was, now) in both.items() if was != now and not key.startswith(free)}
+
+
+def _compared(job: Job) -> dict[str, Any]:
+    searched = {f"search of {each.key}": each.model_dump(exclude_defaults=True, exclude={"key"}) for each in job.search}
+    return dict(_flatten(job.model_dump(exclude={"search"}))) | searched

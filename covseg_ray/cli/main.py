@@ -11,12 +11,14 @@ import typer
 from covseg_ray import __version__
 from covseg_ray.cli import config, data, jobs, model, results, submit
 from covseg_ray.cli.client import client
+from covseg_ray.cli.compare import compare
 from covseg_ray.cli.demo import demo
 from covseg_ray.cli.doctor import doctor
 from covseg_ray.cli.evaluate import evaluate
 from covseg_ray.cli.segment import segment
 from covseg_ray.cli.serve import serve
 from covseg_ray.cli.train import train
+from covseg_ray.cli.tune import tune
 from covseg_ray.errors import CovsegError
 
 app = typer.Typer(
@@ -34,7 +36,7 @@ app.add_typer(results.app, name="results")
 app.add_typer(config.app, name="config")
 app.add_typer(submit.app, name="submit")
 app.add_typer(jobs.app, name="jobs")
-for command in (demo, train, evaluate, segment, serve, client, doctor):
+for command in (demo, train, tune, evaluate, compare, segment, serve, client, doctor):
     app.command()(command)
 
 

@@ -15,6 +15,7 @@ from covseg_ray.cli.options import AllowOpen, Json, say
 from covseg_ray.cli.segment import segment
 from covseg_ray.cli.serve import serve
 from covseg_ray.cli.train import train
+from covseg_ray.cli.tune import tune
 from covseg_ray.errors import EXIT_SIGINT
 
 if TYPE_CHECKING:
@@ -48,6 +49,25 @@ def submit_train(
     given = parsed(train, context.args)
     job = config.load(given["job_file"], given["overrides"] or [])
     sent = Job(["train", "-c", JOB_FILE], {JOB_FILE: config.written(job)})
+    _submit(sent, Way(address, allow_open, image), detach, as_json)
+
+
+@app.command("tune", context_settings=WITH_ITS_WORDS)
+def submit_tune(
+    context: typer.Context,
+    address: Cluster,
+    allow_open: AllowOpen = False,
+    image: Image = None,
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """What `covseg-ray tune` takes: -c JOB.toml, --set KEY=VALUE. It is checked here before anything is sent."""
+    from covseg_ray import config, trials
+
+    given = parsed(tune, context.args)
+    job = config.load(given["job_file"], given["overrides"] or [])
+    trials.plan(job)
+    sent = Job(["tune", "-c", JOB_FILE], {JOB_FILE: config.written(job)})
     _submit(sent, Way(address, allow_open, image), detach, as_json)
 
 

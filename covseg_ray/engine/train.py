@@ -11,24 +11,20 @@ from typing import Protocol
 
 import ray
 import ray.train
-import torch
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig, ScalingConfig  # what ray.train gives; its own types are the old ones
 
 from covseg_ray.config import Job, differences
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.finish import BUNDLE, REPORT, finish
+from covseg_ray.engine.initial import initial_network
 from covseg_ray.engine.runtime import session
 from covseg_ray.engine.source import Source, cache, fits_in_object_store
 from covseg_ray.engine.task import Task, drain, open_messages
 from covseg_ray.engine.tracking import read_history
 from covseg_ray.engine.worker import train_worker
 from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
-from covseg_ray.segmentation.augment import augmentation
-from covseg_ray.segmentation.losses import build_loss
 from covseg_ray.segmentation.metrics import Estimate
-from covseg_ray.segmentation.network import build_network
-from covseg_ray.segmentation.weights import load_encoder_state
 from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import hold
 from covseg_ray.storage.reading import list_units, read_info
@@ -64,6 +60,8 @@ def train(job: Job, progress: Progress, address: str | None = None, allow_open: 
     Raises the errors of ``covseg_ray.errors``, BusyError while another process is at the same run: everything that can
     be checked is checked before Ray starts."""
     begin = time.perf_counter()
+    if job.search:
+        raise UsageError("the job has a [[search]]: covseg-ray tune runs it and writes best.toml, for covseg-ray train")
     job = job.model_copy(update={"out": locate(job.out).uri})  # for workers, whose current folder is another
     folder = join(job.out, job.name)
     network = initial_network(job)
@@ -75,7 +73,9 @@ def train(job: Job, progress: Progress, address: str | None = None, allow_open: 
         with hold(folder) as held:
             claim(folder, job)
             with session(address, job.most_workers, allow_open):
-                checkpoint = fit(job, network.state_dict(), sources, progress)
+                films = ready(job, sources)
+                task = Task(job, films["train"], films["val"], ray.put(network.state_dict()), open_messages())
+                checkpoint = fit(task, progress)
                 held.check()
                 finish(job, folder, checkpoint, sources["train"].rows)
     history = read_history(folder)
@@ -88,21 +88,6 @@ def train(job: Job, progress: Progress, address: str | None = None, allow_open: 
         metrics=bundle.spec.metrics,
         seconds=time.perf_counter() - begin,
     )
-
-
-def initial_network(job: Job) -> torch.nn.Module:
-    """The network before the first step; also the check that every name in the job is known."""
-    augmentation(job.train.augment)
-    build_loss(job.train.loss)
-    torch.manual_seed(job.seed)
-    weights = job.model.encoder_weights
-    from_file = weights not in ("imagenet", "none")
-    network = build_network(
-        job.model.architecture, job.model.encoder, "none" if from_file else weights, len(job.model.classes)
-    )
-    if from_file:
-        load_encoder_state(read_bytes(weights), network.get_submodule("encoder"))
-    return network
 
 
 def find_films(job: Job, split: str) -> Source:
@@ -142,14 +127,9 @@ class _Trainer(TorchTrainer):
         return
 
 
-def fit(
-    job: Job, initial: dict[str, torch.Tensor], sources: Mapping[str, Source], progress: Progress
-) -> ray.train.Checkpoint:
+def fit(task: Task, progress: Progress) -> ray.train.Checkpoint:
     """Train under Ray Train; gives the checkpoint of the best epoch."""
-    pixels = read_info(job.data.dataset).size ** 2
-    ready = {split: keep(source, pixels, job.data.cache) for split, source in sources.items()}
-    messages = open_messages()
-    task = Task(job, ready["train"], ready["val"], ray.put(initial), messages)
+    job = task.job
     location = locate(join(job.out, job.name))
     trainer = _Trainer(
         train_worker,
@@ -189,8 +169,13 @@ def scaling(job: Job) -> ScalingConfig:
     )
 
 
+def ready(job: Job, sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The sources with their films decoded into the object store, where the job's ``data.cache`` says so."""
+    pixels = read_info(job.data.dataset).size ** 2
+    return {split: keep(source, pixels, job.data.cache) for split, source in sources.items()}
+
+
 def keep(source: Source, pixels: int, policy: str) -> Source:
-    """The source with its films decoded into the object store, where the job's ``data.cache`` says so."""
     wanted = policy == "memory" or (policy == "auto" and fits_in_object_store(source, pixels))
     return cache(source) if wanted else source
 

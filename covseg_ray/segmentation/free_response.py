@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from covseg_ray.segmentation.bootstrap import Estimate, estimate
-from covseg_ray.segmentation.decision import MOST
+from covseg_ray.segmentation.decision import MOST, NEIGHBOURS
 
 # In 255ths: a step of about 0.05, and one nearer to either end.
 THRESHOLDS = (3, *range(13, 248, 13), 252)
@@ -32,11 +32,9 @@ RULE = (
     f"a lesion (8-connected region of the truth) is found where at least {FOUND_IN_PERCENT} % of its pixels are "
     "predicted; a predicted region is false where it shares no pixel with a lesion"
 )
-_NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 
-Marks = NDArray[
-    np.int64
-]  # [N, 1 + 2 * (1 + thresholds)]: lesions; found, then false: by the model's rule, by threshold
+# [N, 1 + 2 * (1 + thresholds)]: lesions; found, then false: by the model's rule, by threshold
+Marks = NDArray[np.int64]
 
 
 class Point(NamedTuple):
@@ -93,7 +91,7 @@ def free_response(marks_NM: Marks) -> FreeResponse:
 def _mark(
     probabilities_HW: NDArray[np.uint8], predicted_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_]
 ) -> list[int]:
-    lesions_HW, lesions = ndimage.label(truth_HW, _NEIGHBOURS)
+    lesions_HW, lesions = ndimage.label(truth_HW, NEIGHBOURS)
     sizes = np.bincount(lesions_HW.ravel(), minlength=lesions + 1)[1:]
     masks = [predicted_HW, *(probabilities_HW >= level for level in THRESHOLDS)]
     overlaps = [np.bincount(lesions_HW[mask_HW], minlength=lesions + 1)[1:] for mask_HW in masks]
@@ -102,5 +100,5 @@ def _mark(
 
 
 def _false_regions(mask_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_]) -> int:
-    regions_HW, regions = ndimage.label(mask_HW, _NEIGHBOURS)
+    regions_HW, regions = ndimage.label(mask_HW, NEIGHBOURS)
     return int(regions) - len(np.unique(regions_HW[mask_HW & truth_HW]))

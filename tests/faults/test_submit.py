@@ -54,8 +54,13 @@ def test_a_job_that_cannot_run_is_refused_before_anything_is_sent(tmp_path: Path
     nowhere = Cluster("http://127.0.0.1:9", {})
     job = tmp_path / "job.toml"
     job.write_text("train.epoch = 3\n")
+    search = tmp_path / "search.toml"
+    search.write_text('[[search]]\nkey = "train.los"\nchoose = ["dice"]\n')
     for words, text in (
         (["submit", "train", "-c", str(job)], "did you mean train.epochs?"),
+        (["submit", "tune", "-c", str(job)], "did you mean train.epochs?"),
+        (["submit", "tune", "-c", str(search)], "unknown key train.los; did you mean train.loss?"),
+        (["submit", "tune", "-c", os.devnull], "the job has no [[search]]"),
         (["submit", "evaluate", "bundle-alone"], "Missing argument"),
         (["submit", "segment", "films", "out"], "--model"),
         (["submit", "segment", "films", "out", "--model", "bundle", "--sideways"], "No such option: --sideways"),
@@ -75,6 +80,7 @@ def test_the_job_file_that_is_sent_gives_the_same_job(tmp_path: Path) -> None:
         "train.learning_rate=1e-5",
         "workers=2",
         "out=s3://b/ü",
+        'search=[{key = "train.loss", choose = ["dice"]}, {key = "train.epochs", low = 2, high = 9, log = true}]',
     ]
     job = config.load(None, words)
     (tmp_path / "job.toml").write_text(config.written(job), encoding="utf-8")

@@ -1,0 +1,50 @@
+"""``covseg-ray tune``: a job file with a search to the best job and its model."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from covseg_ray.cli.options import Address, AllowOpen, Json, ask
+
+
+def tune(
+    job_file: Annotated[str, typer.Option("-c", "--config", metavar="JOB.toml", help="The job, with a [[search]].")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the job; may be repeated.")
+    ] = None,
+    address: Address = None,
+    allow_open: AllowOpen = False,
+    as_json: Json = False,
+) -> None:
+    """Try values of a job's keys and keep the best. The same command again goes on where a stopped one was."""
+    from covseg_ray import config, trials
+
+    job = config.load(job_file, overrides or [])
+    trials.plan(job)
+    ask(job.out)
+    from covseg_ray.engine import tune as engine
+    from covseg_ray.reports.search_progress import SearchProgress
+    from covseg_ray.reports.trial_result import told
+
+    select = job.train.select
+    with SearchProgress(select) as progress:
+        outcome = engine.tune(job, progress, address, allow_open)
+    best = outcome.best
+    if as_json:
+        document = {
+            "trials": [result.row(select) for result in outcome.results],
+            "best": {**best.values, select: best.score(select)},
+            "job": outcome.job,
+            "seconds": outcome.seconds,
+        }
+        typer.echo(json.dumps(document))
+        return
+    typer.echo(f"best    trial {best.number}, {select} {best.score(select):.4f}, {outcome.seconds:.0f} s")
+    for key, value in best.values.items():
+        typer.echo(f"        {key} {told(value)}")
+    typer.echo(f"job     {outcome.job}")
+    typer.echo(f"bundle  {outcome.bundle}")
+    typer.echo(f"report  {outcome.report}")

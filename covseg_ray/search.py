@@ -1,0 +1,63 @@
+"""What ``covseg-ray tune`` searches: ``[[search]]``, the values that a key of the job may take, and ``[tune]``."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Search(BaseModel):
+    """One key of the job and its values: from ``low`` to ``high``, with ``log`` evenly by their logarithm, or one of
+    ``choose``. A key that takes whole numbers is given whole ones, ``high`` among them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    choose: tuple[Any, ...] = ()
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The values of ``choose``, or the lowest and the highest: if these can be used, so can what lies between."""
+        return self.choose or (self.low, self.high)
+
+    def at(self, share: float, whole: bool) -> Any:
+        """The value at ``share`` (0 to 1, 1 not included) of the way from the first to the last; of a range, to four
+        digits."""
+        if self.low is None or self.high is None:
+            return self.choose[int(share * len(self.choose))]
+        low, high = self.low, self.high + whole
+        scale, back = (math.log, math.exp) if self.log else (float, float)
+        value = back(scale(low) + share * (scale(high) - scale(low)))
+        value = math.floor(value) if whole else float(f"{value:.4g}")
+        return min(max(value, self.low), self.high)
+
+    @model_validator(mode="after")
+    def _a_range_or_a_choice(self) -> Search:
+        is_range = self.low is not None or self.high is not None
+        if is_range == bool(self.choose) or (self.choose and self.log):
+            raise ValueError(f"{self.key}: give low and high (and log = true), or choose = [...]")
+        if is_range and (self.low is None or self.high is None):
+            raise ValueError(f"{self.key}: give both low and high")
+        if self.low is not None and self.high is not None:
+            if not self.low < self.high:
+                raise ValueError(f"{self.key}: low must be less than high, and {self.low} is not less than {self.high}")
+            if self.log and self.low <= 0:
+                raise ValueError(f"{self.key}: log = true needs low above 0, got {self.low}")
+        return self
+
+
+class Tune(BaseModel):
+    """How a search is run. After ``grace`` epochs, and ``reduction`` times as many, and so on, a trial goes on only
+    where it is among the best 1 of ``reduction`` of those that came as far."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: Annotated[int, Field(ge=1)] = 12
+    at_once: Annotated[int, Field(ge=1, description="trials side by side")] = 1
+    grace: Annotated[int, Field(ge=1, description="epochs that every trial is given")] = 3
+    reduction: Annotated[int, Field(ge=2)] = 3

@@ -1,0 +1,122 @@
+"""The report of a search, and what the screen shows of one."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+from terminals import shown_on_a_terminal
+from test_page import Page
+
+from covseg_ray.reports.search_page import search_report
+from covseg_ray.reports.search_progress import SearchProgress
+from covseg_ray.reports.trial_result import FAILED, FINISHED, STOPPED, TrialResult, best_of
+
+BLUE = (0x00, 0x72, 0xB2)
+
+
+def trial(number: int, rate: float, loss: str, scores: Sequence[float], ended: str) -> TrialResult:
+    history = [{"epoch": epoch, "iou_all": score} for epoch, score in enumerate(scores, start=1)]
+    return TrialResult(number, {"train.learning_rate": rate, "train.loss": loss}, 3, history, ended)
+
+
+RESULTS = [
+    trial(1, 0.001, "dice", (0.1, 0.5, 0.4), FINISHED),
+    trial(2, 0.1, "<b>&", (0.2,), STOPPED),
+    trial(3, 0.01, "dice", (0.3, 0.6, 0.7), FINISHED),
+    trial(4, 0.02, "dice", (), f"{FAILED}: no memory"),
+    trial(5, 0.03, "dice", (0.9,), f"{FAILED}: no disk"),
+]
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return Page(search_report(title="A search", results=RESULTS, select="iou_all", facts={"Films": "s3://films"}))
+
+
+def test_the_best_is_the_highest_of_all_epochs_but_not_of_one_that_failed() -> None:
+    assert best_of(RESULTS, "iou_all").number == 3
+    assert best_of(RESULTS[:2], "iou_all").number == 1
+    assert best_of([*RESULTS[:2], trial(6, 1, "dice", (0.5, 0.5), STOPPED)], "iou_all").number == 1  # of equals
+    assert (RESULTS[0].best("iou_all"), RESULTS[3].best("iou_all")) == ({"epoch": 2, "iou_all": 0.5}, None)
+    assert math.isnan(RESULTS[3].score("iou_all"))
+
+
+def test_every_trial_stands_on_the_page_with_its_values(page: Page) -> None:
+    text = " ".join(page.text.split())
+    for words in ("1 of them stopped early", "8", "of 15 that all trials may have", "failed: no memory", "<b>&"):
+        assert words in text
+    assert text.count("3 of 3") == 2
+    links = [link["href"] for link in page.all("a")]
+    assert links == ["trials/0003/report.html"]
+
+
+def test_there_is_a_chart_of_epochs_and_one_of_each_key(page: Page) -> None:
+    told = [picture["alt"] or "" for picture in page.all("img")]
+    assert len(told) == 3
+    assert "trial 3 0.700" in told[0]
+    assert told[1].startswith("iou_all over train.learning_rate: 0.001 0.500; 0.01 0.700; 0.03 0.900; 0.1 0.200")
+    assert told[2].startswith("iou_all over train.loss: <b>& 0.200; dice 0.500; dice 0.700; dice 0.900")
+
+
+def test_each_trial_is_a_dot_over_its_value(page: Page) -> None:
+    source = page.all("img")[1]["src"] or ""
+    picture_HW4 = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGBA"))
+    is_blue_HW = (np.abs(picture_HW4[..., :3].astype(int) - BLUE).max(axis=2) < 8) & (picture_HW4[..., 3] > 100)
+    labels_HW, _ = ndimage.label(ndimage.binary_closing(is_blue_HW, iterations=3))  # the grid shines through
+    sizes = np.bincount(labels_HW.ravel())[1:]
+    assert (sizes > 200).sum() == 3  # the fourth lies under the star of the best
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(page: Page) -> None:
+    sources = [value for tag in ("img", "source") for each in page.all(tag) for value in each.values() if value]
+    assert [each for each in sources if each.startswith("http")] == []
+    assert page.all("script") == []
+
+
+def show(progress: SearchProgress) -> None:
+    with progress:
+        progress.begin([RESULTS[0], *(trial(n, 0.1, "<b>&", (), "") for n in (2, 3))])
+        progress.epoch_done(2, {"epoch": 1, "iou_all": 0.2})
+        progress.ended(RESULTS[1])
+        progress.epoch_done(3, {"epoch": 1, "iou_all": 0.3})
+        progress.ended(RESULTS[2])
+        progress.finishing(RESULTS[2])
+
+
+def test_away_from_a_terminal_the_table_grows_line_by_line() -> None:
+    out = io.StringIO()
+    show(SearchProgress("iou_all", out))
+    assert out.getvalue().splitlines() == [
+        "trial  learning_rate  loss  epochs  iou_all  ended",
+        "1      0.001          dice  3/3     0.5000   finished",
+        "trial 2 epoch 1/3 · iou_all 0.2000",
+        "2      0.1            <b>&  1/3     0.2000   stopped early",
+        "trial 3 epoch 1/3 · iou_all 0.3000",
+        "3      0.01           dice  3/3     0.7000   finished",
+        "trial 3 is the best; its model is measured and kept",
+    ]
+
+
+PROGRAM = """
+from covseg_ray.reports.search_progress import SearchProgress
+from covseg_ray.reports.trial_result import TrialResult
+import time
+with SearchProgress("iou_all") as progress:
+    progress.begin([TrialResult(n, {"train.loss": "dice"}, 3, [], "") for n in (1, 2)])
+    progress.epoch_done(1, {"epoch": 2, "iou_all": 0.25})
+    time.sleep(0.3)
+"""
+
+
+def test_on_a_terminal_a_live_line_names_the_trials_that_run() -> None:
+    shown = shown_on_a_terminal(PROGRAM)
+    assert "trial 1 epoch 2/3" in shown
+    assert "best 0.2500" in shown
+    assert "iou_all 0.2500" not in shown
