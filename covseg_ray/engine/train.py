@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Protocol
+from typing import Any, Protocol
 
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
-from ray.train.v2.api.config import FailureConfig, ScalingConfig  # what ray.train gives; its own types are the old ones
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+# What ray.train gives; to the type checker it gives the old ones.
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from covseg_ray.config import Job, differences
 from covseg_ray.engine.bundles import load_bundle
@@ -126,23 +129,32 @@ class _Trainer(TorchTrainer):
     def _register_sigint_handler(self, controller: object) -> None:
         return
 
+    def _create_default_callbacks(self) -> list[Any]:
+        # Without the actor that frees the place of a lost run's workers: it asks the dashboard, which one machine does
+        # without, and so would wait for ever. Ray frees it at the end of the command, ``engine.trial`` before.
+        return [
+            each for each in super()._create_default_callbacks() if not isinstance(each, PlacementGroupCleanerCallback)
+        ]
 
-def fit(task: Task, progress: Progress) -> ray.train.Checkpoint:
-    """Train under Ray Train; gives the checkpoint of the best epoch."""
+
+def fit(
+    task: Task, progress: Progress, worker: Callable[[dict[str, Any]], None] = train_worker
+) -> ray.train.Checkpoint:
+    """Train under Ray Train; gives the checkpoint of the best epoch. Each worker runs ``worker``."""
     job = task.job
     location = locate(join(job.out, job.name))
     trainer = _Trainer(
-        train_worker,
+        worker,
         train_loop_config={"task": task},
         scaling_config=scaling(job),
-        run_config=ray.train.RunConfig(
+        run_config=RunConfig(
             name="checkpoints",
             storage_path=location.path,
             storage_filesystem=None if location.is_local else arrow_filesystem(location),
             failure_config=FailureConfig(
                 max_failures=job.resources.max_failures, max_preemption_failures=job.resources.max_preemptions
             ),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=job.train.select),
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=job.train.select),
         ),
     )
     with listening(task, progress):

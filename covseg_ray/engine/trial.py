@@ -9,20 +9,26 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 import ray
+import ray.train
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.queue import Queue
 
 from covseg_ray.config import Job
 from covseg_ray.engine.source import Source
 from covseg_ray.engine.task import Task, open_messages
 from covseg_ray.engine.tracking import METRICS_FILE, read_history
 from covseg_ray.engine.train import fit
+from covseg_ray.engine.worker import train_worker
 from covseg_ray.errors import CovsegError
 from covseg_ray.reports.trial_result import TrialResult
 from covseg_ray.storage.filesystem import exists, join
@@ -33,6 +39,7 @@ PLAIN = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+GONE_SECONDS = 5.0  # after its end all that a trial ran is gone; before, it might be started anew
 A_LITTLE = 0.001  # of a node's own resource: whoever asks for it runs there
 
 
@@ -43,6 +50,14 @@ class Prepared(NamedTuple):
     train: Source
     val: Source
     initial: ray.ObjectRef[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrialTask(Task):
+    """``places`` is told in which placement group the workers of trial ``number`` are."""
+
+    number: int
+    places: Queue
 
 
 class Watch(Protocol):
@@ -63,7 +78,9 @@ def search(job: Job, prepared: Mapping[int, Prepared], ended: Sequence[TrialResu
     os.environ.update(PLAIN)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is told by us
     here = {f"node:{ray.util.get_node_ip_address()}": A_LITTLE}  # a trial waits for its workers, which are anywhere
-    trainable = tune.with_parameters(run_trial, prepared=dict(prepared))
+    places = open_messages()
+    trainable = tune.with_parameters(run_trial, prepared=dict(prepared), places=places)
+    passing = _Passing(watch, places)
     with TemporaryDirectory(prefix="covseg-ray-tune-") as folder:
         tuner = tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([here])),
@@ -71,10 +88,11 @@ def search(job: Job, prepared: Mapping[int, Prepared], ended: Sequence[TrialResu
             tune_config=tune.TuneConfig(
                 scheduler=scheduler(job, prepared, ended), max_concurrent_trials=job.tune.at_once
             ),
-            run_config=tune.RunConfig(storage_path=folder, name="search", verbose=0, callbacks=[_Passing(watch)]),
+            run_config=tune.RunConfig(storage_path=folder, name="search", verbose=0, callbacks=[passing]),
         )
         for error in tuner.fit().errors:
             raise error
+    passing.free(after_seconds=0)
 
 
 def scheduler(job: Job, prepared: Mapping[int, Prepared], ended: Sequence[TrialResult]) -> Any:
@@ -96,21 +114,30 @@ def scheduler(job: Job, prepared: Mapping[int, Prepared], ended: Sequence[TrialR
     return asha
 
 
-def run_trial(config: dict[str, Any], prepared: Mapping[int, Prepared]) -> None:
+def run_trial(config: dict[str, Any], prepared: Mapping[int, Prepared], places: Queue) -> None:
     """The function that Ray Tune runs for each trial, in a process of its own. It goes on from the trial's last
     checkpoint; epochs that are done are told first."""
-    made = prepared[config["trial"]]
+    number = config["trial"]
+    made = prepared[number]
     folder = join(made.job.out, made.job.name)
     told = _Told(made.job.train.epochs)
     try:
         if exists(join(folder, METRICS_FILE)):
             for record in read_history(folder):
                 told.epoch_done(record)
-        fit(Task(*made, open_messages()), told)
+        fit(TrialTask(*made, open_messages(), number, places), told, trial_worker)
     except CovsegError as error:
         tune.report({"epoch": 0, made.job.train.select: math.nan, "failure": error})
     else:
         tune.report(told.last)
+
+
+def trial_worker(config: dict[str, Any]) -> None:
+    """What each training worker of a trial runs."""
+    task: TrialTask = config["task"]
+    if ray.train.get_context().get_world_rank() == 0:
+        task.places.put((task.number, ray.util.get_current_placement_group()))
+    train_worker(config)
 
 
 class _Told:
@@ -136,8 +163,10 @@ class _Told:
 class _Passing(tune.Callback):
     """Passes on what Tune tells, at the end of each of its steps: an error anywhere else would come out as Tune's."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, watch: Watch, places: Queue) -> None:
+        self._watch, self._places = watch, places
+        self._ended: dict[int, float] = {}  # when, by the trial's number
+        self._held: list[tuple[int, PlacementGroup]] = []
         self._results: list[tuple[int, dict[str, Any]]] = []
         self._failures: dict[int, CovsegError] = {}
         self._complete: list[int] = []
@@ -161,5 +190,19 @@ class _Passing(tune.Callback):
             self._watch.epoch(*self._results.pop(0))
         while self._complete:
             number = self._complete.pop(0)
+            self._ended[number] = time.monotonic()
             self._watch.end(number, self._failures.get(number))
+        self.free(GONE_SECONDS)
         self._watch.look()
+
+    def free(self, after_seconds: float) -> None:
+        """Give back what the workers of ended trials held: one that is stopped leaves its placement group behind."""
+        over = {number for number, at in self._ended.items() if time.monotonic() - at >= after_seconds}
+        if not over:
+            return
+        self._held += self._places.get_nowait_batch(self._places.qsize())
+        for number, group in self._held:
+            if number in over:
+                remove_placement_group(group)
+        self._held = [(number, group) for number, group in self._held if number not in over]
+        self._ended = {number: at for number, at in self._ended.items() if number not in over}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import ray
 from runs import Command, descendants, epochs, title
 
 from covseg_ray import config
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a ma
 
 EPOCHS = 8
 RATES = GOOD, HOPELESS, BETTER = 1e-3, 1e-9, 3e-4
-OF_A_TRIAL = ("ray::ImplicitFunc", "ray::TrainController", "ray::RayTrainWorker")
+OF_A_TRIAL = ("ray::ImplicitFunc", "ray::TrainController", "ray::RayTrainWorker", "ray::PlacementGroupCleaner")
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +133,15 @@ def test_the_hopeless_trial_is_stopped_and_leaves_nothing_running(searched: Sear
     assert row["ended"] == STOPPED
     assert 1 <= int(row["epochs"]) < EPOCHS
     deadline = time.monotonic() + 60
-    while left := [title(pid)[:40] for pid in descendants(os.getpid()) if title(pid).startswith(OF_A_TRIAL)]:
+    while left := [title(pid)[:40] for pid in descendants(os.getpid()) if title(pid).startswith(OF_A_TRIAL)] or held():
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
+
+
+def held() -> list[str]:
+    """The placement groups that hold resources."""
+    groups = ray.util.placement_group_table()
+    return [name for name, group in groups.items() if group["state"] != "REMOVED"]
 
 
 def test_the_best_has_the_highest_score_of_all_records(searched: Searched) -> None:
