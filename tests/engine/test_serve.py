@@ -20,7 +20,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
 
 from covseg_ray.engine.bundles import load_bundle, save_bundle
-from covseg_ray.engine.evaluate import evaluate
+from covseg_ray.engine.evaluate import evaluate, examples, show
 from covseg_ray.engine.segment import Request, segment
 from covseg_ray.engine.serve import build
 from covseg_ray.errors import ConfigError, ModelError, StorageError
@@ -56,7 +56,8 @@ def test_the_same_film_has_the_same_mask_on_all_three_ways(
     undisturbed: Run, phantoms: str, url: str, tmp_path: Path
 ) -> None:
     bundle = load_bundle(undisturbed.outcome.bundle)
-    evaluated = evaluate(bundle, phantoms, pictures=60).films
+    found = evaluate(bundle, phantoms)
+    evaluated = show(bundle, phantoms, found, examples(found.counts_N4, 60))
     assert len(evaluated) > 10
     assert sum(film.predicted_HW.any() for film in evaluated) > 5
     source, out = tmp_path / "films", str(tmp_path / "out")
@@ -70,9 +71,9 @@ def test_the_same_film_has_the_same_mask_on_all_three_ways(
             data = (source / f"{index:03d}.png").read_bytes()
             row = rows[f"{index:03d}.png"]
             assert client.mask(data) == row["mask"] == encode_png1(film.predicted_HW)
-            found = client.segment(data)
-            assert found.infection_fraction == row["infection_fraction"] == film.predicted_HW.mean()
-            assert np.float32(found.frontal) == row["frontal"] == np.float32(fitted().likeness(film.image_HW))
+            answer = client.segment(data)
+            assert answer.infection_fraction == row["infection_fraction"] == film.predicted_HW.mean()
+            assert np.float32(answer.frontal) == row["frontal"] == np.float32(fitted().likeness(film.image_HW))
 
 
 def test_an_answer_has_one_request_id(url: str) -> None:
