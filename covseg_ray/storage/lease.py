@@ -14,7 +14,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
@@ -65,7 +65,11 @@ class Lease:
         self._stop.set()
         self._thread.join()
         if not self._lost.is_set():
-            _write(self._output, self._number, replace(self._holder, free=True))
+            try:
+                _write(self._output, self._number, replace(self._holder, free=True))
+            except StorageError:  # a full disk still deletes; out of reach, the lease is stale in a while
+                with suppress(StorageError):
+                    delete(_path(self._output, self._number))
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):

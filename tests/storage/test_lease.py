@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -62,6 +63,23 @@ def test_given_back_also_after_an_error(output: str) -> None:
             raise ZeroDivisionError
     with lease.hold(output):
         assert len(list_files(join(output, lease.FOLDER))) == 1
+
+
+def test_given_back_also_where_storage_is_full(tmp_path: Path) -> None:
+    """What ended the run is told, not that the lease could not be written, and the same process may hold it again."""
+    if os.geteuid() != 0:
+        pytest.skip("a small disk is mounted, which only root can do")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        with pytest.raises(OSError, match="No space left"), lease.hold(str(tmp_path)):
+            (tmp_path / "ballast").write_bytes(bytes(2**21))
+        (tmp_path / "ballast").unlink()
+        with lease.hold(str(tmp_path)) as held:
+            held.check()
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def test_of_many_at_once_one_alone_gets_it(output: str) -> None:
