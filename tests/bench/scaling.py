@@ -43,7 +43,7 @@ def measure(model: str, storage: str, films: int, side: int) -> Rates:
             lambda: reading(storage, folder),
             lambda: stages(model, storage),
             lambda: predicting(model, films),
-            lambda: driving(f"{folder}/held"),
+            driving,
             lambda: ending(model, Path(folder)),
             lambda: running(model, storage),
             training,

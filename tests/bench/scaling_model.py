@@ -31,7 +31,6 @@ class Rates:
     write_block: float  # seconds a block on one core
     dispatch_block: float  # seconds a block through Ray Data
     driver_block: float  # seconds a block, of the driver's own processor time in that
-    watch_block: float  # seconds for each block so far, of the driver's look at its counts, once a second
     finish: float  # seconds a run: the check, report and summary at its end
     finish_block: float  # seconds a block, of the same
     start: float  # seconds of ``covseg-ray segment``, all but the films
@@ -73,16 +72,13 @@ class Outcome:
     losses: Mapping[str, float]
 
 
-def run_blocks(
-    works: Iterable[float], servers: int, dispatch: float = 0.0, shared: float = 0.0, watch: float = 0.0
-) -> float:
-    """Seconds until the last block is done. The driver gives them out one by one, ``dispatch`` seconds each, and loses
-    ``watch`` of every second for each block so far; the server that is free first takes the next; each block keeps the
-    shared storage busy for ``shared`` seconds."""
+def run_blocks(works: Iterable[float], servers: int, dispatch: float = 0.0, shared: float = 0.0) -> float:
+    """Seconds until the last block is done. The driver gives them out one by one, ``dispatch`` seconds each; the
+    server that is free first takes the next; each block keeps the shared storage busy for ``shared`` seconds."""
     free = [0.0] * servers
     given = stored = end = 0.0
-    for number, work in enumerate(works):
-        given += dispatch / max(0.1, 1 - watch * number)
+    for work in works:
+        given += dispatch
         begin = max(given, free[0])
         stored = max(stored, begin) + shared
         done = max(begin + work, stored)
@@ -120,14 +116,14 @@ def segment_once(rates: Rates, cluster: Cluster, films: int, nodes: int) -> tupl
         works, servers = size * (load + drawn + rates.outline_film + write), nodes * cluster.cores
     requests = size + 3  # a film each; the rows, and the record under two names
     transfer = size * (rates.film_bytes + rates.row_bytes) / cluster.storage
-    shared, watch = max(transfer, requests / cluster.requests), rates.watch_block
+    shared = max(transfer, requests / cluster.requests)
     dispatch = rates.dispatch_block
-    makespan = run_blocks(works, servers, dispatch, shared, watch)
+    makespan = run_blocks(works, servers, dispatch, shared)
     serial = rates.start + films * rates.listing_input + rates.finish + blocks * rates.finish_block
     needs = {
         kind: float(works.sum()) / servers,
         "storage": blocks * shared,
-        "driver": run_blocks(np.zeros(blocks), 1, dispatch, 0.0, watch),
+        "driver": run_blocks(np.zeros(blocks), 1, dispatch),
         "start, listing and end": serial,
     }
     loss = {

@@ -9,7 +9,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -120,18 +119,13 @@ def predict_blocks(model: str, blocks: int) -> list[float]:
     return [timed(lambda: predictor.predict(films_NHW)) / block for _ in range(blocks)]
 
 
-def driving(held: str) -> dict[str, float]:
-    """What the driver does for each block, through actors and then tasks that do nothing; and its look at counts."""
+def driving() -> dict[str, float]:
+    """What the driver does for each block, through actors and then tasks that do nothing."""
     import ray
     from ray.data import ActorPoolStrategy
 
     from covseg_ray.engine.rest import Rest
     from covseg_ray.engine.runtime import session, without_rays_own_lines
-    from covseg_ray.engine.task import open_messages
-    from covseg_ray.engine.watch import Watch
-    from covseg_ray.reports.segment_progress import SegmentProgress
-    from covseg_ray.storage.lease import hold
-    from covseg_ray.storage.results import Tally
 
     class Nothing:
         def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -145,20 +139,13 @@ def driving(held: str) -> dict[str, float]:
         through.map_batches(lambda batch: batch, batch_size=None).materialize()
         return time.perf_counter() - begin, time.process_time() - used
 
-    progress = SegmentProgress(io.StringIO())
-    progress.begin(10**7, 0, {})
-    with session(), without_rays_own_lines(), hold(held) as lease:
+    with session(), without_rays_own_lines():
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.custom_execution_callback_classes = [Rest]
         few, many = hand_on(200), hand_on(2000)
-        watch = Watch(held, open_messages(), lease, progress, Tally(0, {}), None)
-        watch.blocks, watch.done = set(range(50_000)), Counter({"": 63 * 50_000, "corrupt": 50_000})
-        watch.look(1)
-        watch.told = 0.0
-        looking = timed(lambda: watch.look(1))
     seconds, used = ((large - small) / 1800 for small, large in zip(few, many, strict=True))
-    return {"dispatch_block": seconds, "driver_block": used, "watch_block": looking / 50_000}
+    return {"dispatch_block": seconds, "driver_block": used}
 
 
 def ending(model: str, folder: Path) -> dict[str, float]:

@@ -33,7 +33,6 @@ def rates_table(rates: Rates) -> str:
         ),
         ("Ray Data, one actor pool and one task, doing nothing", f"{1 / rates.dispatch_block:,.0f} blocks/s"),
         ("the driver's own processor time in that", f"{1000 * rates.driver_block:.1f} ms a block"),
-        ("the driver's look at its counts, once a second", f"{1e6 * rates.watch_block:.2f} µs for each block so far"),
         ("end: check, report, summary", f"{rates.finish:.1f} s, and {1000 * rates.finish_block:.2f} ms a block"),
         ("`covseg-ray segment`, all but the films", f"{rates.start:.0f} s"),
         ("`covseg-ray segment`, the films", f"{rates.run_films_per_second:.1f} films/s ({rates.run_films} films)"),

@@ -40,7 +40,6 @@ FREE = Rates(
     write_block=0.0,
     dispatch_block=0.0,
     driver_block=0.0,
-    watch_block=0.0,
     finish=0.0,
     finish_block=0.0,
     start=0.0,
@@ -130,13 +129,6 @@ def test_with_one_block_a_node_the_end_is_the_slowest_of_n(nodes: int) -> None:
 def test_blocks_go_to_the_core_that_is_free_first() -> None:
     assert run_blocks([3.0, 1.0, 1.0, 1.0], 2) == 3.0
     assert run_blocks([1.0, 1.0, 1.0, 3.0], 2) == 4.0
-
-
-def test_what_the_drivers_look_takes_grows_with_the_blocks() -> None:
-    """A block every dispatch / (1 - watch * k) seconds adds up to an integral of 1/(1 - x)."""
-    blocks, dispatch, watch = 100_000, 0.01, 5e-6
-    wanted = -dispatch / watch * np.log(1 - watch * blocks)
-    assert run_blocks(np.zeros(blocks), 1, dispatch, 0.0, watch) == pytest.approx(wanted, rel=1e-3)
 
 
 def test_gradients_go_twice_around_the_ring_but_for_one_share() -> None:
