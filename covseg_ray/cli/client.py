@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Json
+from covseg_ray.cli.options import Json, named
 from covseg_ray.errors import EXIT_REJECTS, CovsegError, StorageError, UsageError
 
 ASK_SECONDS = 10.0  # that a person waits to be told of a wrong --url
@@ -40,7 +40,7 @@ def client(
     from covseg_ray.cli.client_run import KINDS, Job, run
     from covseg_ray.service.client import Client
 
-    kinds = tuple(dict.fromkeys(kind.strip() for kind in write.split(",") if kind.strip()))
+    kinds = tuple(named(write))
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UsageError(f"--write {unknown[0]!r}: not a kind of result; choose from {', '.join(KINDS)}")
     job = Job(files, out, kinds if out else (), model, concurrency, timeout)

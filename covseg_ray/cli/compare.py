@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from covseg_ray.cli.evaluate import metrics_document, table
-from covseg_ray.cli.options import Address, AllowOpen, Exclude, Json, ask, say
+from covseg_ray.cli.options import (
+    Address,
+    AllowOpen,
+    BundleUri,
+    DatasetUri,
+    Exclude,
+    Json,
+    Labels,
+    Report,
+    Split,
+    Workers,
+    ask,
+    named,
+    say,
+)
 
 if TYPE_CHECKING:
     from covseg_ray.engine.compare import Comparison
 
-Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")]
-
 
 def compare(
-    first: Bundle,
-    second: Bundle,
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Path or s3:// URI of a packed dataset.")],
-    split: Annotated[str, typer.Option("--split", help="Which split of the dataset.")] = "val",
-    labels: Annotated[
-        str | None, typer.Option("--labels", metavar="LABEL,...", help="Only films with these labels.")
-    ] = None,
+    first: BundleUri,
+    second: BundleUri,
+    dataset: DatasetUri,
+    split: Split = "val",
+    labels: Labels = None,
     exclude: Exclude = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="How many models predict side by side.")] = 1,
-    report: Annotated[
-        str | None, typer.Option("--report", metavar="HTML", help="Write a report with pictures.")
-    ] = None,
+    workers: Workers = 1,
+    report: Report = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
@@ -43,7 +51,7 @@ def compare(
     from covseg_ray.storage.filesystem import write_bytes
     from covseg_ray.storage.packing import read_exclusions
 
-    wanted = [label.strip() for label in labels.split(",")] if labels else None
+    wanted = named(labels) or None
     left_out = read_exclusions(exclude) if exclude else frozenset()
     models = load_bundle(first), load_bundle(second)
     engine.refuse(*models)

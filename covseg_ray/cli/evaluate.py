@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Address, AllowOpen, Exclude, Json, ask, say
+from covseg_ray.cli.options import (
+    Address,
+    AllowOpen,
+    BundleUri,
+    DatasetUri,
+    Exclude,
+    Json,
+    Labels,
+    Report,
+    Split,
+    Workers,
+    ask,
+    named,
+    say,
+)
 
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluate import Evaluation
@@ -22,18 +36,14 @@ IN_STRATA = ("iou_image", "iou_all", "false_alarm")
 
 
 def evaluate(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")],
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Path or s3:// URI of a packed dataset.")],
-    split: Annotated[str, typer.Option("--split", help="Which split of the dataset.")] = "val",
-    labels: Annotated[
-        str | None, typer.Option("--labels", metavar="LABEL,...", help="Only films with these labels.")
-    ] = None,
+    bundle: BundleUri,
+    dataset: DatasetUri,
+    split: Split = "val",
+    labels: Labels = None,
     exclude: Exclude = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="How many models predict side by side.")] = 1,
+    workers: Workers = 1,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Films predicted at a time.")] = 32,
-    report: Annotated[
-        str | None, typer.Option("--report", metavar="HTML", help="Write a report with pictures.")
-    ] = None,
+    report: Report = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
@@ -47,7 +57,7 @@ def evaluate(
     from covseg_ray.storage.filesystem import write_bytes
     from covseg_ray.storage.packing import read_exclusions
 
-    wanted = [label.strip() for label in labels.split(",")] if labels else None
+    wanted = named(labels) or None
     left_out = read_exclusions(exclude) if exclude else frozenset()
     model = load_bundle(bundle)
     with session(address, workers, allow_open):

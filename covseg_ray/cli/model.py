@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from covseg_ray.cli.options import Json, ask, say
+from covseg_ray.cli.options import BundleUri, DatasetUri, Json, Labels, ask, named, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,13 +28,11 @@ def root() -> None:
 
 @app.command()
 def decide(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")],
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Path or s3:// URI of a packed dataset.")],
+    bundle: BundleUri,
+    dataset: DatasetUri,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Where the new bundle is written.")],
     split: Annotated[str, typer.Option("--split", help="Which split of the dataset chooses.")] = "val",
-    labels: Annotated[
-        str | None, typer.Option("--labels", metavar="LABEL,...", help="Only films with these labels.")
-    ] = None,
+    labels: Labels = None,
     flip: Annotated[bool, typer.Option("--flip", help="Look at each film's mirror image too: twice the time.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Write the weights in half precision, half as large.")] = False,
     as_json: Json = False,
@@ -45,7 +43,7 @@ def decide(
     from covseg_ray.engine.bundles import load_bundle, save_bundle
     from covseg_ray.engine.runtime import session
 
-    wanted = [label.strip() for label in labels.split(",")] if labels else None
+    wanted = named(labels) or None
     model = load_bundle(bundle)
     ruled, found = engine.decide(model.halved() if half else model, dataset, split, wanted, flip, _tell)
     with session():
@@ -66,7 +64,7 @@ def _tell(done: int, films: int) -> None:
 
 @app.command()
 def info(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")],
+    bundle: BundleUri,
     as_json: Json = False,
 ) -> None:
     """Print a model's layers and parameters, what it was trained on and the metrics it reached."""

@@ -10,6 +10,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Address = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
 ]
+BundleUri = Annotated[str, typer.Argument(metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")]
+DatasetUri = Annotated[str, typer.Argument(metavar="DATASET", help="Path or s3:// URI of a packed dataset.")]
+Split = Annotated[str, typer.Option("--split", help="Which split of the dataset.")]
+Labels = Annotated[str | None, typer.Option("--labels", metavar="LABEL,...", help="Only films with these labels.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="How many models predict side by side.")]
+Report = Annotated[str | None, typer.Option("--report", metavar="HTML", help="Write a report with pictures.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the job; may be repeated.")
+]
 Exclude = Annotated[
     str | None,
     typer.Option("--exclude", metavar="FILE", help="List of image ids to leave out, as `data audit --side` writes."),
@@ -22,6 +31,11 @@ AllowOpen = Annotated[
 def say(line: str) -> None:
     """Progress and hints go to standard error: standard output is for the result."""
     typer.echo(line, err=True)
+
+
+def named(words: str | None) -> list[str]:
+    """``A, B`` as the two words, each once; nothing where nothing was given."""
+    return list(dict.fromkeys(word.strip() for word in (words or "").split(",") if word.strip()))
 
 
 def ask(uri: str) -> None:

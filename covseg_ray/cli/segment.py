@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Address, AllowOpen, Json, ask
+from covseg_ray.cli.options import Address, AllowOpen, Json, ask, named
 from covseg_ray.errors import EXIT_REJECTS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def segment(
     from covseg_ray.engine import segment as engine_room
     from covseg_ray.reports.segment_progress import SegmentProgress
 
-    kinds = tuple(dict.fromkeys(kind.strip() for kind in write.split(",") if kind.strip()))
+    kinds = tuple(named(write))
     request = engine_room.Request(source, out, model, kinds, engine, max_rejects, actors)
     engine_room.check(request)
     with SegmentProgress() as progress:

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from covseg_ray.cli.options import Address, AllowOpen, Json, ask
+from covseg_ray.cli.options import Address, AllowOpen, Json, Overrides, ask
 
 
 def tune(
     job_file: Annotated[str, typer.Option("-c", "--config", metavar="JOB.toml", help="The job, with a [[search]].")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the job; may be repeated.")
-    ] = None,
+    overrides: Overrides = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
