@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models import WITH_LUNGS, random_model
+from random_models import WITH_LUNGS, random_model
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
