@@ -37,10 +37,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     ray_session: None, small_disk: Path, small_job: list[str], tmp_path: Path
 ) -> None:
-    """A checkpoint takes about 165 MiB: the first fits beside the ballast, the second does not."""
+    """A checkpoint takes about 165 MiB (the weights and Adam's two moments): the first fits beside the ballast, the second does not."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(280 * MIB))
-    settings = [*small_job, "train.epochs=3", "resources.max_failures=0", f"out={small_disk}"]
+    settings = [*small_job, "train.epochs=3", "train.average=0", "resources.max_failures=0", f"out={small_disk}"]
     with Command(train_words(settings), tmp_path) as command:
         code, output, errors = command.finish()
     assert (code, output) == (4, ""), errors
