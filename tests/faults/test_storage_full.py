@@ -37,7 +37,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     ray_session: None, small_disk: Path, small_job: list[str], tmp_path: Path
 ) -> None:
-    """A checkpoint takes about 165 MiB (the weights and Adam's two moments): the first fits beside the ballast, the second does not."""
+    """A checkpoint takes about 165 MiB: the first fits beside the ballast, the second does not."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(280 * MIB))
     settings = [*small_job, "train.epochs=3", "train.average=0", "resources.max_failures=0", f"out={small_disk}"]
