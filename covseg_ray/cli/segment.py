@@ -65,11 +65,12 @@ def segment(
 
 def _told(summary: Mapping[str, Any]) -> str:
     out, speed = summary["out"], summary["films_per_second"]
+    engine = f", engine {summary['engine']}" if "engine" in summary else ""  # an earlier version did not write it
     lines = [
         f"films    {summary['ok']:,} outlined, {summary['rejected']:,} rejected, {summary['inputs']:,} in all",
         *(f"         {count:,} {reason}" for reason, count in summary["reasons"].items()),
         *_unlike(summary),
-        f"speed    {speed:.1f} films/s",
+        f"speed    {speed:.1f} films/s{engine}",
         f"results  {out}/results",
         f"report   {out}/report.html",
     ]
@@ -89,7 +90,7 @@ def _plan(plan: Preview, out: str) -> str:
     refused = "".join(f"\n         {count:,} would be rejected: {reason}" for reason, count in plan.refused.items())
     return (
         f"inputs   {plan.inputs:,} ({kinds}), {plan.bytes / 2**20:,.1f} MiB as far as listing knows{refused}\n"
-        f"speed    {plan.films_per_second:.1f} films/s by the model alone, with all of this machine\n"
+        f"speed    {plan.films_per_second:.1f} films/s by the model alone ({plan.engine}), with all of this machine\n"
         f"time     about {_duration(plan.seconds)} here\n"
         f"results  would go to {out}; nothing was written"
     )

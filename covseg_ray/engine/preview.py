@@ -30,6 +30,7 @@ class Preview:
     kinds: dict[str, int]
     refused: dict[str, int]
     bytes: int
+    engine: str
     films_per_second: float
     seconds: float
 
@@ -45,11 +46,12 @@ def preview(request: Request, progress: Progress) -> Preview:
             refused[rejected.reason] += 1
         if inputs % 1000 == 0:
             progress.listed(inputs)
-    speed = films_per_second(bundle, request.engine)
-    return Preview(inputs, dict(kinds), dict(refused), size, speed, (inputs - refused.total()) / speed)
+    engine, speed = films_per_second(bundle, request.engine)
+    return Preview(inputs, dict(kinds), dict(refused), size, engine, speed, (inputs - refused.total()) / speed)
 
 
-def films_per_second(bundle: Bundle, engine: str) -> float:
+def films_per_second(bundle: Bundle, engine: str) -> tuple[str, float]:
+    """The engine that the name stands for here, and its speed."""
     device, cores = "cuda" if torch.cuda.is_available() else "cpu", os.cpu_count() or 1
     predictor = Predictor(bundle, device, engine=engine, threads=cores)
     side = bundle.spec.input_size
@@ -57,4 +59,4 @@ def films_per_second(bundle: Bundle, engine: str) -> float:
     predictor.predict(noise_NHW[: predictor.chunk])
     start = time.perf_counter()
     predictor.predict(noise_NHW)
-    return TIMED_FILMS / (time.perf_counter() - start)
+    return predictor.engine, TIMED_FILMS / (time.perf_counter() - start)

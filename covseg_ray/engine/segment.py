@@ -26,6 +26,7 @@ from covseg_ray.radiograph.guard import LEVEL
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.bundle_files import to_files
 from covseg_ray.segmentation.engines import ENGINES
+from covseg_ray.segmentation.predictor import engine_of
 from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
 from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, write_bytes
@@ -184,6 +185,7 @@ def finish(
         "out": request.out,
         "model": request.model,
         "model_id": bundle.model_id,
+        "engine": engine_of(bundle, request.engine),
         "inputs": listing.inputs,
         "ok": counted.ok,
         "rejected": counted.rejected,

@@ -13,15 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from covseg_ray import __version__
-from covseg_ray.errors import ModelError
+from covseg_ray.errors import ModelError, UsageError
 from covseg_ray.segmentation.decision import Decision, Rule
+from covseg_ray.segmentation.graph import Graph
 from covseg_ray.segmentation.metrics import Estimate
 from covseg_ray.segmentation.network import build_network
 from covseg_ray.segmentation.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 WEIGHTS = "model.safetensors"
 INFECTION, LUNG = "infection", "lung"
-_CHANGES_A_MASK = {"architecture", "encoder", "classes", "input_size", "resize", "normalisation", "decision"}
+_CHANGES_A_MASK = {"architecture", "encoder", "classes", "input_size", "resize", "normalisation", "decision", "int8"}
 
 
 class _Frozen(BaseModel):
@@ -46,6 +47,16 @@ class TrainedOn(_Frozen):
     images: int
 
 
+class Int8(_Frozen):
+    """That a model computes in 8-bit integers: of which model it was made, with the ranges of how many films of which
+    dataset (its digest), and the SHA-256 of the files that compute."""
+
+    made_of: str
+    dataset: str
+    films: int
+    sha256: dict[str, str]
+
+
 class BundleSpec(_Frozen):
     """What ``model.json`` holds, beside the model's id. ``input_size`` is the side of the square, in pixels."""
 
@@ -57,6 +68,7 @@ class BundleSpec(_Frozen):
     resize: Literal["stretch", "letterbox"] = "stretch"
     normalisation: Normalisation = Normalisation()
     decision: Decision = "argmax"
+    int8: Int8 | None = None
     trained_on: TrainedOn | None = None
     metrics: dict[str, Estimate] = {}
     metrics_how: str = ""
@@ -83,32 +95,48 @@ class BundleSpec(_Frozen):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model: what it is, and its tensors by name as ``network().state_dict()`` gives them."""
+    """A model: what it is, and its tensors by name as ``network().state_dict()`` gives them. ``graph`` is what computes
+    in place of them, where the model is one of 8-bit integers."""
 
     spec: BundleSpec
     state: dict[str, Tensor]
+    graph: Graph | None = None
 
     @functools.cached_property
     def model_id(self) -> str:
         """16 hexadecimal digits of a SHA-256 over the weights and all that changes a mask."""
-        digest = hashlib.sha256(self.spec.model_dump_json(include=_CHANGES_A_MASK).encode())
+        digest = hashlib.sha256(self.spec.model_dump_json(include=_CHANGES_A_MASK, exclude_none=True).encode())
         for name, tensor in sorted(self.state.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def ruled(self, rule: Rule) -> Bundle:
-        """The same weights with another rule, so without the metrics that were measured with this one."""
+        """The same weights with another rule, so without the metrics that were measured with this one.
+
+        Raises:
+            UsageError: an 8-bit model, whose files hold its rule.
+        """
+        self._require_tensors()
         return Bundle(self.spec.model_copy(update={"decision": rule, "metrics": {}, "metrics_how": ""}), self.state)
 
     def halved(self) -> Bundle:
         """The same model with its weights in half precision, half as large; it computes as before. What a batch norm
-        holds stays: it is little, and may be larger than half precision can tell."""
+        holds stays: it is little, and may be larger than half precision can tell.
+
+        Raises:
+            UsageError: an 8-bit model, which does not compute with these weights.
+        """
+        self._require_tensors()
         state = {
             name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
             for name, tensor in self.state.items()
         }
         return Bundle(self.spec.model_copy(update={"metrics": {}, "metrics_how": ""}), state)
+
+    def _require_tensors(self) -> None:
+        if self.graph is not None:
+            raise UsageError("this 8-bit model is fixed as it is; take the model that it was exported from")
 
     def network(self) -> nn.Module:
         """The network with its weights in float32, in evaluation mode on the CPU; the caller's random state is kept.

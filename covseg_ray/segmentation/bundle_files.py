@@ -1,4 +1,5 @@
-"""A trained model as three files: ``model.safetensors``, ``model.json`` and a card, ``README.md``.
+"""A trained model as three files: ``model.safetensors``, ``model.json`` and a card, ``README.md``; two more in
+``openvino/int8/`` where it computes in 8-bit integers.
 
 Reading a bundle runs no code from it: tensors come from safetensors, names are looked up in the library's own lists,
 and the model's id is computed anew from what was read.
@@ -6,6 +7,7 @@ and the model's id is computed anew from what was read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
@@ -15,10 +17,11 @@ from pydantic import ValidationError
 from covseg_ray.errors import ModelError
 from covseg_ray.segmentation.bundle import WEIGHTS, Bundle, BundleSpec
 from covseg_ray.segmentation.card import card
+from covseg_ray.segmentation.graph import BIN, XML, Graph
 from covseg_ray.segmentation.weights import read_safetensors
 
 SPEC, CARD = "model.json", "README.md"
-FILES = (WEIGHTS, SPEC, CARD)
+INT8 = {f"openvino/int8/{name}": name for name in (XML, BIN)}
 _PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"}
 
 
@@ -31,7 +34,13 @@ def to_files(bundle: Bundle) -> dict[str, bytes]:
         WEIGHTS: save({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(bundle.state.items())}),
         SPEC: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(),
         CARD: card(bundle).encode(),
+        **({path: bundle.graph.files[name] for path, name in INT8.items()} if bundle.graph else {}),
     }
+
+
+def needed(names: Collection[str]) -> list[str]:
+    """Which files of a bundle's folder :func:`from_files` reads."""
+    return [WEIGHTS, SPEC, *(path for path in INT8 if path in names)]
 
 
 def check_listing(names: Collection[str]) -> None:
@@ -50,7 +59,7 @@ def check_listing(names: Collection[str]) -> None:
 
 
 def from_files(files: Mapping[str, bytes]) -> Bundle:
-    """A bundle from its files' bytes; only ``model.json`` and ``model.safetensors`` are read.
+    """A bundle from its files' bytes; only those of :func:`needed` are read.
 
     Raises:
         ModelError: a pickle among them, a missing or damaged file, an unknown architecture or encoder, tensors that do
@@ -58,11 +67,25 @@ def from_files(files: Mapping[str, bytes]) -> Bundle:
     """
     check_listing(files)
     spec, model_id = _read_spec(files[SPEC])
-    bundle = Bundle(spec, read_safetensors(files[WEIGHTS], WEIGHTS))
+    bundle = Bundle(spec, read_safetensors(files[WEIGHTS], WEIGHTS), _read_graph(spec, files))
     bundle.network()
     if bundle.model_id != model_id:
         raise ModelError(f"bundle: says model_id {model_id} but its contents make {bundle.model_id}; fetch it again")
     return bundle
+
+
+def _read_graph(spec: BundleSpec, files: Mapping[str, bytes]) -> Graph | None:
+    """The files that compute in place of the tensors."""
+    if spec.int8 is None:
+        return None
+    for path, name in INT8.items():
+        if path not in files or digest(files[path]) != spec.int8.sha256.get(name):
+            raise ModelError(f"bundle: {path} is missing or damaged; fetch it again")
+    return Graph("openvino", {name: files[path] for path, name in INT8.items()})
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _read_spec(data: bytes) -> tuple[BundleSpec, str]:

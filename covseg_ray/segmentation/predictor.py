@@ -7,10 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from covseg_ray.errors import ConfigError
+from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.decision import Decide, Rule, drop_small
 from covseg_ray.segmentation.engines import build_forward, choose_engine
+from covseg_ray.segmentation.graph import Forward, graph_forward
 from covseg_ray.segmentation.precision import autocast, autocast_dtype
 from covseg_ray.segmentation.preprocess import Preprocess
 
@@ -26,8 +27,8 @@ class Predictor:
     Args:
         bundle: the model.
         device: as torch names it, ``cpu`` or ``cuda:0``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :mod:`covseg_ray.segmentation.precision`. OpenVINO and
-            ONNX Runtime know fp32 alone.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :mod:`covseg_ray.segmentation.precision`. OpenVINO
+            knows the first three, ONNX Runtime fp32 alone, and an 8-bit model, on OpenVINO, ``auto`` alone.
         chunk: films at once; by default 1 on a CPU, where more gain nothing, and 64 on a GPU. One film costs as much as
             a whole chunk.
         engine: ``auto``, ``torch``, ``openvino`` or ``onnx``; see :mod:`covseg_ray.segmentation.engines`.
@@ -51,13 +52,18 @@ class Predictor:
         self.spec = bundle.spec
         self.model_id = bundle.model_id
         self.device = torch.device(device)
-        self.engine = choose_engine(engine, device)
-        self.precision = _checked_precision(self.engine, self.device, precision)
-        self.chunk = chunk or films_at_once(device)
-        shape_NHW = (self.chunk, self.spec.input_size, self.spec.input_size)
-        self._forward = build_forward(self.engine, _films_to_classes(bundle), shape_NHW, self.device, threads)
+        self.engine = engine_of(bundle, engine, device)
+        self.precision = _checked_precision(bundle, self.engine, self.device, precision)
+        self.chunk = 1 if bundle.graph else chunk or films_at_once(device)
+        self._forward = self._build_forward(bundle, threads)
         decision = bundle.spec.decision
         self._smallest_region = decision.smallest_region if isinstance(decision, Rule) else 0
+
+    def _build_forward(self, bundle: Bundle, threads: int | None) -> Forward:
+        if bundle.graph is not None:
+            return graph_forward(bundle.graph, threads or torch.get_num_threads(), "fp32")
+        shape_NHW = (self.chunk, self.spec.input_size, self.spec.input_size)
+        return build_forward(self.engine, films_to_classes(bundle), shape_NHW, self.device, threads, self.precision)
 
     def predict(self, images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Films uint8 ``[N, S, S]``, S the model's input size, to class indices uint8 ``[N, S, S]``.
@@ -73,13 +79,16 @@ class Predictor:
         if images_NHW.dtype != np.uint8 or images_NHW.shape[1:] != (size, size):
             raise ValueError(f"films must be uint8 [N, {size}, {size}], not {images_NHW.dtype} {images_NHW.shape}")
         found_N2HW = np.empty((len(images_NHW), 2, size, size), dtype=np.uint8)
-        with torch.inference_mode(), autocast(self.device, self.precision):
+        with torch.inference_mode(), self._autocast():
             for start in range(0, len(images_NHW), self.chunk):
                 part_NHW = images_NHW[start : start + self.chunk]
                 found_N2HW[start : start + self.chunk] = self._look_at_chunk(part_NHW)[: len(part_NHW)]
         classes_NHW = np.ascontiguousarray(found_N2HW[:, 0])
         drop_small(classes_NHW, self.spec.infection, self.spec.beneath, self._smallest_region)
         return classes_NHW, found_N2HW[:, 1]
+
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.device, self.precision if self.engine == "torch" else "fp32")
 
     def _look_at_chunk(self, part_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         chunk_NHW = np.zeros((self.chunk, *part_NHW.shape[1:]), dtype=np.uint8)
@@ -92,16 +101,39 @@ def films_at_once(device: str) -> int:
     return _CHUNK[torch.device(device).type]
 
 
-def _films_to_classes(bundle: Bundle) -> nn.Module:
+def films_to_classes(bundle: Bundle) -> nn.Module:
+    """The whole way from uint8 films ``[N, S, S]`` to what ``Decide`` gives of them, in evaluation mode."""
     spec = bundle.spec
     decide = Decide(bundle.network(), spec.decision, len(spec.classes), spec.infection)
     return nn.Sequential(Preprocess(spec.normalisation.mean, spec.normalisation.std), decide).eval()
 
 
-def _checked_precision(engine: str, device: torch.device, precision: str) -> str:
-    autocast_dtype(device, precision)
+def engine_of(bundle: Bundle, engine: str, device: str = "cpu") -> str:
+    """Which engine computes a model on a device: by name, or where that is ``auto`` by the model.
+
+    Raises:
+        UsageError: as :func:`choose_engine`, or an 8-bit model would have to compute with another engine than its own.
+    """
+    if bundle.graph is None:
+        return choose_engine(engine, device)
+    if engine not in ("auto", bundle.graph.engine):
+        raise UsageError(
+            f"engine: this 8-bit model computes with {bundle.graph.engine}, not with {engine}; choose auto, or the "
+            "model that it was exported from"
+        )
+    return choose_engine(bundle.graph.engine, device)
+
+
+def _checked_precision(bundle: Bundle, engine: str, device: torch.device, precision: str) -> str:
+    dtype = autocast_dtype(device, precision)
+    if bundle.graph is not None:
+        if precision != "auto":
+            raise ConfigError(f"precision: an 8-bit model computes in int8, not in {precision}; choose auto")
+        return "int8"
     if engine == "torch":
         return precision
+    if engine == "openvino":
+        return "fp32" if dtype is None else "bf16"
     if precision not in ("auto", "fp32"):
         raise ConfigError(f"precision: {engine} computes in fp32, not in {precision}; choose auto or fp32")
     return "fp32"
