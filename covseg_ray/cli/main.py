@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from covseg_ray import __version__
-from covseg_ray.cli import config, data, jobs, model, results, submit
+from covseg_ray.cli import bench, config, data, jobs, model, results, submit
 from covseg_ray.cli.client import client
 from covseg_ray.cli.compare import compare
 from covseg_ray.cli.demo import demo
@@ -36,6 +36,7 @@ app.add_typer(results.app, name="results")
 app.add_typer(config.app, name="config")
 app.add_typer(submit.app, name="submit")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(bench.app, name="bench")
 for command in (demo, train, tune, evaluate, compare, segment, serve, client, doctor):
     app.command()(command)
 

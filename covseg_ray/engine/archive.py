@@ -66,12 +66,17 @@ class Segmenter:
         self.predictor = Predictor(from_files(ray.get(files[0])), device, engine=engine, threads=threads)
 
     def __call__(self, loaded: pa.Table) -> pa.Table:
-        squares, size = loaded["square"].to_pylist(), self.predictor.spec.input_size
-        films = [np.frombuffer(square, np.uint8).reshape(size, size) for square in squares if square is not None]
-        found_NHW = iter(self.predictor.predict(np.stack(films)) if films else ())
-        classes = [None if square is None else next(found_NHW).tobytes() for square in squares]
-        place = loaded.schema.get_field_index("square")
-        return loaded.set_column(place, LOADED.field("square"), pa.array(classes, pa.binary()))
+        return classified(self.predictor, loaded)
+
+
+def classified(predictor: Predictor, loaded: pa.Table) -> pa.Table:
+    """Rows of ``LOADED`` with the model's classes in place of the films, in ``square``."""
+    squares, size = loaded["square"].to_pylist(), predictor.spec.input_size
+    films = [np.frombuffer(square, np.uint8).reshape(size, size) for square in squares if square is not None]
+    found_NHW = iter(predictor.predict(np.stack(films)) if films else ())
+    classes = [None if square is None else next(found_NHW).tobytes() for square in squares]
+    place = loaded.schema.get_field_index("square")
+    return loaded.set_column(place, LOADED.field("square"), pa.array(classes, pa.binary()))
 
 
 @dataclass(frozen=True)

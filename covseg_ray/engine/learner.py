@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +72,26 @@ class Learner:
         return parts | ({"averaged": self.averaged} if self.averaged else {})
 
 
-def build_learner(job: Job, steps: int, initial: dict[str, Tensor], device: torch.device) -> Learner:
+def data_parallel(network: nn.Module) -> nn.Module:
+    """The network as Ray Train's workers share its gradients."""
+    wrapped: nn.Module = ray.train.torch.prepare_model(
+        network, parallel_strategy_kwargs={"gradient_as_bucket_view": True}
+    )
+    return wrapped
+
+
+def build_learner(
+    job: Job,
+    steps: int,
+    initial: dict[str, Tensor],
+    device: torch.device,
+    wrap: Callable[[nn.Module], nn.Module] = data_parallel,
+) -> Learner:
     """The learner of this worker at the beginning of a run of ``steps`` an epoch."""
     network = build_network(job.model.architecture, job.model.encoder, "none", len(job.model.classes))
     network.load_state_dict(initial)
     network = channels_last(network).to(device)
-    wrapped = ray.train.torch.prepare_model(network, parallel_strategy_kwargs={"gradient_as_bucket_view": True})
+    wrapped = wrap(network)
     optimizer = build_optimizer(job.train, network)
     return Learner(
         network=network,

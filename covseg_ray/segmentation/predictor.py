@@ -61,7 +61,8 @@ class Predictor:
 
     def _build_forward(self, bundle: Bundle, threads: int | None) -> Forward:
         if bundle.graph is not None:
-            return graph_forward(bundle.graph, threads or torch.get_num_threads(), "fp32")
+            rest = "fp32" if autocast_dtype(self.device) is None else "bf16"  # what is not in integers
+            return graph_forward(bundle.graph, threads or torch.get_num_threads(), rest)
         shape_NHW = (self.chunk, self.spec.input_size, self.spec.input_size)
         return build_forward(self.engine, films_to_classes(bundle), shape_NHW, self.device, threads, self.precision)
 

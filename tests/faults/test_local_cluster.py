@@ -35,7 +35,7 @@ CONVERGED = (
     "workers=[2, 4]",
     "model.architecture=linknet",
     "model.encoder=tu-test_resnet",
-    "train.epochs=40",
+    "train.epochs=10",
     "train.batch_size=32",
     "train.learning_rate=0.004",
     "train.schedule=one-cycle",
@@ -241,7 +241,7 @@ def lose_two(found: LocalCluster, words: list[str], name: str) -> list[Loss]:
 def test_fewer_workers_go_on_at_the_same_global_batch(
     four: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    synthesise(str(tmp_path / "many"), 2000, seed=7, size=32)
+    synthesise(str(tmp_path / "many"), 8000, seed=7, size=32)
     four.storage.put(str(tmp_path / "many"), f"{four.bucket}/many", recursive=True)
     settings = (f"data.dataset=s3://{four.bucket}/many", *CONVERGED)
     quiet = four.start(train_words(four, "four-workers", *settings))

@@ -1,0 +1,158 @@
+"""Bulk segmentation stage by stage on one core, and as a whole, over the model alone on films in memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from itertools import islice
+
+import pyarrow as pa
+
+from covseg_ray.engine.archive import classified
+from covseg_ray.engine.bench import Say, cores, device, films_in_memory, in_turn, machine, predicted_per_second
+from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.load import Wanted, load
+from covseg_ray.engine.outline import Outlining, outline
+from covseg_ray.engine.runtime import session
+from covseg_ray.engine.segment import Request, segment
+from covseg_ray.errors import DatasetError
+from covseg_ray.reports.bench import Bench, Rate
+from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
+from covseg_ray.storage.archives import list_members
+from covseg_ray.storage.filesystem import join
+from covseg_ray.storage.listing import SCHEMA
+
+ALONE, WHOLE = "the model in memory", "segment, from source to results"
+LOADING, PREDICTING, OUTLINING = "read and decode", "predict", "outline and encode"
+
+
+class _Silent:
+    """A run's progress, told to nobody."""
+
+    def listed(self, inputs: int) -> None:
+        return
+
+    def begin(self, total: int, done: int, reasons: Mapping[str, int]) -> None:
+        return
+
+    def update(self, ok: int, reasons: Mapping[str, int], actors: int) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What each stage of a run needs, for one core: rows of a listing go in."""
+
+    bundle: Bundle
+    predictor: Predictor
+    listed: pa.Table
+    loaded: pa.Table
+    classes: pa.Table
+
+    def load(self) -> float:
+        begin = time.perf_counter()
+        rows = sum(len(piece) for piece in load(self.listed, wanted(self.bundle)))
+        return rows / (time.perf_counter() - begin)
+
+    def predict(self) -> float:
+        begin = time.perf_counter()
+        return len(classified(self.predictor, self.loaded)) / (time.perf_counter() - begin)
+
+    def outline(self) -> float:
+        begin = time.perf_counter()
+        return len(outline(self.classes, outlining(self.bundle))) / (time.perf_counter() - begin)
+
+
+def bench_segment(source: str, model: str, out: str | None, engine: str, films: int, rounds: int, say: Say) -> Bench:
+    """At most ``films`` of the source go through each stage alone; the whole run takes all of it."""
+    bundle = load_bundle(model)
+    stages = prepare(bundle, engine, source, films)
+    alone = Predictor(bundle, device(), engine=engine, threads=cores())
+    films_NSS = films_in_memory(films, bundle.spec.input_size)
+    alone.predict(films_NSS[: alone.chunk])
+
+    def in_memory() -> float:
+        return predicted_per_second(alone, films_NSS)
+
+    with _folder(out) as folder, session():
+        runs = (join(folder, f"bench-{os.getpid()}-{number}") for number in range(rounds))
+
+        def whole() -> float:
+            request = Request(source, next(runs), model, engine=engine)
+            return float(segment(request, _Silent())["films_per_second"])
+
+        found = in_turn(
+            rounds,
+            {
+                ALONE: in_memory,
+                LOADING: stages.load,
+                PREDICTING: stages.predict,
+                OUTLINING: stages.outline,
+                WHOLE: whole,
+            },
+            say,
+        )
+    against = Rate(ALONE, found[ALONE], f"{alone.engine}, {cores()} cores")
+    on_one = tuple(Rate(name, found[name], "on one core") for name in (LOADING, PREDICTING, OUTLINING))
+    last = Rate(WHOLE, found[WHOLE], f"{cores()} cores, without the start of Ray")
+    return Bench("segment", "films/s", machine(), against, (*on_one, last), advice(on_one, last, against))
+
+
+def prepare(bundle: Bundle, engine: str, source: str, films: int) -> Stages:
+    """The first films of the source, and what comes of them at each stage."""
+    members = list(islice(list_members(source), films))
+    if not members:
+        raise DatasetError(f"{source}: no films there; give a sample of the archive")
+    rows = [{"item": place, **asdict(member)} for place, member in enumerate(members)]
+    listed = pa.Table.from_pylist(rows, schema=SCHEMA)
+    loaded = pa.concat_tables(load(listed, wanted(bundle)))
+    predictor = Predictor(bundle, device(), engine=engine, threads=1)
+    return Stages(bundle, predictor, listed, loaded, classified(predictor, loaded))
+
+
+def wanted(bundle: Bundle) -> Wanted:
+    return Wanted(bundle.spec.input_size, bundle.spec.resize)
+
+
+def outlining(bundle: Bundle) -> Outlining:
+    spec = bundle.spec
+    return Outlining(
+        out="",
+        size=spec.input_size,
+        resize=spec.resize,
+        classes=spec.classes,
+        model_id=bundle.model_id,
+        preprocess_version=PREPROCESS_VERSION,
+        write=(),
+        created=datetime.now(timezone.utc),
+    )
+
+
+def advice(stages: tuple[Rate, ...], whole: Rate, against: Rate) -> tuple[str, ...]:
+    """Which stage takes how much of a film's time on a core, and what the cores could do at most."""
+    seconds = {stage.name: 1 / stage.median for stage in stages}
+    total = sum(seconds.values())
+    shares = ", ".join(f"{name} {value / total:.0%}" for name, value in seconds.items())
+    slowest = max(seconds, key=seconds.__getitem__)
+    more = "more cores, another --engine, or a GPU" if slowest == PREDICTING else "more cores"
+    return (
+        f"of a film's {1000 * total:.0f} ms on a core: {shares}",
+        f"give {slowest} more: {more}; {cores()} cores could do {cores() / total:,.1f} films/s by these stages",
+        f"the whole reaches {whole.median / against.median:.0%} of {against.name}",
+    )
+
+
+@contextmanager
+def _folder(out: str | None) -> Iterator[str]:
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="covseg-ray-bench-") as folder:
+        yield folder

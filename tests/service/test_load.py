@@ -1,0 +1,57 @@
+"""Load on a server whose answers are known: how many came, how long they took, how many were refused."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from covseg_ray.service.load import put_load
+
+ANSWER_SECONDS = 0.05
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    """Answers after a while; every third request of the server with 503."""
+
+    protocol_version = "HTTP/1.1"
+    lock = threading.Lock()
+    served = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        with Slow.lock:
+            Slow.served += 1
+            status = 503 if Slow.served % 3 == 0 else 200
+        time.sleep(ANSWER_SECONDS)
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        return
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_every_answer_is_counted_once_and_refusals_apart(url: str):
+    Slow.served = 0
+    begin = time.monotonic()
+    load = put_load(url, b"a film", 4, 1.5)
+    elapsed = time.monotonic() - begin
+    refused = Slow.served // 3
+    assert load.failed == refused > 0
+    assert load.per_second == pytest.approx((Slow.served - refused) / elapsed, rel=0.1)
+    assert 1000 * ANSWER_SECONDS <= load.p50_ms <= load.p99_ms
+    assert load.per_second <= 4 / ANSWER_SECONDS  # four clients that wait can do no more
