@@ -28,20 +28,24 @@ def put_load(url: str, film: bytes, clients: int, seconds: float) -> Load:
     """Send ``film``, a PNG, to the endpoint at ``url`` for so many seconds; what is on its way then is waited for."""
     spent: list[float] = []
     failed: list[float] = []
-    begin = time.monotonic()
-    threads = [threading.Thread(target=_send, args=(url, film, begin + seconds, spent, failed)) for _ in range(clients)]
+    all_there = threading.Barrier(clients + 1)
+
+    def send() -> None:
+        with httpx2.Client(timeout=LIMIT_SECONDS, trust_env=False) as client:
+            all_there.wait()
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                begin = time.perf_counter()
+                answer = client.post(f"{url}/v1/segment", content=film, headers={"accept": CONTENT})
+                (spent if answer.status_code == 200 else failed).append(time.perf_counter() - begin)
+
+    threads = [threading.Thread(target=send) for _ in range(clients)]
     for thread in threads:
         thread.start()
+    all_there.wait()
+    begin = time.monotonic()
     for thread in threads:
         thread.join()
     elapsed = time.monotonic() - begin
     p50, p99 = (1000 * float(value) for value in np.percentile(spent, [50, 99])) if spent else (np.nan, np.nan)
     return Load(clients, len(spent) / elapsed, p50, p99, len(failed))
-
-
-def _send(url: str, film: bytes, until: float, spent: list[float], failed: list[float]) -> None:
-    with httpx2.Client(timeout=LIMIT_SECONDS, trust_env=False) as client:
-        while time.monotonic() < until:
-            begin = time.perf_counter()
-            answer = client.post(f"{url}/v1/segment", content=film, headers={"accept": CONTENT})
-            (spent if answer.status_code == 200 else failed).append(time.perf_counter() - begin)

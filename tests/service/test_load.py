@@ -52,6 +52,6 @@ def test_every_answer_is_counted_once_and_refusals_apart(url: str):
     elapsed = time.monotonic() - begin
     refused = Slow.served // 3
     assert load.failed == refused > 0
-    assert load.per_second == pytest.approx((Slow.served - refused) / elapsed, rel=0.1)
+    assert (Slow.served - refused) / elapsed <= load.per_second <= (Slow.served - refused) / 1.3
     assert 1000 * ANSWER_SECONDS <= load.p50_ms <= load.p99_ms
     assert load.per_second <= 4 / ANSWER_SECONDS  # four clients that wait can do no more
