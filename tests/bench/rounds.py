@@ -14,9 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 Figures = dict[str, float]
 Arm = Callable[[], Figures]
+Found = TypeVar("Found")
 LIMIT_SECONDS = 1800
 
 
@@ -36,7 +38,7 @@ class Measured:
     broken: list[str] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
 
-    def attempt(self, what: str, arm: Arm) -> Figures | None:
+    def attempt(self, what: str, arm: Callable[[], Found]) -> Found | None:
         """What it gives; nothing from then on if it cannot, or breaks."""
         if what in self.left_out:
             return None

@@ -59,13 +59,17 @@ def ours(films: Path, out: Path, given: argparse.Namespace) -> Figures:
     return {MEASURE: told[MEASURE], f"whole_{MEASURE}": count / seconds}
 
 
-def peer(script: str, films: Path, out: Path, words: list[str]) -> Figures:
-    if script.startswith("daft") and not find_spec("daft"):
-        raise CannotError("not installed; pip install -e '.[bench]' -c constraints.txt")
+def daft(packages: Path | None, films: Path, out: Path, words: list[str]) -> Figures:
+    if not packages and not find_spec("daft"):
+        raise CannotError("Daft is not installed; make bench installs it")
+    return peer("daft_segment.py", films, out, words, {"PYTHONPATH": str(packages)} if packages else {})
+
+
+def peer(script: str, films: Path, out: Path, words: list[str], environment: dict[str, str]) -> Figures:
     shutil.rmtree(out, ignore_errors=True)
     count = sum(1 for _ in films.iterdir())
     begin = time.perf_counter()
-    told = json.loads(run(python(PEERS / script, films, out, *words)).splitlines()[-1])
+    told = json.loads(run(python(PEERS / script, films, out, *words), environment).splitlines()[-1])
     return {MEASURE: told[MEASURE], f"whole_{MEASURE}": count / (time.perf_counter() - begin)}
 
 
@@ -98,7 +102,8 @@ def check_masks(folder: Path, measured: Measured) -> None:
     for what, masks in theirs:
         if what in measured.figures and OURS in measured.figures:
             wrong = different(found, masks)
-            tell({"figure": f"films whose mask differs, {OURS} and {what}", "value": wrong, "aim": 0, "rounds": 1})
+            title = f"films whose mask differs, {OURS} and {what}"
+            tell({"figure": title, "value": wrong, "aim": 0, "at_most": True, "rounds": 1})
             measured.broken += [what] if wrong else []
 
 
@@ -107,9 +112,9 @@ def arms(folder: Path, given: argparse.Namespace) -> dict[str, Arm]:
     same = ["--model", given.model, "--engine", given.engine]
     return {
         OURS: partial(ours, films, folder / OURS, given),
-        POOL: partial(peer, "multiprocessing_segment.py", films, folder / POOL, same),
-        DAFT: partial(peer, "daft_segment.py", films, folder / DAFT, same),
-        PLAIN: partial(peer, "plain_segment.py", few, folder / PLAIN, ["--model", given.model]),
+        POOL: partial(peer, "multiprocessing_segment.py", films, folder / POOL, same, {}),
+        DAFT: partial(daft, given.daft, films, folder / DAFT, same),
+        PLAIN: partial(peer, "plain_segment.py", few, folder / PLAIN, ["--model", given.model], {}),
     }
 
 
@@ -121,6 +126,7 @@ def main() -> None:
     parser.add_argument("--plain-count", type=int, default=48, help="films a round of the plain script")
     parser.add_argument("--side", type=int, default=256, help="pixels a side of the phantoms")
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--daft", type=Path, help="where Daft's packages are, if not beside covseg-ray's own")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
