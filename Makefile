@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+BENCH := .venv/bench
 
 .PHONY: demo test lint drills bench clean
 
@@ -20,8 +21,15 @@ lint: $(READY)
 drills: $(READY)
 	$(BIN)/pytest -m drill --timeout 3600
 
-bench: $(READY)
-	$(BIN)/python tests/bench/train_ratio.py
+# FILMS: a folder of PNG films (phantoms without it). INT8: the model in 8-bit integers. ONLY: predict, segment, train,
+# serve, cold and growth, with commas between; all without it. SIZES up to 1000000 take hours.
+MODEL ?= models/covid-qu-ex
+ENGINE ?= auto
+ROUNDS ?= 5
+SIZES ?= 1000,10000,100000
+bench: $(BENCH)
+	$(BIN)/python tests/bench/report.py --model "$(MODEL)" --engine $(ENGINE) --rounds $(ROUNDS) --sizes $(SIZES) \
+		--films "$(FILMS)" --int8 "$(INT8)" --daft .venv/daft $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf .venv
@@ -30,4 +38,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("covseg-ray needs Python 3.10 or later: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -e '.[test,mlflow,dicom,openvino,int8,onnx]' -c constraints.txt
+	touch $@
+
+$(BENCH): $(READY) tests/bench/peers/daft.txt
+	$(BIN)/python -m pip install --quiet -e '.[bench]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --upgrade --target .venv/daft -r tests/bench/peers/daft.txt
 	touch $@

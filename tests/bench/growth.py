@@ -1,0 +1,103 @@
+"""A film's cost as an archive grows: ``covseg-ray segment`` with a stand-in for the network, next to free.
+
+    python tests/bench/growth.py [--sizes 1000,10000,100000] [--folder FOLDER]
+
+The archives are tar files of 16 films of 32 x 32 pixels over and over, 2 KB a film (1,000,000 films: 2 GB). Start and
+end of a run cost the same for any size, so a film's cost is the difference between two runs over that of their films.
+``driver_mib`` is the most memory that the command's own process has had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+from ledger import memory_mib
+from rounds import FailedError, Figures, Measured, covseg, in_turn, last_line, tell
+
+from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.segmentation.bundle import Bundle, BundleSpec
+from covseg_ray.segmentation.network import build_network
+
+SIDE, DIFFERENT = 32, 16
+FLAT = 1.10
+
+
+def write_model(folder: Path) -> None:
+    """Random weights: what it finds is of no interest."""
+    spec = BundleSpec(architecture="unet", encoder="resnet18", input_size=SIDE)
+    save_bundle(str(folder), Bundle(spec, build_network("unet", "resnet18").state_dict()))
+
+
+def write_archive(path: Path, films: int) -> None:
+    data = [encode_png(make_phantom(0, index, SIDE).image) for index in range(DIFFERENT)]
+    with tarfile.open(path, "w") as archive:
+        for index in range(films):
+            member = tarfile.TarInfo(f"{index:09d}.png")
+            member.size = len(data[index % DIFFERENT])
+            archive.addfile(member, io.BytesIO(data[index % DIFFERENT]))
+
+
+def segment(folder: Path, films: int) -> Figures:
+    archive, out = folder / f"{films}.tar", folder / f"out-{films}"
+    write_archive(archive, films)
+    begin, most = time.perf_counter(), 0.0
+    words = covseg("segment", archive, out, "--model", folder / "model", "--json")
+    with (folder / "answer").open("w+") as answer, (folder / "word").open("w+") as word:
+        command = subprocess.Popen(words, stdout=answer, stderr=word)
+        while command.poll() is None:
+            most = max(most, memory_mib(command.pid))
+            time.sleep(0.2)
+        seconds = time.perf_counter() - begin
+        answer.seek(0)
+        word.seek(0)
+        if command.returncode:
+            raise FailedError(f"exit {command.returncode}: {last_line(word.read())}")
+        told = json.load(answer)
+    archive.unlink()
+    if told["ok"] != films:
+        raise FailedError(f"{told['ok']} of {films} films in the table")
+    return {"films": films, "seconds": seconds, "films_per_second": told["films_per_second"], "driver_mib": most}
+
+
+def growth(measured: Measured, names: list[str]) -> None:
+    """Milliseconds a film between each size and the next, and how much more the last ones cost than the first."""
+    runs = [found for name in names for found in measured.figures.get(name, {}).values()]
+    costs = []
+    for small, large in pairwise(runs):
+        costs.append((large["seconds"] - small["seconds"]) / (large["films"] - small["films"]))
+        title = f"milliseconds a film from {small['films']:,} to {large['films']:,} films"
+        tell({"figure": title, "value": 1000 * costs[-1], "aim": None, "rounds": 1})
+    if len(costs) > 1:
+        title = "a film's cost in the largest archive over that in the smallest"
+        tell({"figure": title, "value": costs[-1] / costs[0], "aim": FLAT, "at_most": True, "rounds": 1})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="1000,10000,100000")
+    parser.add_argument("--folder", type=Path, help="where archives and results go for a while; a temporary one else")
+    given = parser.parse_args()
+    sizes = sorted(int(size) for size in given.sizes.split(","))
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        folder = Path(name)
+        write_model(folder / "model")
+        arms = {f"{films:,} films": partial(segment, folder, films) for films in sizes}
+        measured = in_turn(arms, 1)
+    growth(measured, list(arms))
+    sys.exit(bool(measured.broken))
+
+
+if __name__ == "__main__":
+    main()

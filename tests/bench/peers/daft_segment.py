@@ -1,0 +1,63 @@
+"""A folder of PNG films through Daft: it reads the files, a class of ours has the model in processes; a table of masks.
+
+    python tests/bench/peers/daft_segment.py FOLDER OUT --model BUNDLE [--engine auto] [--processes 2]
+
+Prints JSON: ``films_per_second``, the start of the processes and the loading of the model in it.
+"""
+
+import argparse
+import io
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any  # annotations are read by Daft: none of them may be a string
+
+import daft
+import numpy as np
+from PIL import Image
+
+from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.segmentation.predictor import Predictor
+
+AT_ONCE = 16
+
+
+class Segmenter:
+    def __init__(self, model: str, engine: str) -> None:
+        self.predictor = Predictor(load_bundle(model), engine=engine, threads=1)
+
+    @daft.method.batch(return_dtype=daft.DataType.binary(), batch_size=AT_ONCE)
+    def outline(self, films: daft.Series) -> Any:
+        return [self.mask(film) for film in films.to_pylist()]
+
+    def mask(self, data: bytes) -> bytes:
+        size = self.predictor.spec.input_size
+        film = Image.open(io.BytesIO(data)).convert("L")
+        square_SS = np.asarray(film.resize((size, size), Image.Resampling.BILINEAR))
+        mask_SS = self.predictor.predict(square_SS[None])[0] == self.predictor.spec.infection
+        out = io.BytesIO()
+        Image.fromarray(mask_SS).resize(film.size, Image.Resampling.NEAREST).save(out, "PNG")
+        return out.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("films", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    given = parser.parse_args()
+    begin = time.perf_counter()
+    segmenter = daft.cls(Segmenter, max_concurrency=given.processes, use_process=True)(given.model, given.engine)
+    films = daft.from_glob_path(str(given.films / "*.png")).select("path").into_batches(AT_ONCE)
+    masks = films.select("path", segmenter.outline(films["path"].download()).alias("mask"))
+    masks.write_parquet(str(given.out))
+    seconds = time.perf_counter() - begin
+    written = daft.read_parquet(str(given.out / "*.parquet")).count_rows()
+    print(json.dumps({"films_per_second": written / seconds}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Every benchmark, one after the other, and the page that says what came of them: ``docs/benchmarks.md``.
+
+    python tests/bench/report.py [--out docs/benchmarks.md] [--model BUNDLE] [--int8 BUNDLE] [--films FOLDER]
+        [--engine auto] [--daft FOLDER] [--rounds 5] [--sizes 1000,10000,100000] [--only predict,segment]
+
+The page is written again after each part, so that what was measured stays if a later one breaks. Ends with 1 if a
+program broke, and names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from report_page import Machine, Part, page, this_machine
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A benchmark: its script, what its table shows, and its words from those of this command."""
+
+    script: str
+    title: str
+    text: str
+    words: Callable[[argparse.Namespace], list[str]]
+
+
+def model_words(given: argparse.Namespace) -> list[str]:
+    return ["--model", given.model]
+
+
+def optional(name: str, value: object) -> list[str]:
+    return [f"--{name}", str(value)] if value else []
+
+
+def fewer(given: argparse.Namespace, most: int) -> list[str]:
+    return ["--rounds", str(min(most, given.rounds))]
+
+
+PLANS = {
+    "predict": Plan(
+        "predict_peers.py",
+        "Prediction on a CPU",
+        "Films/s of one model, films in memory, all cores. The plain script is eager torch in fp32 and NCHW.",
+        lambda given: [*model_words(given), *optional("int8", given.int8), "--rounds", str(given.rounds)],
+    ),
+    "segment": Plan(
+        "segment_peers.py",
+        "Bulk segmentation",
+        "Films/s from a folder of PNG films to masks. The loading of the models is in them, the start of Python and of "
+        "Ray is not; `whole_films_per_second` is of the command from its start to its end. All but the plain script "
+        "compute with the same engine.",
+        lambda given: [
+            *model_words(given),
+            *optional("films", given.films),
+            *optional("daft", given.daft),
+            *("--engine", given.engine, "--rounds", str(given.rounds)),
+        ],
+    ),
+    "train": Plan(
+        "train_peers.py",
+        "Training on a CPU",
+        "Images/s of training steps, the start left out: same films, network, batch of 32, loss and flips. `defaults` "
+        "is a DataLoader script in fp32 and NCHW, `tuned` the same with bf16 autocast and channels_last; several "
+        "processes are DDP under torchrun.",
+        lambda given: fewer(given, 3),
+    ),
+    "serve": Plan(
+        "serve_peers.py",
+        "Serving",
+        "Requests/s and latency with so many clients that each wait for their answer; a film of 256 x 256 pixels.",
+        lambda given: [*model_words(given), *fewer(given, 2)],
+    ),
+    "cold": Plan(
+        "cold.py",
+        "Cold costs",
+        "Seconds from the start of a command to its help, the end of the first training step, the first file of masks, "
+        "the first 200 of `/readyz`.",
+        lambda given: [*model_words(given), *fewer(given, 3)],
+    ),
+    "growth": Plan(
+        "growth.py",
+        "As work grows",
+        "`covseg-ray segment` with a network that costs next to nothing. Start and end cost the same for any size, so "
+        "a film's cost is the difference between two runs over that of their films; `driver_mib` is the most memory of "
+        "the command's own process.",
+        lambda given: ["--sizes", given.sizes],
+    ),
+}
+
+
+def lines_of(words: list[str]) -> tuple[list[Line], int]:
+    """What a benchmark tells, shown on standard error as it comes, and its exit code."""
+    told: list[Line] = []
+    with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for text in process.stdout:
+            print(text, end="", file=sys.stderr, flush=True)
+            told.append(json.loads(text))
+    return told, process.returncode
+
+
+def measure(name: str, given: argparse.Namespace) -> Part:
+    plan = PLANS[name]
+    words = [f"tests/bench/{plan.script}", *plan.words(given)]
+    print(f"== {' '.join(words)}", file=sys.stderr, flush=True)
+    begin = datetime.now(timezone.utc)
+    told, code = lines_of(words)
+    minutes = (datetime.now(timezone.utc) - begin).total_seconds() / 60
+    return Part(plan.title, plan.text, words, told, code, minutes)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks.md")
+    parser.add_argument("--model", default="models/covid-qu-ex")
+    parser.add_argument("--int8", default="", help="the same model in 8-bit integers")
+    parser.add_argument("--films", default="", help="a folder of PNG films to segment; phantoms else")
+    parser.add_argument("--engine", default="auto", help="of segmentation")
+    parser.add_argument("--daft", default="", help="where Daft's packages are, if not beside covseg-ray's own")
+    parser.add_argument("--rounds", type=int, default=5, help="at most 3 of training and cold costs, 2 of serving")
+    parser.add_argument("--sizes", default="1000,10000,100000", help="films of the growing archives")
+    parser.add_argument("--only", default=",".join(PLANS))
+    given = parser.parse_args()
+    if unknown := set(given.only.split(",")) - PLANS.keys():
+        parser.error(f"--only {','.join(sorted(unknown))}: unknown; it takes {', '.join(PLANS)}")
+    return given
+
+
+def main() -> None:
+    given, parts = parse(), list[Part]()
+    machine: Machine = this_machine(given.daft)
+    for name in given.only.split(","):
+        parts.append(measure(name, given))
+        given.out.write_text(page(machine, parts))
+    broken = [f"{part.title}: {line}" for part in parts for line in part.failures()]
+    print(f"{os.path.relpath(given.out)} is written", *broken, sep="\n", file=sys.stderr)
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Requests/s and latency of the endpoint, of LitServe and of plain FastAPI, in turn, at 1, 16 and 64 clients.
+
+python tests/bench/serve_peers.py --model BUNDLE [--rounds 5] [--seconds 10] [--clients 1,16,64]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from rounds import CannotError, FailedError, Figures, Measured
+from serve_ratio import command, load, running
+
+from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.phantom import make_phantom
+
+SERVICES = {"covseg-ray": "covseg-ray serve", "plain": "plain FastAPI", "litserve": "LitServe"}
+WARMING_SECONDS = 5
+
+
+def answers(service: str, model: str, clients: list[int], seconds: float) -> dict[int, Figures]:
+    """The service's figures by the number of clients; a request that failed is a failure of the whole."""
+    if service == "litserve" and not find_spec("litserve"):
+        raise CannotError("LitServe is not installed; make bench installs it")
+    film, cores = encode_png(make_phantom(0, 0, 256).image), os.cpu_count() or 1
+    sent = {"files": {"film": film}} if service == "litserve" else {"content": film}
+    try:
+        with tempfile.TemporaryDirectory() as folder, running(command(service, model, cores, Path(folder)), {}):
+            load(sent, cores, WARMING_SECONDS)
+            found = {count: load(sent, count, seconds) for count in clients}
+    except AssertionError as error:
+        raise FailedError(str(error)) from error
+    if failed := sum(each["failed"] for each in found.values()):
+        raise FailedError(f"{failed:.0f} requests were not answered with 200")
+    return found
+
+
+def one_round(measured: Measured, number: int, given: argparse.Namespace) -> None:
+    clients = [int(each) for each in given.clients.split(",")]
+    for service, name in list(SERVICES.items())[:: 1 if number % 2 else -1]:
+        found = measured.attempt(name, partial(answers, service, given.model, clients, given.seconds))
+        for count, figures in (found or {}).items():
+            kept = {key: figures[key] for key in ("per_second", "p50_ms", "p99_ms")}
+            measured.keep(f"{name}, {count} clients", number, kept)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--clients", default="1,16,64")
+    given = parser.parse_args()
+    measured = Measured()
+    for number in range(1, given.rounds + 1):
+        one_round(measured, number, given)
+    ours, *others = SERVICES.values()
+    for count in given.clients.split(","):
+        for name in others:
+            measured.ratio(f"{ours}, {count} clients", f"{name}, {count} clients", "per_second", None)
+    sys.exit(bool(measured.broken))
+
+
+if __name__ == "__main__":
+    main()
