@@ -1,22 +1,15 @@
-"""What all benches share: the machine by name, films in memory, and rounds taken in turn."""
+"""What all benches share: the machine by name, and rounds taken in turn."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import ray
 import torch
-from numpy.typing import NDArray
 
-from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.predictor import Predictor
-
-PHANTOMS = 16
 GIB = 2**30
 
 Say = Callable[[str], None]
@@ -48,19 +41,6 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def films_in_memory(count: int, side: int) -> NDArray[np.uint8]:
-    """uint8 ``[count, side, side]`` of a few phantoms, again and again."""
-    few_NSS = np.stack([make_phantom(0, index, side).image for index in range(min(count, PHANTOMS))])
-    return np.resize(few_NSS, (count, side, side))
-
-
-def predicted_per_second(predictor: Predictor, films_NSS: NDArray[np.uint8]) -> float:
-    """Films a second, all of these one after the other."""
-    begin = time.perf_counter()
-    predictor.predict(films_NSS)
-    return len(films_NSS) / (time.perf_counter() - begin)
 
 
 def in_turn(rounds: int, measured: Mapping[str, Callable[[], float]], say: Say) -> dict[str, tuple[float, ...]]:

@@ -9,16 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from itertools import islice
 
 import pyarrow as pa
 
+from covseg_ray.engine.apart import apart
 from covseg_ray.engine.archive import classified
-from covseg_ray.engine.bench import Say, cores, device, films_in_memory, in_turn, machine, predicted_per_second
+from covseg_ray.engine.bench import Say, cores, device, in_turn, machine
+from covseg_ray.engine.bench_models import Models
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.load import Wanted, load
 from covseg_ray.engine.outline import Outlining, outline
-from covseg_ray.engine.runtime import session
+from covseg_ray.engine.runtime import KEEP_MEMORY, session
 from covseg_ray.engine.segment import Request, segment
 from covseg_ray.errors import DatasetError
 from covseg_ray.reports.bench import Bench, Rate
@@ -48,22 +51,16 @@ class _Silent:
 
 @dataclass(frozen=True)
 class Stages:
-    """What each stage of a run needs, for one core: rows of a listing go in."""
+    """What comes of the first films of a source before and after the model: rows of a listing go in."""
 
     bundle: Bundle
-    predictor: Predictor
     listed: pa.Table
-    loaded: pa.Table
     classes: pa.Table
 
     def load(self) -> float:
         begin = time.perf_counter()
         rows = sum(len(piece) for piece in load(self.listed, wanted(self.bundle)))
         return rows / (time.perf_counter() - begin)
-
-    def predict(self) -> float:
-        begin = time.perf_counter()
-        return len(classified(self.predictor, self.loaded)) / (time.perf_counter() - begin)
 
     def outline(self) -> float:
         begin = time.perf_counter()
@@ -74,14 +71,14 @@ def bench_segment(source: str, model: str, out: str | None, engine: str, films: 
     """At most ``films`` of the source go through each stage alone; the whole run takes all of it."""
     bundle = load_bundle(model)
     stages = prepare(bundle, engine, source, films)
-    alone = Predictor(bundle, device(), engine=engine, threads=cores())
-    films_NSS = films_in_memory(films, bundle.spec.input_size)
-    alone.predict(films_NSS[: alone.chunk])
-
-    def in_memory() -> float:
-        return predicted_per_second(alone, films_NSS)
-
-    with _folder(out) as folder, session():
+    with (
+        _folder(out) as folder,
+        apart(Models, films, variables=KEEP_MEMORY) as models,
+        apart(Models, films, 1, variables=KEEP_MEMORY) as on_a_core,
+        session(),
+    ):
+        name = models("add", ALONE, model, engine)
+        on_a_core("add", PREDICTING, model, engine)
         runs = (join(folder, f"bench-{os.getpid()}-{number}") for number in range(rounds))
 
         def whole() -> float:
@@ -91,15 +88,15 @@ def bench_segment(source: str, model: str, out: str | None, engine: str, films: 
         found = in_turn(
             rounds,
             {
-                ALONE: in_memory,
+                ALONE: partial(models, "rate", ALONE),
                 LOADING: stages.load,
-                PREDICTING: stages.predict,
+                PREDICTING: partial(on_a_core, "rate", PREDICTING),
                 OUTLINING: stages.outline,
                 WHOLE: whole,
             },
             say,
         )
-    against = Rate(ALONE, found[ALONE], f"{alone.engine}, {cores()} cores")
+    against = Rate(ALONE, found[ALONE], f"{name}, {cores()} cores")
     on_one = tuple(Rate(name, found[name], "on one core") for name in (LOADING, PREDICTING, OUTLINING))
     last = Rate(WHOLE, found[WHOLE], f"{cores()} cores, without the start of Ray")
     return Bench("segment", "films/s", machine(), against, (*on_one, last), advice(on_one, last, against))
@@ -113,8 +110,7 @@ def prepare(bundle: Bundle, engine: str, source: str, films: int) -> Stages:
     rows = [{"item": place, **asdict(member)} for place, member in enumerate(members)]
     listed = pa.Table.from_pylist(rows, schema=SCHEMA)
     loaded = pa.concat_tables(load(listed, wanted(bundle)))
-    predictor = Predictor(bundle, device(), engine=engine, threads=1)
-    return Stages(bundle, predictor, listed, loaded, classified(predictor, loaded))
+    return Stages(bundle, listed, classified(Predictor(bundle, device(), engine=engine), loaded))
 
 
 def wanted(bundle: Bundle) -> Wanted:

@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO
 
-from covseg_ray.engine.bench import Say, cores, device, films_in_memory, in_turn, machine, predicted_per_second
+from covseg_ray.engine.apart import apart
+from covseg_ray.engine.bench import Say, cores, in_turn, machine
+from covseg_ray.engine.bench_models import Models
 from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.runtime import KEEP_MEMORY
 from covseg_ray.errors import CovsegError, UsageError
 from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.service.load import Load, put_load
 
 ALONE = "the model in memory"
@@ -43,12 +45,14 @@ def bench_serve(uri: str, clients: Sequence[int], seconds: float, rounds: int, s
     bundle = load_bundle(uri)
     size = bundle.spec.input_size
     film = encode_png(make_phantom(0, 0, size).image)
-    alone = partial(predicted_per_second, Predictor(bundle, device(), threads=cores()), films_in_memory(FILMS, size))
-    before = in_turn(rounds, {ALONE: alone}, say)[ALONE]
-    with _serving(uri) as url:
-        put_load(url, film, cores(), WARM_SECONDS)
-        loads = [[_told(put_load(url, film, number, seconds), say) for number in clients] for _ in range(rounds)]
-    after = in_turn(rounds, {ALONE: alone}, say)[ALONE]
+    with apart(Models, FILMS, variables=KEEP_MEMORY) as models:
+        models("add", ALONE, uri)
+        alone = {ALONE: partial(models, "rate", ALONE)}
+        before = in_turn(rounds, alone, say)[ALONE]
+        with _serving(uri) as url:
+            put_load(url, film, cores(), WARM_SECONDS)
+            loads = [[_told(put_load(url, film, number, seconds), say) for number in clients] for _ in range(rounds)]
+        after = in_turn(rounds, alone, say)[ALONE]
     against = Rate(ALONE, before + after, f"films/s, {cores()} cores")
     rates = tuple(_rate(each) for each in zip(*loads, strict=True))
     return Bench("serve", "requests/s", machine(), against, rates, advice(rates, against))

@@ -6,18 +6,20 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import ray
 import torch
 
 from covseg_ray.config import Job
 from covseg_ray.engine import stream
-from covseg_ray.engine.bench import Say, cores, device, machine
+from covseg_ray.engine.apart import apart
+from covseg_ray.engine.bench import Say, cores, device, in_turn, machine
 from covseg_ray.engine.initial import initial_network
-from covseg_ray.engine.learner import Learner, build_learner
+from covseg_ray.engine.learner import build_learner
 from covseg_ray.engine.order import Portion, shuffled_share
-from covseg_ray.engine.runtime import session
+from covseg_ray.engine.runtime import KEEP_MEMORY, session
 from covseg_ray.engine.source import Source, targets
 from covseg_ray.engine.task import Task, open_messages
 from covseg_ray.engine.tracking import read_history
@@ -26,6 +28,7 @@ from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.storage.filesystem import join
 
 BARE, FEED, WHOLE = "bare steps in memory", "films from storage, no training", "train, through Ray"
+SCHEDULED_STEPS = 100_000  # a rate's schedule must last longer than any bench
 
 
 class _Silent:
@@ -38,15 +41,22 @@ class _Silent:
         return
 
 
-@dataclass
 class Bare:
-    """The job's learner in this process, and one global batch of its films."""
+    """The job's learner in this process, with all its cores, and one global batch of its films."""
 
-    learner: Learner
-    images_NHW: torch.Tensor
-    targets_NHW: torch.Tensor
+    def __init__(self, job: Job, source: Source) -> None:
+        if device() == "cpu":
+            torch.set_flush_denormal(True)  # as the workers do
+            torch.set_num_threads(cores())
+        where, state = torch.device(device()), initial_network(job).state_dict()
+        self.learner = build_learner(job, SCHEDULED_STEPS, state, where, wrap=lambda network: network)
+        self.learner.network.train()
+        films = list(_films(source, job.train.batch_size))
+        self.images_NHW, self.targets_NHW = (torch.stack(each).to(where) for each in zip(*films, strict=True))
+        self.rate(1)  # buffers are made, kernels chosen
 
-    def per_second(self, steps: int) -> float:
+    def rate(self, steps: int) -> float:
+        """Films a second over so many steps."""
         begin = time.perf_counter()
         for _ in range(steps):
             _, loss = self.learner.step(self.images_NHW, self.targets_NHW)
@@ -59,19 +69,19 @@ def bench_train(job: Job, steps: int, rounds: int, say: Say) -> Bench:
     for the wait."""
     with tempfile.TemporaryDirectory(prefix="covseg-ray-bench-") as folder:
         job = shortened(job, folder, rounds)
-        network = initial_network(job)
+        state = initial_network(job).state_dict()
         sources = {split: find_films(job, split) for split in ("train", "val")}
         check_sizes(job, sources)
         sources["train"] = first_units(sources["train"], steps * job.train.batch_size)
         sources["val"] = first_units(sources["val"], 1)
-        state = network.state_dict()
-        before = bare_rates(job, state, sources["train"], steps, (rounds + 1) // 2, say)
-        with session(None, job.most_workers):
-            films = ready(job, sources)
-            fed = feed_rates(job, films["train"], rounds, say)
-            task = Task(job, films["train"], films["val"], ray.put(state), open_messages())
-            fit(task, _Silent())
-        after = bare_rates(job, state, sources["train"], steps, (rounds + 1) // 2, say)
+        with apart(Bare, job, sources["train"], variables=KEEP_MEMORY) as bare:
+            half = (rounds + 1) // 2
+            before = in_turn(half, {BARE: partial(bare, "rate", steps)}, say)[BARE]
+            with session(None, job.most_workers):
+                films = ready(job, sources)
+                fed = feed_rates(job, films["train"], rounds, say)
+                fit(Task(job, films["train"], films["val"], ray.put(state), open_messages()), _Silent())
+            after = in_turn(half, {BARE: partial(bare, "rate", steps)}, say)[BARE]
         history = read_history(join(job.out, job.name))
     whole = Rate(
         WHOLE,
@@ -99,27 +109,6 @@ def first_units(source: Source, films: int) -> Source:
         if count >= films:
             return replace(source, units=source.units[:number])
     return source
-
-
-def bare_rates(
-    job: Job, state: dict[str, torch.Tensor], source: Source, steps: int, rounds: int, say: Say
-) -> tuple[float, ...]:
-    bare = _bare(job, state, source)
-    bare.per_second(1)  # buffers are made, kernels chosen
-    rates = []
-    for _ in range(rounds):
-        rates.append(bare.per_second(steps))
-        say(f"{BARE}: {rates[-1]:,.1f} a second")
-    return tuple(rates)
-
-
-def _bare(job: Job, state: dict[str, torch.Tensor], source: Source) -> Bare:
-    where = torch.device(device())
-    learner = build_learner(job, 10_000, state, where, wrap=lambda network: network)
-    learner.network.train()
-    films = list(_films(source, job.train.batch_size))
-    images_NHW, targets_NHW = (torch.stack(each).to(where) for each in zip(*films, strict=True))
-    return Bare(learner, images_NHW, targets_NHW)
 
 
 def _films(source: Source, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
