@@ -22,7 +22,7 @@ drills: $(READY)
 	$(BIN)/pytest -m drill --timeout 3600
 
 # FILMS: a folder of PNG films (phantoms without it). INT8: the model in 8-bit integers. ONLY: predict, segment, train,
-# serve, cold and growth, with commas between; all without it. SIZES up to 1000000 take hours.
+# serve, cold and growth, with commas between; all without it. A SIZES of 1000000 takes an hour or more.
 MODEL ?= models/covid-qu-ex
 ENGINE ?= auto
 ROUNDS ?= 5

@@ -13,8 +13,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 from rounds import CannotError, FailedError, Figures, Measured, in_turn, last_line, python
 
@@ -29,12 +31,12 @@ AIM = 8.0
 
 
 class Asked:
-    """A program that measures once for each line that it gets."""
+    """A program that measures once for each line that it gets; ``said`` is a file for its standard error."""
 
-    def __init__(self, words: list[str], environment: dict[str, str]) -> None:
-        pipe = subprocess.PIPE
+    def __init__(self, words: list[str], environment: dict[str, str], said: IO[str]) -> None:
+        pipe, self.said = subprocess.PIPE, said
         self.process = subprocess.Popen(
-            words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | environment
+            words, stdin=pipe, stdout=pipe, stderr=self.said, text=True, env=os.environ | environment
         )
 
     def __call__(self) -> Figures:
@@ -48,9 +50,10 @@ class Asked:
         if answer:
             found: Figures = json.loads(answer)
             return found
-        assert self.process.stderr
-        word = last_line(self.process.stderr.read())
-        raise CannotError(word) if self.process.wait() == 2 else FailedError(word)
+        code = self.process.wait()
+        self.said.seek(0)
+        word = last_line(self.said.read())
+        raise CannotError(word) if code == 2 else FailedError(f"exit {code}: {word}")
 
     def close(self) -> None:
         self.process.terminate()
@@ -91,7 +94,8 @@ def main() -> None:
     with ExitStack() as stack:
         arms: dict[str, Asked] = {}
         for what, words in (ours | plain).items():
-            arms[what] = Asked(words, KEEP_MEMORY if what in ours else {})
+            said = stack.enter_context(tempfile.TemporaryFile("w+"))
+            arms[what] = Asked(words, KEEP_MEMORY if what in ours else {}, said)
             stack.callback(arms[what].close)
             measured.attempt(what, arms[what])  # it answers once its model is loaded
         in_turn(arms, given.rounds, measured)

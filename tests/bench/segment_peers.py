@@ -114,13 +114,14 @@ def arms(folder: Path, given: argparse.Namespace) -> dict[str, Arm]:
         OURS: partial(ours, films, folder / OURS, given),
         POOL: partial(peer, "multiprocessing_segment.py", films, folder / POOL, same, {}),
         DAFT: partial(daft, given.daft, films, folder / DAFT, same),
-        PLAIN: partial(peer, "plain_segment.py", few, folder / PLAIN, ["--model", given.model], {}),
+        PLAIN: partial(peer, "plain_segment.py", few, folder / PLAIN, ["--model", given.network or given.model], {}),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--network", help="the plain script's bundle, where --model holds 8-bit integers")
     parser.add_argument("--films", type=Path, help="a folder of films; phantoms else")
     parser.add_argument("--count", type=int, default=256, help="films a round")
     parser.add_argument("--plain-count", type=int, default=48, help="films a round of the plain script")

@@ -46,7 +46,7 @@ def one_round(measured: Measured, number: int, given: argparse.Namespace) -> Non
         found = measured.attempt(name, partial(answers, service, given.model, clients, given.seconds))
         for count, figures in (found or {}).items():
             kept = {key: figures[key] for key in ("per_second", "p50_ms", "p99_ms")}
-            measured.keep(f"{name}, {count} clients", number, kept)
+            measured.keep(f"{name}, clients: {count}", number, kept)
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     ours, *others = SERVICES.values()
     for count in given.clients.split(","):
         for name in others:
-            measured.ratio(f"{ours}, {count} clients", f"{name}, {count} clients", "per_second", None)
+            measured.ratio(f"{ours}, clients: {count}", f"{name}, clients: {count}", "per_second", None)
     sys.exit(bool(measured.broken))
 
 

@@ -42,10 +42,8 @@ def model() -> Bundle:
 
 @pytest.fixture(scope="module")
 def folder(model: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``model``, and ``films``: phantoms of the model's size, and one that is larger and no square.
-
-    At its size no pixel's centre falls on a border of the square's pixels, where Pillow and exact numbers may differ.
-    """
+    """``model``, and ``films``: phantoms of the model's size, and one that is larger and no square. At its size no
+    pixel's centre falls on a border of the square's pixels, where Pillow and exact arithmetic may differ."""
     folder: Path = tmp_path_factory.mktemp("peers")
     save_bundle(str(folder / "model"), model)
     write_films(folder / "films", None, FILMS, SIDE)
