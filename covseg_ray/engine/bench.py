@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
-import ray
 import torch
 
 GIB = 2**30
@@ -25,7 +25,7 @@ def machine() -> dict[str, str]:
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "ray": ray.__version__,
+        "ray": version("ray"),
     }
 
 
