@@ -185,12 +185,23 @@ def deaf(handler: Handler, request: Request) -> None:
 
 
 @contextmanager
-def serving(script: Script, port: int = 0) -> Iterator[Script]:
+def serving(script: Script, late_seconds: float = 0.0) -> Iterator[Script]:
+    """The service on a port of its own, which refuses connections until it begins, so many seconds late."""
     handler = type("Scripted", (Handler,), {"script": script, "lock": threading.Lock()})
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler, bind_and_activate=False)
     server.daemon_threads, server.block_on_close = True, False
+    server.server_bind()
     script.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True)
+
+    def serve() -> None:
+        if late_seconds:
+            time.sleep(late_seconds)
+            server.server_activate()
+        server.serve_forever(poll_interval=0.02)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    if not late_seconds:
+        server.server_activate()
     thread.start()
     try:
         yield script

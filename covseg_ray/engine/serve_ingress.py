@@ -6,7 +6,7 @@ Without torch: an ingress starts soon and stays small.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from covseg_ray.service.settings import Settings
 
 RETRY_AFTER_SECONDS = 1
 TRIES = 8
-READY_SECONDS = 5.0
+READY_SECONDS = 10.0
 PREDICT_SECONDS = 60.0
 
 
@@ -46,26 +46,30 @@ class Replicas:
 
     async def __call__(self, square_SS: NDArray[np.uint8], model: ModelInfo) -> Prediction:
         handle = self._handles[model.name]
-        for _ in range(TRIES):
-            try:
-                answer = handle.predict.remote(square_SS, model.resize)
-                prediction: Prediction = await asyncio.wait_for(answer, PREDICT_SECONDS)
-            except RayActorError:  # the replica died with this film in its hands: another one takes it
-                continue
-            except BackPressureError:
-                raise OverloadedError(RETRY_AFTER_SECONDS) from None
-            except (DeploymentUnavailableError, asyncio.TimeoutError):
-                break
-            self._known[model.name] = prediction.model
-            return prediction
-        raise UnavailableError(f"no replica of the model {model.name} answers")
+        prediction: Prediction = await _answer(
+            model.name, lambda: handle.predict.remote(square_SS, model.resize), PREDICT_SECONDS
+        )
+        self._known[model.name] = prediction.model
+        return prediction
 
     async def _ask_info(self, name: str, handle: DeploymentHandle[Any]) -> ModelInfo:
-        try:
-            info: ModelInfo = await asyncio.wait_for(handle.info.remote(), READY_SECONDS)
-        except (RayActorError, BackPressureError, DeploymentUnavailableError, asyncio.TimeoutError):
-            raise UnavailableError(f"the model {name} is not ready") from None
+        info: ModelInfo = await _answer(name, lambda: handle.info.remote(), READY_SECONDS)
         return info
+
+
+async def _answer(name: str, ask: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    """What a replica of the model answers in that time. One that dies with the question in its hands, or is taken away
+    for a new one, leaves it to another. Raises what is answered with 503."""
+    for _ in range(TRIES):
+        try:
+            return await asyncio.wait_for(ask(), seconds)
+        except RayActorError:
+            continue
+        except BackPressureError:
+            raise OverloadedError(RETRY_AFTER_SECONDS) from None
+        except (DeploymentUnavailableError, asyncio.TimeoutError):
+            break
+    raise UnavailableError(f"no replica of the model {name} answers")
 
 
 @serve.ingress()

@@ -68,6 +68,7 @@ class Load(Clients):
         self.answers: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.without_retry_after = 0
+        self.refusals: Counter[str] = Counter()  # what was said with another status
         self.models: Counter[str] = Counter()
 
     def await_answers(self, count: int, kind: str = "200", timeout: float = 120) -> None:
@@ -95,7 +96,8 @@ class Load(Clients):
             if answer.status_code == 200:
                 self.seconds.append(seconds)
                 self.models[answer.json()["model"]["model_id"]] += 1
-            elif "retry-after" not in answer.headers:
-                self.without_retry_after += 1
+            else:
+                self.refusals[answer.text[:200]] += 1
+                self.without_retry_after += "retry-after" not in answer.headers
         if answer.status_code == 503:
             time.sleep(0.05)

@@ -99,7 +99,7 @@ def kill_models(endpoint: tuple[Command, str, Path, Path], kills: int) -> None:
             gone = kill_one(command, MODEL)
             await_replica(command, MODEL, gone)
             load.await_answers(5)
-    assert set(load.answers) == {"200"}, load.answers
+    assert set(load.answers) == {"200"}, (load.answers, load.refusals)
 
 
 def test_killed_model_replicas_fail_no_request(endpoint: tuple[Command, str, Path, Path]) -> None:
@@ -163,7 +163,7 @@ def test_replicas_come_and_go_with_the_load(endpoint: tuple[Command, str, Path, 
         assert time.monotonic() < begin + 120
         time.sleep(0.1)
     shrunk = time.monotonic() - begin
-    assert set(load.answers) <= {"200"}, load.answers
+    assert set(load.answers) <= {"200"}, (load.answers, load.refusals)
     print(f"1 -> 2 replicas in {grown:.1f} s, 2 -> 1 in {shrunk:.1f} s")
 
 
@@ -202,7 +202,7 @@ def test_a_bad_bundle_is_refused_and_a_new_one_rolled_in_without_a_failed_reques
         os.kill(command.process.pid, signal.SIGHUP)
         await_line(command, "now serving")
         load.await_answers(10)
-    assert set(load.answers) == {"200"}, load.answers
+    assert set(load.answers) == {"200"}, (load.answers, load.refusals)
     assert set(load.models) == {old_bundle.model_id, new_bundle.model_id}
     last = httpx2.post(f"{url}/v1/segment", content=PNG, timeout=60, trust_env=False).json()
     assert last["model"]["model_id"] == new_bundle.model_id

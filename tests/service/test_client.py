@@ -222,24 +222,9 @@ def test_nobody_there_is_told_with_the_address() -> None:
     assert str(caught.value).startswith(f"{url}/v1/model: no answer after ")
 
 
-def test_a_server_that_comes_up_late_is_found(script: Script) -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    late = Script()
-
-    def start() -> None:
-        time.sleep(0.7)
-        with serving(late, port):
-            stop.wait()
-
-    stop = threading.Event()
-    thread = threading.Thread(target=start)
-    thread.start()
-    with Client(f"http://127.0.0.1:{port}", timeout=60) as client:
+def test_a_server_that_comes_up_late_is_found() -> None:
+    with serving(Script(), late_seconds=0.7) as late, Client(late.url, timeout=60) as client:
         segmented(client)
-    stop.set()
-    thread.join()
     assert len(late.films) == 1
 
 
