@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,7 +109,6 @@ def _show(bench: Bench, plot: str | None, as_json: bool) -> None:
     from rich.console import Console
 
     typer.echo(", ".join(f"{name} {value}" for name, value in bench.machine.items()))
-    console = Console()
-    console.print(reports.table(bench), width=None if console.is_terminal else WIDTH, crop=False)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(reports.table(bench))
     for line in bench.advice:
         typer.echo(line)
