@@ -27,7 +27,7 @@ from covseg_ray.service.settings import Settings
 
 RETRY_AFTER_SECONDS = 1
 TRIES = 8
-READY_SECONDS = 10.0
+READY_SECONDS = 5.0
 PREDICT_SECONDS = 60.0
 
 
@@ -53,7 +53,10 @@ class Replicas:
         return prediction
 
     async def _ask_info(self, name: str, handle: DeploymentHandle[Any]) -> ModelInfo:
-        info: ModelInfo = await _answer(name, lambda: handle.info.remote(), READY_SECONDS)
+        try:
+            info: ModelInfo = await _answer(name, lambda: handle.info.remote(), READY_SECONDS)
+        except OverloadedError:
+            raise UnavailableError(f"the model {name} is not ready") from None
         return info
 
 
