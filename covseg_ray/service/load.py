@@ -15,7 +15,8 @@ CONTENT = "image/png"
 
 @dataclass(frozen=True)
 class Load:
-    """What so many ``clients`` saw: requests a second that were answered with 200, milliseconds, other answers."""
+    """What so many ``clients`` saw: requests a second that were answered with 200, milliseconds, and how many got
+    another answer or none."""
 
     clients: int
     per_second: float
@@ -36,8 +37,12 @@ def put_load(url: str, film: bytes, clients: int, seconds: float) -> Load:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 begin = time.perf_counter()
-                answer = client.post(f"{url}/v1/segment", content=film, headers={"accept": CONTENT})
-                (spent if answer.status_code == 200 else failed).append(time.perf_counter() - begin)
+                try:
+                    answer = client.post(f"{url}/v1/segment", content=film, headers={"accept": CONTENT})
+                    good = answer.status_code == 200
+                except httpx2.HTTPError:
+                    good = False
+                (spent if good else failed).append(time.perf_counter() - begin)
 
     threads = [threading.Thread(target=send) for _ in range(clients)]
     for thread in threads:

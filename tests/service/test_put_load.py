@@ -55,3 +55,9 @@ def test_every_answer_is_counted_once_and_refusals_apart(url: str):
     assert (Slow.served - refused) / elapsed <= load.per_second <= (Slow.served - refused) / 1.3
     assert 1000 * ANSWER_SECONDS <= load.p50_ms <= load.p99_ms
     assert load.per_second <= 4 / ANSWER_SECONDS  # four clients that wait can do no more
+
+
+def test_a_server_that_is_gone_is_counted_and_ends_nothing():
+    load = put_load("http://127.0.0.1:9", b"a film", 2, 0.3)
+    assert load.failed > 0
+    assert load.per_second == 0
