@@ -60,7 +60,7 @@ def _name(prefix: str, bundle: Bundle, engine: str, precision: str) -> str:
 def _advice(bundle: Bundle, rates: Sequence[Rate], against: Rate) -> tuple[str, ...]:
     fastest = max((rate for rate in rates if rate.rounds), key=lambda rate: rate.median)
     times = fastest.median / against.median
-    chosen = engine_of(bundle, "auto", device())
+    chosen = engine_of(bundle, "auto")
     return (
         f"fastest here: {fastest.name}, {times:.1f} times {PLAIN}",
         f"--engine auto stands for {chosen} here: the same on every machine, so that a film has one mask",

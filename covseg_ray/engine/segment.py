@@ -73,6 +73,7 @@ def segment(
     Raises the errors of ``covseg_ray.errors``, BusyError while another process works at the same output.
     """
     bundle = load_bundle(request.model)
+    engine_of(bundle, request.engine)  # one that does not go with the model is refused before anything is listed
     request = replace(request, source=locate(request.source).uri, out=locate(request.out).uri)  # for workers elsewhere
     if exists(join(request.out, SUMMARY)):  # a finished run is read, and nothing is written there
         claim(request, bundle)

@@ -19,6 +19,13 @@ ENGINES = ("auto", "torch", "openvino", "onnx")
 _PACKAGES = {"torch": (), "openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 
+def named_engine(name: str) -> str:
+    """The engine that a name stands for, whether it is installed here or not. Raises UsageError for an unknown one."""
+    if name not in ENGINES:
+        raise UsageError(f"engine: unknown {name!r}; choose one of {', '.join(ENGINES)}")
+    return "torch" if name == "auto" else name
+
+
 def choose_engine(name: str = "auto", device: str = "cpu") -> str:
     """The engine that a name stands for on a device: ``torch``, ``openvino`` or ``onnx``.
 
@@ -28,9 +35,7 @@ def choose_engine(name: str = "auto", device: str = "cpu") -> str:
     Raises:
         UsageError: an unknown name, an engine that is not installed, or one that cannot compute on the device.
     """
-    if name not in ENGINES:
-        raise UsageError(f"engine: unknown {name!r}; choose one of {', '.join(ENGINES)}")
-    engine = "torch" if name == "auto" else name
+    engine = named_engine(name)
     if engine != "torch" and torch.device(device).type != "cpu":
         raise UsageError(f"engine: {engine} computes on a CPU, not on {device}; choose torch or auto")
     _require(engine)

@@ -10,7 +10,7 @@ from torch import nn
 from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.decision import Decide, Rule, drop_small
-from covseg_ray.segmentation.engines import build_forward, choose_engine
+from covseg_ray.segmentation.engines import build_forward, choose_engine, named_engine
 from covseg_ray.segmentation.graph import Forward, graph_forward
 from covseg_ray.segmentation.precision import autocast, autocast_dtype
 from covseg_ray.segmentation.preprocess import Preprocess
@@ -52,7 +52,7 @@ class Predictor:
         self.spec = bundle.spec
         self.model_id = bundle.model_id
         self.device = torch.device(device)
-        self.engine = engine_of(bundle, engine, device)
+        self.engine = choose_engine(engine_of(bundle, engine), device)
         self.precision = _checked_precision(bundle, self.engine, self.device, precision)
         self.chunk = 1 if bundle.graph else chunk or films_at_once(device)
         self._forward = self._build_forward(bundle, threads)
@@ -109,20 +109,20 @@ def films_to_classes(bundle: Bundle) -> nn.Module:
     return nn.Sequential(Preprocess(spec.normalisation.mean, spec.normalisation.std), decide).eval()
 
 
-def engine_of(bundle: Bundle, engine: str, device: str = "cpu") -> str:
-    """Which engine computes a model on a device: by name, or where that is ``auto`` by the model.
+def engine_of(bundle: Bundle, engine: str) -> str:
+    """Which engine computes a model: by name, or where that is ``auto`` by the model, installed here or not.
 
     Raises:
-        UsageError: as :func:`choose_engine`, or an 8-bit model would have to compute with another engine than its own.
+        UsageError: an unknown name, or an 8-bit model would have to compute with another engine than its own.
     """
     if bundle.graph is None:
-        return choose_engine(engine, device)
+        return named_engine(engine)
     if engine not in ("auto", bundle.graph.engine):
         raise UsageError(
             f"engine: this 8-bit model computes with {bundle.graph.engine}, not with {engine}; choose auto, or the "
             "model that it was exported from"
         )
-    return choose_engine(bundle.graph.engine, device)
+    return bundle.graph.engine
 
 
 def _checked_precision(bundle: Bundle, engine: str, device: torch.device, precision: str) -> str:

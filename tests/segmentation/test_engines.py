@@ -21,7 +21,7 @@ from covseg_ray.segmentation.bundle import Bundle, BundleSpec
 from covseg_ray.segmentation.engines import build_forward, choose_engine
 from covseg_ray.segmentation.network import build_network
 from covseg_ray.segmentation.precision import autocast_dtype
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.predictor import Predictor, engine_of
 from covseg_ray.segmentation.preprocess import Preprocess
 
 SIZE = 64
@@ -191,6 +191,14 @@ def test_a_missing_package_names_the_extra(name: str, package: str, bundle: Bund
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match=rf"engine: {name} .*pip install 'covseg-ray\[{name}\]'"):
         Predictor(bundle, engine=name)
+
+
+def test_the_name_of_an_engine_needs_no_package(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    """A cluster's head writes it down, and need not compute with it."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert [engine_of(bundle, name) for name in ("auto", "torch", "openvino")] == ["torch", "torch", "openvino"]
+    with pytest.raises(UsageError, match="engine: unknown 'tensorrt'"):
+        engine_of(bundle, "tensorrt")
 
 
 SEES_TELEMETRY = """
