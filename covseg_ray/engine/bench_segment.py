@@ -16,18 +16,17 @@ import pyarrow as pa
 
 from covseg_ray.engine.apart import apart
 from covseg_ray.engine.archive import classified
-from covseg_ray.engine.bench import Say, cores, device, in_turn, machine
+from covseg_ray.engine.bench import Say, cores, in_turn, machine
 from covseg_ray.engine.bench_models import Models
 from covseg_ray.engine.bundles import load_bundle
-from covseg_ray.engine.load import Wanted, load
-from covseg_ray.engine.outline import Outlining, outline
+from covseg_ray.engine.load import load
+from covseg_ray.engine.outline import outline
 from covseg_ray.engine.runtime import KEEP_MEMORY, session
-from covseg_ray.engine.segment import Request, segment
+from covseg_ray.engine.segment import Request, outlining, segment, wanted
 from covseg_ray.errors import DatasetError
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
+from covseg_ray.segmentation.predictor import Predictor, device_here
 from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.filesystem import join
 from covseg_ray.storage.listing import SCHEMA
@@ -59,12 +58,13 @@ class Stages:
 
     def load(self) -> float:
         begin = time.perf_counter()
-        rows = sum(len(piece) for piece in load(self.listed, wanted(self.bundle)))
+        rows = sum(len(piece) for piece in load(self.listed, wanted(self.bundle, ())))
         return rows / (time.perf_counter() - begin)
 
     def outline(self) -> float:
+        how = outlining(self.bundle, "", (), datetime.now(timezone.utc))
         begin = time.perf_counter()
-        return len(outline(self.classes, outlining(self.bundle))) / (time.perf_counter() - begin)
+        return len(outline(self.classes, how)) / (time.perf_counter() - begin)
 
 
 def bench_segment(source: str, model: str, out: str | None, engine: str, films: int, rounds: int, say: Say) -> Bench:
@@ -109,26 +109,8 @@ def prepare(bundle: Bundle, engine: str, source: str, films: int) -> Stages:
         raise DatasetError(f"{source}: no films there; give a sample of the archive")
     rows = [{"item": place, **asdict(member)} for place, member in enumerate(members)]
     listed = pa.Table.from_pylist(rows, schema=SCHEMA)
-    loaded = pa.concat_tables(load(listed, wanted(bundle)))
-    return Stages(bundle, listed, classified(Predictor(bundle, device(), engine=engine), loaded))
-
-
-def wanted(bundle: Bundle) -> Wanted:
-    return Wanted(bundle.spec.input_size, bundle.spec.resize)
-
-
-def outlining(bundle: Bundle) -> Outlining:
-    spec = bundle.spec
-    return Outlining(
-        out="",
-        size=spec.input_size,
-        resize=spec.resize,
-        classes=spec.classes,
-        model_id=bundle.model_id,
-        preprocess_version=PREPROCESS_VERSION,
-        write=(),
-        created=datetime.now(timezone.utc),
-    )
+    loaded = pa.concat_tables(load(listed, wanted(bundle, ())))
+    return Stages(bundle, listed, classified(Predictor(bundle, device_here(), engine=engine), loaded))
 
 
 def advice(stages: tuple[Rate, ...], whole: Rate, against: Rate) -> tuple[str, ...]:

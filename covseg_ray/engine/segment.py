@@ -136,20 +136,10 @@ def work(
     if done == listing.inputs:
         return 0.0, 0
     watch = Watch(request.out, open_messages(), lease, progress, before, most)
-    spec = bundle.spec
     tasks = Work(
         listing=listing,
-        wanted=Wanted(spec.input_size, spec.resize, "overlays" in request.write, "dicom-seg" in request.write),
-        outlining=Outlining(
-            out=request.out,
-            size=spec.input_size,
-            resize=spec.resize,
-            classes=spec.classes,
-            model_id=bundle.model_id,
-            preprocess_version=PREPROCESS_VERSION,
-            write=request.write,
-            created=datetime.fromisoformat(begun.created),
-        ),
+        wanted=wanted(bundle, request.write),
+        outlining=outlining(bundle, request.out, request.write, datetime.fromisoformat(begun.created)),
         engine=request.engine,
         files=[ray.put(to_files(bundle))],
         messages=watch.messages,
@@ -160,6 +150,26 @@ def work(
         if not mend(request.out):  # a killed command's last request may have arrived while this one ran
             break
     return time.perf_counter() - start, listing.inputs - done
+
+
+def wanted(bundle: Bundle, write: tuple[str, ...]) -> Wanted:
+    """What a model and the files beside the table want of each film."""
+    return Wanted(bundle.spec.input_size, bundle.spec.resize, "overlays" in write, "dicom-seg" in write)
+
+
+def outlining(bundle: Bundle, out: str, write: tuple[str, ...], created: datetime) -> Outlining:
+    """How a model's classes become rows of the table and the files beside it."""
+    spec = bundle.spec
+    return Outlining(
+        out=out,
+        size=spec.input_size,
+        resize=spec.resize,
+        classes=spec.classes,
+        model_id=bundle.model_id,
+        preprocess_version=PREPROCESS_VERSION,
+        write=write,
+        created=created,
+    )
 
 
 def most_rejects(text: str | None, inputs: int) -> int | None:

@@ -5,7 +5,6 @@
 Prints JSON: ``films_per_second``, the start of the processes and the loading of the model in it.
 """
 
-import argparse
 import io
 import json
 import os
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any  # annotations are read by Daft: none of them may be a string
 
 import daft
-import numpy as np
-from PIL import Image
+from film_files import pool_words, read_square, write_mask
 
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.segmentation.predictor import Predictor
@@ -32,23 +30,16 @@ class Segmenter:
         return [self.mask(film) for film in films.to_pylist()]
 
     def mask(self, data: bytes) -> bytes:
-        size = self.predictor.spec.input_size
-        film = Image.open(io.BytesIO(data)).convert("L")
-        square_SS = np.asarray(film.resize((size, size), Image.Resampling.BILINEAR))
-        mask_SS = self.predictor.predict(square_SS[None])[0] == self.predictor.spec.infection
+        size, square_SS = read_square(io.BytesIO(data), self.predictor.spec.input_size)
         out = io.BytesIO()
-        Image.fromarray(mask_SS).resize(film.size, Image.Resampling.NEAREST).save(out, "PNG")
+        write_mask(self.predictor.predict(square_SS[None])[0] == self.predictor.spec.infection, size, out)
         return out.getvalue()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("films", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    given = parser.parse_args()
+    given = pool_words(__doc__).parse_args()
+    # Its processes start anew and find modules by this alone.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     begin = time.perf_counter()
     segmenter = daft.cls(Segmenter, max_concurrency=given.processes, use_process=True)(given.model, given.engine)
     films = daft.from_glob_path(str(given.films / "*.png")).select("path").into_batches(AT_ONCE)

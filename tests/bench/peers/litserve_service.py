@@ -6,9 +6,8 @@ from io import BytesIO
 from typing import Any  # annotations are read by LitServe: none of them may be a string
 
 import litserve
-import numpy as np
 from fastapi import Request, Response
-from PIL import Image
+from film_files import read_square, write_mask
 
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.segmentation.predictor import Predictor
@@ -19,9 +18,7 @@ class Segment(litserve.LitAPI):  # type: ignore[misc]
         self.predictor = Predictor(load_bundle(sys.argv[1]), threads=1)
 
     def decode_request(self, request: Request) -> Any:
-        film = Image.open(request["film"].file).convert("L")
-        size = self.predictor.spec.input_size
-        return film.size, np.asarray(film.resize((size, size), Image.Resampling.BILINEAR))
+        return read_square(request["film"].file, self.predictor.spec.input_size)
 
     def predict(self, given: Any) -> Any:
         shape, square = given
@@ -30,7 +27,7 @@ class Segment(litserve.LitAPI):  # type: ignore[misc]
     def encode_response(self, found: Any) -> Response:
         shape, mask = found
         out = BytesIO()
-        Image.fromarray(mask).resize(shape).save(out, "PNG")
+        write_mask(mask, shape, out)
         return Response(out.getvalue(), media_type="image/png")
 
 

@@ -7,15 +7,12 @@ Prints JSON: ``films_per_second``, the start of the processes and the loading of
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
-import os
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from film_files import pool_words, read_square, write_mask
 
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.segmentation.predictor import Predictor
@@ -31,21 +28,12 @@ def load(model: str, engine: str) -> None:
 def outline(words: tuple[Path, Path]) -> None:
     path, out = words
     (predictor,) = loaded
-    size = predictor.spec.input_size
-    film = Image.open(path).convert("L")
-    square_SS = np.asarray(film.resize((size, size), Image.Resampling.BILINEAR))
-    mask_SS = predictor.predict(square_SS[None])[0] == predictor.spec.infection
-    Image.fromarray(mask_SS).resize(film.size, Image.Resampling.NEAREST).save(out / path.name)
+    size, square_SS = read_square(path, predictor.spec.input_size)
+    write_mask(predictor.predict(square_SS[None])[0] == predictor.spec.infection, size, out / path.name)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("films", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    given = parser.parse_args()
+    given = pool_words(__doc__).parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     work = [(path, given.out) for path in sorted(given.films.glob("*.png"))]
     begin = time.perf_counter()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import sys
 
-import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from PIL import Image
+from film_files import read_square, write_mask
 
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.segmentation.predictor import Predictor
@@ -25,11 +24,9 @@ def main() -> None:
 
     @app.post("/v1/segment")
     async def segment(request: Request) -> Response:
-        film = Image.open(io.BytesIO(await request.body())).convert("L")
-        square = np.asarray(film.resize((size, size), Image.Resampling.BILINEAR))
-        mask = Image.fromarray(predictor.predict(square[None])[0] == infection).resize(film.size)
+        shape, square_SS = read_square(io.BytesIO(await request.body()), size)
         out = io.BytesIO()
-        mask.save(out, "PNG")
+        write_mask(predictor.predict(square_SS[None])[0] == infection, shape, out)
         return Response(out.getvalue(), media_type="image/png")
 
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="error")
