@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from covseg_ray.engine.apart import Ask, apart
-from covseg_ray.engine.bench import Say, device, in_turn, machine
+from covseg_ray.engine.bench import Say, in_turn, machine
 from covseg_ray.engine.bench_models import PLAIN_BATCH, Models
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.runtime import KEEP_MEMORY
 from covseg_ray.errors import UsageError
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import engine_of
+from covseg_ray.segmentation.predictor import device_here, engine_of
 
 PLAIN = "a plain script"
 WAYS = {
@@ -34,7 +34,7 @@ def bench_predict(uris: Sequence[str], films: int, rounds: int, say: Say) -> Ben
         measured: dict[str, Callable[[], float]] = {PLAIN: partial(plain, "rate", PLAIN)}
         missing: dict[str, str] = {}
         for uri, bundle in bundles.items():
-            for engine, precision in (("auto", "auto"),) if bundle.graph else WAYS[device()]:
+            for engine, precision in (("auto", "auto"),) if bundle.graph else WAYS[device_here()]:
                 name = _name(uri if len(bundles) > 1 else "", bundle, engine, precision)
                 try:
                     measured[name] = _ready(ours, name, uri, engine, precision)

@@ -15,7 +15,7 @@ import torch
 from covseg_ray.config import Job
 from covseg_ray.engine import stream
 from covseg_ray.engine.apart import apart
-from covseg_ray.engine.bench import Say, cores, device, in_turn, machine
+from covseg_ray.engine.bench import Say, cores, in_turn, machine
 from covseg_ray.engine.initial import initial_network
 from covseg_ray.engine.learner import build_learner
 from covseg_ray.engine.order import Portion, shuffled_share
@@ -25,6 +25,7 @@ from covseg_ray.engine.task import Task, open_messages
 from covseg_ray.engine.tracking import read_history
 from covseg_ray.engine.train import check_sizes, find_films, fit, ready
 from covseg_ray.reports.bench import Bench, Rate
+from covseg_ray.segmentation.predictor import device_here
 from covseg_ray.storage.filesystem import join
 
 BARE, FEED, WHOLE = "bare steps in memory", "films from storage, no training", "train, through Ray"
@@ -45,10 +46,10 @@ class Bare:
     """The job's learner in this process, with all its cores, and one global batch of its films."""
 
     def __init__(self, job: Job, source: Source) -> None:
-        if device() == "cpu":
+        if device_here() == "cpu":
             torch.set_flush_denormal(True)  # as the workers do
             torch.set_num_threads(cores())
-        where, state = torch.device(device()), initial_network(job).state_dict()
+        where, state = torch.device(device_here()), initial_network(job).state_dict()
         self.learner = build_learner(job, SCHEDULED_STEPS, state, where, wrap=lambda network: network)
         self.learner.network.train()
         films = list(_films(source, job.train.batch_size))
@@ -127,7 +128,7 @@ def feed_rates(job: Job, source: Source, rounds: int, say: Say) -> tuple[float, 
     for epoch in range(1, rounds + 2):
         portions += shuffled_share(sizes, job.seed, epoch, 0, 1, batch)
     rates: list[float] = []
-    coming = stream.batches(source, portions, batch, torch.device(device()), job.seed)
+    coming = stream.batches(source, portions, batch, torch.device(device_here()), job.seed)
     for epoch, films in itertools.groupby(coming, key=lambda each: each.epoch):
         begin = time.perf_counter()
         count = sum(len(each.rows_N) for each in films)

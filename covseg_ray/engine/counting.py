@@ -19,7 +19,7 @@ from covseg_ray.segmentation.bundle_files import from_files, to_files
 from covseg_ray.segmentation.calibration import Histogram, count_levels
 from covseg_ray.segmentation.free_response import mark
 from covseg_ray.segmentation.metrics import count, count_lung
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.predictor import Predictor, device_here
 from covseg_ray.storage.reading import Films, Unit, read_unit
 
 
@@ -44,11 +44,30 @@ class Counts:
     levels: Mapping[str, Histogram]
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Films' integers as arrays, a row a film; ``lungs_N4`` where the model knows lungs."""
+
+    image_ids: tuple[str, ...]
+    counts_N4: NDArray[np.int64]
+    lungs_N4: NDArray[np.int64] | None
+
+
+def columns(films: Sequence[Counted]) -> Columns:
+    """In the order of the films, of which there is at least one."""
+    lungs = [film.lung_4 for film in films if film.lung_4 is not None]
+    return Columns(
+        tuple(film.image_id for film in films),
+        np.stack([film.infection_4 for film in films]),
+        np.stack(lungs) if lungs else None,
+    )
+
+
 class Counter:
     """Predicts the films of a unit and counts; one lives in each actor of the pool."""
 
     def __init__(self, dataset: str, units: Sequence[Unit], batch_size: int, workers: int) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device_here()
         if self.device == "cpu":
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
         self.dataset = dataset

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from covseg_ray.engine.evaluate import measure
 from covseg_ray.engine.finish import METRICS_HOW
@@ -13,7 +12,7 @@ from covseg_ray.engine.source import Source
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.choosing import LEVELS, SHARES, Choice, choose, count_rules
 from covseg_ray.segmentation.decision import Rule
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.predictor import Predictor, device_here
 from covseg_ray.storage.reading import list_units
 
 HALF = 0.5
@@ -32,7 +31,7 @@ def decide(
     as in `Rule`. ``told`` hears how many of how many films are done."""
     source = Source(dataset, tuple(list_units(dataset, split, labels)), bundle.spec.classes)
     looking = bundle.ruled(Rule(threshold=HALF, flip=flip))
-    predictor = Predictor(looking, "cuda" if torch.cuda.is_available() else "cpu")
+    predictor = Predictor(looking, device_here())
     regions = tuple(round(share * bundle.spec.input_size**2) for share in SHARES)
     counts, ids = [], []
     for unit in range(len(source.units)):

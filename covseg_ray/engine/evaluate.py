@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.engine.counting import Counts, count_split, look
+from covseg_ray.engine.counting import Counts, columns, count_split, look
 from covseg_ray.reports.film_result import FilmResult
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.calibration import Calibration, calibration
@@ -87,10 +87,8 @@ def measure(
 def conclude(counts: Counts, units: Sequence[Unit], left_out: int, noted: tuple[str, ...]) -> Evaluation:
     """Every number that follows from the films' integers."""
     films = counts.films
-    image_ids, labels = tuple(film.image_id for film in films), tuple(film.label for film in films)
-    counts_N4 = np.stack([film.infection_4 for film in films])
-    lung_rows = [film.lung_4 for film in films if film.lung_4 is not None]
-    lungs_N4 = np.stack(lung_rows) if lung_rows else None
+    found, labels = columns(films), tuple(film.label for film in films)
+    image_ids, counts_N4, lungs_N4 = found.image_ids, found.counts_N4, found.lungs_N4
     levels = {ALL: sum(counts.levels.values(), np.zeros((), np.int64))} | dict(counts.levels)
     return Evaluation(
         image_ids=image_ids,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.engine.counting import Counted, count_films, read_films
+from covseg_ray.engine.counting import Counted, columns, count_films, read_films
 from covseg_ray.errors import CovsegError, DatasetError, ModelError
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.segmentation.bundle import Bundle
@@ -107,9 +107,5 @@ def measure(bundle: Bundle, dataset: str, name: str, told: Told) -> Mapping[str,
         films = read_films(dataset, unit, bundle.spec.classes)
         counted += count_films(predictor, films, number, slice(0, len(films.image_ids)), {})
         told(name, len(counted), sum(len(unit.rows) for unit in units))
-    lungs = [film.lung_4 for film in counted if film.lung_4 is not None]
-    return summarise(
-        [film.image_id for film in counted],
-        np.stack([film.infection_4 for film in counted]),
-        np.stack(lungs) if lungs else None,
-    )
+    found = columns(counted)
+    return summarise(found.image_ids, found.counts_N4, found.lungs_N4)

@@ -8,13 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.segment import Request
 from covseg_ray.engine.watch import Progress
 from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.predictor import Predictor, device_here
 from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.members import refusal
 
@@ -52,7 +51,7 @@ def preview(request: Request, progress: Progress) -> Preview:
 
 def films_per_second(bundle: Bundle, engine: str) -> tuple[str, float]:
     """The engine that the name stands for here, and its speed."""
-    device, cores = "cuda" if torch.cuda.is_available() else "cpu", os.cpu_count() or 1
+    device, cores = device_here(), os.cpu_count() or 1
     predictor = Predictor(bundle, device, engine=engine, threads=cores)
     side = bundle.spec.input_size
     noise_NHW = np.random.default_rng(0).integers(0, 256, (TIMED_FILMS, side, side), dtype=np.uint8)

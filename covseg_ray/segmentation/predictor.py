@@ -97,6 +97,11 @@ class Predictor:
         return self._forward(chunk_NHW)
 
 
+def device_here() -> str:
+    """What a predictor computes on where nobody chose, as torch names it: the GPU, where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def films_at_once(device: str) -> int:
     """How many films a predictor on a device takes through its network at once, when not told."""
     return _CHUNK[torch.device(device).type]
