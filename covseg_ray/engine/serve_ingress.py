@@ -9,9 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI
-from numpy.typing import NDArray
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -22,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from covseg_ray.engine.metrics import EndpointMetrics
 from covseg_ray.engine.runtime import keep_replica_to_loopback
 from covseg_ray.service.app import create_app
-from covseg_ray.service.models import ModelInfo, OverloadedError, Prediction, UnavailableError
+from covseg_ray.service.models import ModelInfo, OverloadedError, Prediction, Squares, UnavailableError
 from covseg_ray.service.settings import Settings
 
 RETRY_AFTER_SECONDS = 1
@@ -44,12 +42,10 @@ class Replicas:
                 self._known[name] = await self._ask_info(name, handle)
         return {name: self._known[name] for name in self._handles}
 
-    async def __call__(self, square_SS: NDArray[np.uint8], model: ModelInfo) -> Prediction:
-        handle = self._handles[model.name]
-        prediction: Prediction = await _answer(
-            model.name, lambda: handle.predict.remote(square_SS, model.resize), PREDICT_SECONDS
-        )
-        self._known[model.name] = prediction.model
+    async def __call__(self, name: str, squares: Squares) -> Prediction:
+        handle = self._handles[name]
+        prediction: Prediction = await _answer(name, lambda: handle.predict.remote(squares), PREDICT_SECONDS)
+        self._known[name] = prediction.model
         return prediction
 
     async def _ask_info(self, name: str, handle: DeploymentHandle[Any]) -> ModelInfo:

@@ -16,7 +16,7 @@ from covseg_ray.errors import ModelError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
-from covseg_ray.service.models import ModelInfo, Prediction
+from covseg_ray.service.models import ModelInfo, Prediction, Squares
 
 BATCH_WAIT_SECONDS = 0.005
 
@@ -41,8 +41,9 @@ class Segmenter:
     def info(self) -> ModelInfo:
         return self._info
 
-    async def predict(self, square_SS: NDArray[np.uint8], resize: str) -> Prediction:
-        if square_SS.shape != (self._info.input_size,) * 2 or resize != self._info.resize:
+    async def predict(self, squares: Squares) -> Prediction:
+        square_SS = squares.get(self._info.square)
+        if square_SS is None:
             return Prediction(None, self._info)
         return Prediction(await self._in_batch(square_SS), self._info)
 

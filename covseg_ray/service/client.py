@@ -127,7 +127,9 @@ class Client:
                 answer = self._send(request, request_id, ends)
             except httpx2.RequestError as error:
                 self._require_trust(error)
-                problem, asked = str(error) or type(error).__name__, None
+                asked = None
+                if tries == 1 or time.monotonic() < ends:  # what an earlier try met tells more than that time was up
+                    problem = str(error) or type(error).__name__
             except RuntimeError:  # what the HTTP library raises where it was closed under way
                 if not self._closing.is_set():
                     raise

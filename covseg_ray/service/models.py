@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.radiograph.geometry import Resize
+
+
+@dataclass(frozen=True)
+class Square:
+    """How a film is laid for a model: pixels along a side, and the rule."""
+
+    size: int
+    resize: Resize
+
+
+# A film, uint8 [S, S], as it is laid for each model that it has met.
+Squares: TypeAlias = Mapping[Square, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -26,11 +38,15 @@ class ModelInfo:
     preprocess_version: str
     version: str
 
+    @property
+    def square(self) -> Square:
+        return Square(self.input_size, self.resize)
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """Classes of a film, uint8 [S, S], and the model that gave them. None where the film does not fit that model's
-    square: another bundle has taken the asked one's place."""
+    """Classes of a film, uint8 [S, S], and the model that gave them. None where the film is not laid for that model:
+    another bundle has taken the asked one's place."""
 
     classes_SS: NDArray[np.uint8] | None
     model: ModelInfo
@@ -42,8 +58,8 @@ class Predict(Protocol):
     async def models(self) -> Mapping[str, ModelInfo]:
         """Every model that is ready, by name. Raises UnavailableError while one is not."""
 
-    async def __call__(self, square_SS: NDArray[np.uint8], model: ModelInfo) -> Prediction:
-        """For a film laid into the model's square, uint8 [S, S]. Raises OverloadedError or UnavailableError."""
+    async def __call__(self, name: str, squares: Squares) -> Prediction:
+        """What the model of that name finds on a film. Raises OverloadedError or UnavailableError."""
 
 
 class OverloadedError(Exception):

@@ -20,12 +20,12 @@ from covseg_ray.radiograph.dicom import looks_like_dicom
 from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.geometry import Placement, standardise
 from covseg_ray.radiograph.guard import frontal
-from covseg_ray.service.models import ModelInfo, OverloadedError, Predict, UnavailableError
+from covseg_ray.service.models import ModelInfo, OverloadedError, Predict, Square, UnavailableError
 from covseg_ray.service.refusals import RefusedRequestError, busy
 from covseg_ray.service.settings import Settings
 
-# A film is laid anew where a bundle of another square answers; while one replaces the other both may, in turns.
-SWAPS = 10
+# While one bundle replaces another both answer. A film is laid for each that it meets, and any of them takes it then.
+BUNDLES = 4
 UNAVAILABLE_SECONDS = 2.0
 OVERLOADED_SECONDS = 1.0
 
@@ -132,24 +132,34 @@ class Outliner:
         self, film: Radiograph, name: str | None
     ) -> tuple[NDArray[np.uint8], Placement, float, ModelInfo]:
         model = await self.model(name)
-        for _ in range(SWAPS):
-            square_SS, placement, likeness = await in_thread(_laid, film, model)
+        laid: dict[Square, _Laid] = {}
+        for _ in range(BUNDLES):
+            laid[model.square] = await in_thread(_lay, film, model.square)
             try:
-                prediction = await self.predict(square_SS, model)
+                prediction = await self.predict(model.name, {square: each.square_SS for square, each in laid.items()})
             except OverloadedError as error:
                 raise busy("overloaded", f"{error}", error.retry_after) from None
             except UnavailableError as error:
                 raise busy("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
             model = prediction.model
             if prediction.classes_SS is not None:
-                return prediction.classes_SS, placement, likeness, model
+                used = laid[model.square]
+                return prediction.classes_SS, used.placement, used.frontal, model
         raise busy("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
 
 
-def _laid(film: Radiograph, model: ModelInfo) -> tuple[NDArray[np.uint8], Placement, float]:
-    """The film in the model's square, and how much that is like a frontal chest film."""
-    square_SS, placement = standardise(film.pixels, model.input_size, model.resize)
-    return square_SS, placement, frontal(square_SS, placement)
+@dataclass(frozen=True)
+class _Laid:
+    """A film in a model's square, uint8 [S, S], and how much that is like a frontal chest film."""
+
+    square_SS: NDArray[np.uint8]
+    placement: Placement
+    frontal: float
+
+
+def _lay(film: Radiograph, square: Square) -> _Laid:
+    square_SS, placement = standardise(film.pixels, square.size, square.resize)
+    return _Laid(square_SS, placement, frontal(square_SS, placement))
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -26,6 +26,7 @@ INFO = ModelInfo(
     version="0",
 )
 FILM = np.zeros((32, 32), np.uint8)
+SQUARES = {INFO.square: FILM}
 BUSY = BackPressureError(num_queued_requests=1, max_queued_requests=1)
 
 
@@ -49,7 +50,7 @@ def test_a_replica_that_dies_leaves_the_question_to_another() -> None:
     handle = Handle(RayActorError(), RayActorError(), INFO)
     assert asyncio.run(Replicas({"default": handle}).models()) == {"default": INFO}
     film = Handle(RayActorError(), Prediction(FILM, INFO))
-    assert asyncio.run(Replicas({"default": film})(FILM, INFO)).model == INFO
+    assert asyncio.run(Replicas({"default": film})("default", SQUARES)).model == INFO
     assert (handle.asked, film.asked) == (3, 2)
 
 
@@ -63,6 +64,6 @@ def test_dying_replicas_are_asked_so_often_and_no_more() -> None:
 def test_no_room_is_overload_for_a_film_and_not_ready_for_who_asks_what_is_served() -> None:
     """The service knows `UnavailableError` alone where it asks for the models; another would be a 500."""
     with pytest.raises(OverloadedError):
-        asyncio.run(Replicas({"default": Handle(BUSY)})(FILM, INFO))
+        asyncio.run(Replicas({"default": Handle(BUSY)})("default", SQUARES))
     with pytest.raises(UnavailableError, match="the model default is not ready"):
         asyncio.run(Replicas({"default": Handle(BUSY)}).models())

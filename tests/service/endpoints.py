@@ -11,16 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
-import numpy as np
 import uvicorn
-from numpy.typing import NDArray
 
 from covseg_ray import __version__
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
 from covseg_ray.service.app import create_app
-from covseg_ray.service.models import ModelInfo, Prediction
+from covseg_ray.service.models import ModelInfo, Prediction, Squares
 from covseg_ray.service.settings import Settings
 
 
@@ -50,10 +48,11 @@ class InProcess:
     async def models(self) -> Mapping[str, ModelInfo]:
         return {self._info.name: self._info}
 
-    async def __call__(self, square_SS: NDArray[np.uint8], model: ModelInfo) -> Prediction:
+    async def __call__(self, name: str, squares: Squares) -> Prediction:
         self.calls += 1
         if self.fails:
             raise self.fails.pop(0)
+        square_SS = squares[self._info.square]
         found_NSS = await anyio.to_thread.run_sync(self._predictor.predict, square_SS[None])
         return Prediction(found_NSS[0], self._info)
 
