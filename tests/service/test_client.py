@@ -199,6 +199,13 @@ def test_a_film_has_so_much_time_and_no_more(script: Script, client: Client, tur
     assert "\n" not in str(caught.value)
 
 
+def test_a_try_cut_by_the_time_does_not_hide_why_the_one_before_failed(script: Script, client: Client) -> None:
+    script.turns = [scripted.no_answer]
+    script.default = scripted.silent
+    with pytest.raises(StorageError, match="2 tries in 1 of 1 s; the last: .*(reset|disconnected)"):
+        client.segment(FILM, timeout=1)
+
+
 def test_a_wait_longer_than_the_time_left_is_not_begun(script: Script, client: Client) -> None:
     script.default = error(503, "overloaded", {"Retry-After": "50"})
     began = time.monotonic()
