@@ -63,6 +63,9 @@ class Train(_Section):
     average: float = Field(default=0.0, ge=0, lt=1, description="decay of the weights' moving average, which is kept")
     loss: str = "focal+jaccard"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = Field(
+        default="auto", description="compile the training step; auto: on GPUs, where a C compiler is installed"
+    )
     augment: str = "paper"
     select: Metric = Field(
         default="iou_two_class", description="the validation metric that chooses the best checkpoint"

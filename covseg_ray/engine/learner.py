@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import ray.train.torch
@@ -91,7 +94,8 @@ def build_learner(
     network = build_network(job.model.architecture, job.model.encoder, "none", len(job.model.classes))
     network.load_state_dict(initial)
     network = channels_last(network).to(device)
-    wrapped = wrap(network)
+    stepped: Any = torch.compile(network) if compiles(job.train.compile, device) else network  # shares its weights
+    wrapped = wrap(stepped)
     optimizer = build_optimizer(job.train, network)
     return Learner(
         network=network,
@@ -104,6 +108,14 @@ def build_learner(
         precision=job.train.precision,
         averaged=average(network, job.train.average) if job.train.average else None,
     )
+
+
+def compiles(choice: str, device: torch.device) -> bool:
+    """Whether training steps are compiled: as chosen, or on a GPU where there is what makes its kernels."""
+    if choice != "auto":
+        return choice == "yes"
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    return device.type == "cuda" and find_spec("triton") is not None and compiler is not None
 
 
 def average(network: nn.Module, decay: float) -> AveragedModel:

@@ -22,8 +22,8 @@ MOST_TASKS = 5000
 
 
 class Batch(NamedTuple):
-    """``images_NHW`` uint8 and ``targets_NHW`` uint8 class indices on the worker's device; ``rows_N`` int64, each
-    film's place in the source, unit after unit."""
+    """``images_NHW`` uint8 and ``targets_NHW`` uint8 class indices on the worker's device; ``rows_N`` int64 on the CPU,
+    each film's place in the source, unit after unit."""
 
     epoch: int
     images_NHW: torch.Tensor
@@ -46,8 +46,9 @@ def batches(
         [portion._asdict() for portion in portions], override_num_blocks=min(len(portions), MOST_TASKS)
     )
     films = dataset.map_batches(partial(fetch, source=source, shuffle_seed=shuffle_seed), batch_size=1)
-    blocks = films.iter_torch_batches(batch_size=None, prefetch_batches=2, device=str(device))
-    yield from regroup(blocks, size)
+    blocks = films.iter_torch_batches(batch_size=None, prefetch_batches=2, device="cpu")
+    for batch in regroup(blocks, size):
+        yield sent(batch, device)
 
 
 def regroup(blocks: Iterable[dict[str, torch.Tensor]], size: int) -> Iterator[Batch]:
@@ -60,6 +61,16 @@ def regroup(blocks: Iterable[dict[str, torch.Tensor]], size: int) -> Iterator[Ba
             held = {key: value[stop:] for key, value in held.items()}
     if held and len(held["epoch"]):
         yield _batch(held)
+
+
+def sent(batch: Batch, device: torch.device) -> Batch:
+    """The batch on its device, in uint8 and from pinned memory: nothing waits until it is there."""
+    if device.type == "cpu":
+        return batch
+    images_NHW, targets_NHW = (
+        films_NHW.pin_memory().to(device, non_blocking=True) for films_NHW in (batch.images_NHW, batch.targets_NHW)
+    )
+    return batch._replace(images_NHW=images_NHW, targets_NHW=targets_NHW)
 
 
 def _first_batch(epochs_N: torch.Tensor, size: int) -> int | None:

@@ -101,11 +101,11 @@ def open_streams(task: Task, place: Place, first_epoch: int, device: torch.devic
 
 
 def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, place: Place) -> Record:
-    """All the steps of one epoch. Sums stay on the device; the loss is read once a second for the progress line."""
+    """All the steps of one epoch. Sums stay on the device until its end: nothing waits for it before."""
     job, recipe = task.job, augmentation(task.job.train.augment)
     learner.network.train()
     begin = told = time.perf_counter()
-    first_batch_seconds = 0.0
+    first_batch_seconds, seen = 0.0, (1, torch.zeros(()))
     total = torch.zeros((), device=learner.device)
     overlap = torch.zeros(2, dtype=torch.int64, device=learner.device)
     infection = job.model.classes.index("infection")
@@ -119,11 +119,12 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
         found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, targets_NHW == infection
         overlap += torch.stack([(found_NHW & truth_NHW).sum(), (found_NHW | truth_NHW).sum()])
         now = time.perf_counter()
-        if place.rank == 0 and now - told >= MESSAGE_SECONDS:
-            told = now
-            images = (step + 1) * job.train.batch_size
-            message = {"epoch": epoch, "step": step + 1, "loss": float(total) / (step + 1)}
-            task.messages.put(message | {"images_per_second": images / (now - begin)})
+        if place.rank == 0 and (step == 0 or now - told >= MESSAGE_SECONDS):
+            if step > 0:  # with the loss of a message ago: the latest would have to be waited for
+                images = (step + 1) * job.train.batch_size
+                message = {"epoch": epoch, "step": step + 1, "loss": float(seen[1]) / seen[0]}
+                task.messages.put(message | {"images_per_second": images / (now - begin)})
+            told, seen = now, (step + 1, total.clone().to("cpu", non_blocking=True))
     if place.world > 1:
         dist.all_reduce(total)
         dist.all_reduce(overlap)
@@ -152,7 +153,7 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
             logits_NCHW, batch_loss = learner.forward_loss(batch.images_NHW, batch.targets_NHW)
             found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, batch.targets_NHW == infection
             counted_N4 = count(found_NHW.cpu().numpy(), truth_NHW.cpu().numpy())
-            counts_R4[batch.rows_N] = torch.from_numpy(counted_N4).to(learner.device)
+            counts_R4[batch.rows_N.to(learner.device)] = torch.from_numpy(counted_N4).to(learner.device)
             loss += batch_loss.double() * len(batch.rows_N)
             expected -= len(batch.rows_N)
     if place.world > 1:

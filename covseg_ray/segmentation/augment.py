@@ -2,7 +2,7 @@
 each film.
 
 Every parameter is drawn on the CPU from one seed and applied on the device that holds the films, so the same seed
-gives the same augmentation everywhere.
+gives the same augmentation everywhere. Nothing waits for that device.
 """
 
 from __future__ import annotations
@@ -69,18 +69,19 @@ def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed:
     movement_N4 = torch.rand(len(images_NHW), 4, generator=generator) * 2 - 1
     contrast_N2 = torch.rand(len(images_NHW), 2, generator=generator)
     for axis, probability in ((2, config.flip_horizontal), (1, config.flip_vertical)):
-        rows = _rows(chance_N3[:, axis - 1], probability, images_NHW.device)
+        rows = _on(images_NHW, _drawn(chance_N3[:, axis - 1], probability))
         images_NHW, targets_NHW = (_replace(batch, rows, batch[rows].flip(axis)) for batch in (images_NHW, targets_NHW))
     if config.gamma:
-        rows = _rows(contrast_N2[:, 0], config.probability, images_NHW.device)
-        images_NHW = _replace(
-            images_NHW, rows, bend(images_NHW[rows], _exponents(contrast_N2[:, 1], config)[rows.cpu()])
-        )
-    rows = _rows(chance_N3[:, 2], config.probability, images_NHW.device)
-    if not len(rows):
+        drawn = _drawn(contrast_N2[:, 0], config.probability)
+        rows = _on(images_NHW, drawn)
+        bent_MHW = bend(images_NHW[rows], _exponents(contrast_N2[:, 1], config)[drawn])
+        images_NHW = _replace(images_NHW, rows, bent_MHW)
+    drawn = _drawn(chance_N3[:, 2], config.probability)
+    if not len(drawn):
         return images_NHW, targets_NHW
     height, width = images_NHW.shape[1:]
-    theta_N23 = _affine(movement_N4, config, height / width).to(images_NHW.device)[rows]
+    theta_N23 = _on(images_NHW, _affine(movement_N4, config, height / width)[drawn])
+    rows = _on(images_NHW, drawn)
     moved = move(images_NHW[rows], theta_N23, "bilinear"), move(targets_NHW[rows], theta_N23, "nearest")
     return _replace(images_NHW, rows, moved[0]), _replace(targets_NHW, rows, moved[1])
 
@@ -100,7 +101,7 @@ def move(batch_NHW: Tensor, theta_N23: Tensor, interpolation: str) -> Tensor:
 def bend(images_NHW: Tensor, exponents_N: Tensor) -> Tensor:
     """uint8 ``[N, H, W]`` with each film's grey values v changed to 255 (v / 255)^g, g its exponent."""
     greys_N256 = (torch.arange(256) / 255) ** exponents_N[:, None]
-    table_N256 = (greys_N256 * 255).round().to(torch.uint8).to(images_NHW.device)
+    table_N256 = _on(images_NHW, (greys_N256 * 255).round().to(torch.uint8))
     return table_N256.gather(1, images_NHW.flatten(1).long()).view_as(images_NHW)
 
 
@@ -108,8 +109,13 @@ def _exponents(chance_N: Tensor, config: Augmentation) -> Tensor:
     return torch.exp((chance_N * 2 - 1) * config.gamma)
 
 
-def _rows(chance_N: Tensor, probability: float, device: torch.device) -> Tensor:
-    return (chance_N < probability).nonzero().squeeze(1).to(device)
+def _drawn(chance_N: Tensor, probability: float) -> Tensor:
+    return (chance_N < probability).nonzero().squeeze(1)
+
+
+def _on(films: Tensor, drawn: Tensor) -> Tensor:
+    """What was drawn on the CPU, where the films are; no wait for what that device still has to do."""
+    return drawn.to(films.device, non_blocking=True)
 
 
 def _replace(batch_NHW: Tensor, rows: Tensor, replacement_MHW: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""What computes a chunk of films: torch anywhere, OpenVINO or ONNX Runtime on a CPU, all from the one torch module.
+"""What computes a chunk of films on a CPU, from the one torch module: torch itself, OpenVINO or ONNX Runtime.
 
 A module here goes from uint8 ``[N, S, S]`` films to uint8 arrays: preprocessing, network and the choice of the class.
-OpenVINO and ONNX Runtime translate it when they are built, for one shape; see :mod:`covseg_ray.segmentation.graph`.
+OpenVINO and ONNX Runtime translate it when they are built, for one shape; see :mod:`covseg_ray.segmentation.graph`. On
+a GPU there is torch alone: :mod:`covseg_ray.segmentation.captured`.
 """
 
 from __future__ import annotations
@@ -42,10 +43,8 @@ def choose_engine(name: str = "auto", device: str = "cpu") -> str:
     return engine
 
 
-def build_forward(
-    engine: str, module: nn.Module, shape_NHW: Shape, device: torch.device, threads: int | None, precision: str
-) -> Forward:
-    """The module, in evaluation mode on the CPU, as a function of films of one shape.
+def build_forward(engine: str, module: nn.Module, shape_NHW: Shape, threads: int | None, precision: str) -> Forward:
+    """The module, in evaluation mode, as a function of films of one shape.
 
     Args:
         engine: as :func:`choose_engine` returned it.
@@ -53,21 +52,21 @@ def build_forward(
         precision: ``fp32`` or ``bf16``, for OpenVINO; torch has its own from the context that it is called in.
     """
     if engine == "torch":
-        return torch_forward(module, device, threads)
+        return torch_forward(module, threads)
     return graph_forward(translate(engine, module, shape_NHW), threads or torch.get_num_threads(), precision)
 
 
-def torch_forward(module: nn.Module, device: torch.device, threads: int | None) -> Forward:
-    """The module on its device; ``threads`` holds for all of this process's torch.
+def torch_forward(module: nn.Module, threads: int | None) -> Forward:
+    """The module by torch; ``threads`` holds for all of this process's torch.
 
     The caller sets up ``inference_mode`` and ``autocast`` around many chunks: each new context casts the weights anew.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    ready = channels_last(module.to(device))
+    ready = channels_last(module)
 
     def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        given: NDArray[np.uint8] = ready(torch.from_numpy(films_NHW).to(device)).cpu().numpy()
+        given: NDArray[np.uint8] = ready(torch.from_numpy(films_NHW)).numpy()
         return given
 
     return forward

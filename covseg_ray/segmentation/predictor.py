@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +13,7 @@ from torch import nn
 
 from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.captured import Captured
 from covseg_ray.segmentation.decision import Decide, Rule, drop_small
 from covseg_ray.segmentation.engines import build_forward, choose_engine, named_engine
 from covseg_ray.segmentation.graph import Forward, graph_forward
@@ -16,6 +21,9 @@ from covseg_ray.segmentation.precision import autocast, autocast_dtype
 from covseg_ray.segmentation.preprocess import Preprocess
 
 _CHUNK = {"cpu": 1, "cuda": 64}
+
+# Starts on a chunk of films; what it gives back waits for their classes and, with 2 outputs, their probabilities.
+Begin = Callable[[NDArray[np.uint8], int], Callable[[], NDArray[np.uint8]]]
 
 
 class Predictor:
@@ -55,46 +63,66 @@ class Predictor:
         self.engine = choose_engine(engine_of(bundle, engine), device)
         self.precision = _checked_precision(bundle, self.engine, self.device, precision)
         self.chunk = 1 if bundle.graph else chunk or films_at_once(device)
-        self._forward = self._build_forward(bundle, threads)
+        self._begin = self._build(bundle, threads)
         decision = bundle.spec.decision
         self._smallest_region = decision.smallest_region if isinstance(decision, Rule) else 0
 
-    def _build_forward(self, bundle: Bundle, threads: int | None) -> Forward:
+    def _build(self, bundle: Bundle, threads: int | None) -> Begin:
         if bundle.graph is not None:
             rest = "fp32" if autocast_dtype(self.device) is None else "bf16"  # what is not in integers
-            return graph_forward(bundle.graph, threads or torch.get_num_threads(), rest)
+            return _at_once(graph_forward(bundle.graph, threads or torch.get_num_threads(), rest))
+        module = films_to_classes(bundle)
         shape_NHW = (self.chunk, self.spec.input_size, self.spec.input_size)
-        return build_forward(self.engine, films_to_classes(bundle), shape_NHW, self.device, threads, self.precision)
+        if self.device.type == "cuda":
+            return Captured(module, shape_NHW, len(self.spec.classes), self.device, self.precision).begin
+        return _at_once(build_forward(self.engine, module, shape_NHW, threads, self.precision))
 
     def predict(self, images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Films uint8 ``[N, S, S]``, S the model's input size, to class indices uint8 ``[N, S, S]``.
 
         ``== spec.infection`` gives the infection mask. A tie goes to the class of the lower index.
         """
-        return self.look(images_NHW)[0]
+        return self._find(images_NHW, 1)[:, 0]
 
     def look(self, images_NHW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """As :meth:`predict`, and beside the classes each pixel's probability of infection, uint8 ``[N, S, S]`` in
         255ths: before the bundle's rule is applied, after its mirror images are averaged in."""
+        found_N2HW = self._find(images_NHW, 2)
+        return np.ascontiguousarray(found_N2HW[:, 0]), found_N2HW[:, 1]
+
+    def _find(self, images_NHW: NDArray[np.uint8], outputs: int) -> NDArray[np.uint8]:
+        """One chunk is begun before the one before is waited for: a GPU has no time to rest."""
         size = self.spec.input_size
         if images_NHW.dtype != np.uint8 or images_NHW.shape[1:] != (size, size):
             raise ValueError(f"films must be uint8 [N, {size}, {size}], not {images_NHW.dtype} {images_NHW.shape}")
-        found_N2HW = np.empty((len(images_NHW), 2, size, size), dtype=np.uint8)
+        found_NKHW = np.empty((len(images_NHW), outputs, size, size), dtype=np.uint8)
+        under_way: deque[tuple[NDArray[np.uint8], Callable[[], NDArray[np.uint8]]]] = deque()
         with torch.inference_mode(), self._autocast():
             for start in range(0, len(images_NHW), self.chunk):
-                part_NHW = images_NHW[start : start + self.chunk]
-                found_N2HW[start : start + self.chunk] = self._look_at_chunk(part_NHW)[: len(part_NHW)]
-        classes_NHW = np.ascontiguousarray(found_N2HW[:, 0])
-        drop_small(classes_NHW, self.spec.infection, self.spec.beneath, self._smallest_region)
-        return classes_NHW, found_N2HW[:, 1]
+                part = slice(start, start + self.chunk)
+                under_way.append((found_NKHW[part], self._begin(self._filled(images_NHW[part]), outputs)))
+                if len(under_way) > 1:
+                    self._finish(*under_way.popleft())
+            while under_way:
+                self._finish(*under_way.popleft())
+        return found_NKHW
+
+    def _finish(self, found_NKHW: NDArray[np.uint8], wait: Callable[[], NDArray[np.uint8]]) -> None:
+        found_NKHW[:] = wait()[: len(found_NKHW), : found_NKHW.shape[1]]
+        drop_small(found_NKHW[:, 0], self.spec.infection, self.spec.beneath, self._smallest_region)
 
     def _autocast(self) -> torch.autocast:
         return autocast(self.device, self.precision if self.engine == "torch" else "fp32")
 
-    def _look_at_chunk(self, part_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _filled(self, part_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         chunk_NHW = np.zeros((self.chunk, *part_NHW.shape[1:]), dtype=np.uint8)
         chunk_NHW[: len(part_NHW)] = part_NHW
-        return self._forward(chunk_NHW)
+        return chunk_NHW
+
+
+def _at_once(forward: Forward) -> Begin:
+    """What computes on the CPU: when it is waited for."""
+    return lambda films_NHW, outputs: partial(forward, films_NHW)
 
 
 def device_here() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from covseg_ray import config
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.engine.initial import initial_network
-from covseg_ray.engine.learner import average
+from covseg_ray.engine.learner import average, compiles
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.network import build_network
 
 START = ["model.encoder=resnet18", "model.encoder_weights=none"]
 
@@ -58,3 +60,21 @@ def test_a_bundle_of_another_network_is_refused(bundle: Bundle, tmp_path: Path):
         UsageError, match=r"has classes \['background', 'infection'\] and the job \['background', 'lung'"
     ):
         initial_network(config.load(None, [*START, classes, start]))
+
+
+def test_steps_are_compiled_as_chosen_or_on_a_gpu_with_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert (compiles("yes", cpu), compiles("no", gpu), compiles("auto", cpu)) == (True, False, False)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not compiles("auto", gpu)
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    assert compiles("auto", gpu) == (find_spec("triton") is not None)
+
+
+def test_a_step_is_one_graph_for_the_compiler():
+    network = build_network("unet", "resnet18").train()
+    found = torch._dynamo.explain(network)(torch.randn(2, 3, 32, 32))
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons

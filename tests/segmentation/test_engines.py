@@ -117,7 +117,7 @@ def test_preprocessing_against_numpy(engine: str):
     low, high = films.min(axis=(1, 2), keepdims=True), films.max(axis=(1, 2), keepdims=True)
     expected = (films.astype(np.float64) - low) / np.maximum(high.astype(np.float64) - low, 1) * 200
     module = nn.Sequential(Preprocess(mean=(0, 0, 0), std=(1 / 200,) * 3), _ToGrey()).eval()
-    grey = build_forward(engine, module, films.shape, torch.device("cpu"), 1, "fp32")(films)
+    grey = build_forward(engine, module, films.shape, 1, "fp32")(films)
     assert grey.dtype == np.uint8
     assert np.abs(grey - expected).max() <= 0.501
     assert (grey[2] == 0).all()

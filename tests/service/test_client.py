@@ -202,7 +202,7 @@ def test_a_film_has_so_much_time_and_no_more(script: Script, client: Client, tur
 def test_a_try_cut_by_the_time_does_not_hide_why_the_one_before_failed(script: Script, client: Client) -> None:
     script.turns = [scripted.no_answer]
     script.default = scripted.silent
-    with pytest.raises(StorageError, match="2 tries in 1 of 1 s; the last: .*(reset|disconnected)"):
+    with pytest.raises(StorageError, match=r"2 tries in 1 of 1 s; the last: .*(reset|disconnected)"):
         client.segment(FILM, timeout=1)
 
 
