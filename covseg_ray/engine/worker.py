@@ -25,6 +25,7 @@ from covseg_ray.engine.task import Task
 from covseg_ray.engine.tracking import Tracker
 from covseg_ray.errors import DatasetError
 from covseg_ray.segmentation.augment import augment, augmentation
+from covseg_ray.segmentation.decision import most_probable
 from covseg_ray.segmentation.metrics import count, point_values
 
 STATE_FILE = "state.pt"
@@ -116,7 +117,7 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
         images_NHW, targets_NHW = augment(batch.images_NHW, batch.targets_NHW, recipe, int(drawn[0]))
         logits_NCHW, loss = learner.step(images_NHW, targets_NHW, place.weight(job.train.batch_size))
         total += loss
-        found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, targets_NHW == infection
+        found_NHW, truth_NHW = most_probable(logits_NCHW) == infection, targets_NHW == infection
         overlap += torch.stack([(found_NHW & truth_NHW).sum(), (found_NHW | truth_NHW).sum()])
         now = time.perf_counter()
         if place.rank == 0 and (step == 0 or now - told >= MESSAGE_SECONDS):
@@ -151,7 +152,7 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
         while expected > 0:
             batch = next(streams.val)
             logits_NCHW, batch_loss = learner.forward_loss(batch.images_NHW, batch.targets_NHW)
-            found_NHW, truth_NHW = logits_NCHW.argmax(1) == infection, batch.targets_NHW == infection
+            found_NHW, truth_NHW = most_probable(logits_NCHW) == infection, batch.targets_NHW == infection
             counted_N4 = count(found_NHW.cpu().numpy(), truth_NHW.cpu().numpy())
             counts_R4[batch.rows_N.to(learner.device)] = torch.from_numpy(counted_N4).to(learner.device)
             loss += batch_loss.double() * len(batch.rows_N)

@@ -57,11 +57,25 @@ class Decide(nn.Module):
             scores_NCHW = probabilities_NCHW = (probabilities_NCHW + mirrored_NCHW) / 2
         infection_NHW = probabilities_NCHW[:, self.infection]
         if self.threshold is None:
-            classes_NHW = scores_NCHW.argmax(1)
+            classes_NHW = most_probable(scores_NCHW)
         else:
-            others_NHW = (probabilities_NCHW - self.kept_out).argmax(1)
+            others_NHW = most_probable(probabilities_NCHW - self.kept_out)
             classes_NHW = others_NHW.masked_fill(infection_NHW >= self.threshold, self.infection)
-        return torch.stack([classes_NHW.to(torch.uint8), (infection_NHW * MOST).round().to(torch.uint8)], dim=1)
+        return torch.stack([classes_NHW, (infection_NHW * MOST).round().to(torch.uint8)], dim=1)
+
+
+def most_probable(scores_NCHW: Tensor) -> Tensor:
+    """The class of the highest score of each pixel, uint8 ``[N, H, W]``; of equal ones that of the lower index.
+
+    For one film on a CPU ``argmax`` over channels takes a quarter as long as a ResNet34 U-Net.
+    """
+    highest_NHW = scores_NCHW[:, 0]
+    classes_NHW = torch.zeros_like(highest_NHW, dtype=torch.uint8)
+    for index in range(1, scores_NCHW.shape[1]):
+        higher_NHW = scores_NCHW[:, index] > highest_NHW
+        classes_NHW = classes_NHW.masked_fill(higher_NHW, index)
+        highest_NHW = torch.maximum(highest_NHW, scores_NCHW[:, index])
+    return classes_NHW
 
 
 def drop_small(classes_NHW: NDArray[np.uint8], infection: int, beneath: int, smallest: int) -> None:

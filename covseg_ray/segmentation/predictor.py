@@ -15,8 +15,9 @@ from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.captured import Captured
 from covseg_ray.segmentation.decision import Decide, Rule, drop_small
-from covseg_ray.segmentation.engines import build_forward, choose_engine, named_engine
+from covseg_ray.segmentation.engines import build_forward, choose_engine, named_engine, torch_forward
 from covseg_ray.segmentation.graph import Forward, graph_forward
+from covseg_ray.segmentation.lean import lean, prepack
 from covseg_ray.segmentation.precision import autocast, autocast_dtype
 from covseg_ray.segmentation.preprocess import Preprocess
 
@@ -71,11 +72,17 @@ class Predictor:
         if bundle.graph is not None:
             rest = "fp32" if autocast_dtype(self.device) is None else "bf16"  # what is not in integers
             return _at_once(graph_forward(bundle.graph, threads or torch.get_num_threads(), rest))
-        module = films_to_classes(bundle)
-        shape_NHW = (self.chunk, self.spec.input_size, self.spec.input_size)
-        if self.device.type == "cuda":
-            return Captured(module, shape_NHW, len(self.spec.classes), self.device, self.precision).begin
-        return _at_once(build_forward(self.engine, module, shape_NHW, threads, self.precision))
+        side = self.spec.input_size
+        shape_NHW = (self.chunk, side, side)
+        if self.engine != "torch":
+            module = films_to_classes(bundle)
+            return _at_once(build_forward(self.engine, module, shape_NHW, threads, self.precision))
+        network = lean(bundle.network(), side, autocast_dtype(self.device, self.precision) or torch.float32)
+        if self.device.type == "cpu":
+            module = films_to_classes(bundle, prepack(network, shape_NHW))
+            return _at_once(torch_forward(module, threads))
+        module = films_to_classes(bundle, network)
+        return Captured(module, shape_NHW, len(self.spec.classes), self.device, self.precision).begin
 
     def predict(self, images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Films uint8 ``[N, S, S]``, S the model's input size, to class indices uint8 ``[N, S, S]``.
@@ -135,10 +142,11 @@ def films_at_once(device: str) -> int:
     return _CHUNK[torch.device(device).type]
 
 
-def films_to_classes(bundle: Bundle) -> nn.Module:
-    """The whole way from uint8 films ``[N, S, S]`` to what ``Decide`` gives of them, in evaluation mode."""
+def films_to_classes(bundle: Bundle, network: nn.Module | None = None) -> nn.Module:
+    """The whole way from uint8 films ``[N, S, S]`` to what ``Decide`` gives of them, in evaluation mode; through the
+    bundle's network, or what was made of it."""
     spec = bundle.spec
-    decide = Decide(bundle.network(), spec.decision, len(spec.classes), spec.infection)
+    decide = Decide(network or bundle.network(), spec.decision, len(spec.classes), spec.infection)
     return nn.Sequential(Preprocess(spec.normalisation.mean, spec.normalisation.std), decide).eval()
 
 

@@ -12,6 +12,7 @@ from near_ties import undecided_bundle
 from numpy.typing import NDArray
 
 from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.lean import lean, prepack
 from covseg_ray.segmentation.planes import bits, pack, unpack
 from covseg_ray.segmentation.predictor import Predictor, films_to_classes
 
@@ -30,7 +31,8 @@ class TwoChunks:
     """Computes on the CPU what `Captured` computes on a GPU, by way of bit planes, and holds two chunks and no more."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.module, self.planes = films_to_classes(bundle), bits(len(bundle.spec.classes))
+        network = prepack(lean(bundle.network(), 64, torch.float32), (4, 64, 64))
+        self.module, self.planes = films_to_classes(bundle, network), bits(len(bundle.spec.classes))
         self.slots: cycle[list[NDArray[np.uint8]]] = cycle([[], []])
         self.most = self.under_way = 0
 

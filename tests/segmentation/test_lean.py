@@ -1,0 +1,93 @@
+"""A network made ready to predict against itself before: the same scores, in fewer operations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from covseg_ray.segmentation.decision import most_probable
+from covseg_ray.segmentation.lean import Lean, PackedConv2d, fold, has_layouts, lean, prepack
+from covseg_ray.segmentation.network import build_network
+
+SIDE = 64
+
+
+def trained(architecture: str = "unet", encoder: str = "resnet18") -> nn.Module:
+    """Random weights, and batch statistics that are not those of a new network."""
+    torch.manual_seed(0)
+    network = build_network(architecture, encoder, None, 3)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.1)
+    return network.eval()
+
+
+def films() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 3, SIDE, SIDE, generator=generator).to(memory_format=torch.channels_last)
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def test_a_folded_convolution_is_the_closed_form() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    conv, norm = network
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    factor_C = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().numpy()
+    weight = conv.weight.detach().numpy() * factor_C[:, None, None, None]
+    bias = (conv.bias - norm.running_mean).detach().numpy() * factor_C + norm.bias.detach().numpy()
+    fold(network, 8)
+    np.testing.assert_allclose(network[0].weight.detach().numpy(), weight, rtol=1e-5)
+    np.testing.assert_allclose(network[0].bias.detach().numpy(), bias, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [("unet", "resnet18"), ("unetplusplus", "resnet18"), ("fpn", "resnet18"), ("unet", "efficientnet-b0")],
+)
+def test_scores_are_those_of_the_network(architecture: str, encoder: str) -> None:
+    network = trained(architecture, encoder)
+    with torch.inference_mode():
+        expected_NCHW = network(films())
+        ready = prepack(lean(network, SIDE, torch.float32), (2, SIDE, SIDE))
+        found_NCHW = ready(films())
+    scale = float(expected_NCHW.abs().max())
+    np.testing.assert_allclose(found_NCHW.numpy() / scale, expected_NCHW.numpy() / scale, atol=2e-5)
+
+
+def test_a_unet_is_convolutions_alone_in_one_type() -> None:
+    ready = lean(trained(), SIDE, torch.bfloat16)
+    assert isinstance(ready, Lean)
+    assert norms(ready) == 0
+    assert {parameter.dtype for parameter in ready.parameters()} == {torch.bfloat16}
+    with torch.inference_mode():
+        before = ready(films())
+        packed = prepack(ready, (2, SIDE, SIDE))
+        assert torch.equal(packed(films()), before)
+    if has_layouts():
+        assert sum(isinstance(module, PackedConv2d) for module in packed.modules()) > 20
+
+
+def test_what_norms_something_else_is_left_to_autocast() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).eval()
+    assert lean(network, SIDE, torch.bfloat16) is network
+    assert norms(network) == 1
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_the_most_probable_class_is_numpys(classes: int) -> None:
+    scores = np.random.default_rng(0).integers(0, 4, (2, classes, 9, 7)).astype(np.float32)  # with ties
+    found = most_probable(torch.from_numpy(scores))
+    assert found.dtype == torch.uint8
+    np.testing.assert_array_equal(found.numpy(), scores.argmax(1))
