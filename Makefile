@@ -21,15 +21,17 @@ lint: $(READY)
 drills: $(READY)
 	$(BIN)/pytest -m drill --timeout 3600
 
-# FILMS: a folder of PNG films (phantoms without it). INT8: the model in 8-bit integers. ONLY: predict, segment, train,
-# serve, cold and growth, with commas between; all without it. A SIZES of 1000000 takes an hour or more.
+# FILMS: a folder of PNG films (phantoms without it), COUNT of them for bulk segmentation, from below S3 where that is given
+# (s3://BUCKET/PREFIX). INT8: the model in 8-bit integers. ONLY: predict, segment, segment-int8,
+# train, serve, cold and growth, with commas between; all without it. A SIZES of 1000000 takes an hour or more.
 MODEL ?= models/covid-qu-ex
 ENGINE ?= auto
 ROUNDS ?= 5
+COUNT ?= 256
 SIZES ?= 1000,10000,100000
 bench: $(BENCH)
 	$(BIN)/python tests/bench/report.py --model "$(MODEL)" --engine $(ENGINE) --rounds $(ROUNDS) --sizes $(SIZES) \
-		--films "$(FILMS)" --int8 "$(INT8)" --daft .venv/daft $(if $(ONLY),--only $(ONLY))
+		--films "$(FILMS)" --count $(COUNT) --s3 "$(S3)" --int8 "$(INT8)" --daft .venv/daft $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf .venv

@@ -1,7 +1,8 @@
 """Every benchmark, one after the other, and the page that says what came of them: ``docs/benchmarks.md``.
 
     python tests/bench/report.py [--out docs/benchmarks.md] [--model BUNDLE] [--int8 BUNDLE] [--films FOLDER]
-        [--engine auto] [--daft FOLDER] [--rounds 5] [--sizes 1000,10000,100000] [--only predict,segment]
+        [--count 256] [--s3 s3://BUCKET/PREFIX] [--engine auto] [--daft FOLDER] [--rounds 5]
+        [--sizes 1000,10000,100000] [--only predict,segment]
 
 The page is written again after each part, so that what was measured stays if a later one breaks. Ends with 1 if a
 program broke, and names it.
@@ -45,6 +46,15 @@ def optional(name: str, value: object) -> list[str]:
     return [f"--{name}", str(value)] if value else []
 
 
+def bulk_words(given: argparse.Namespace) -> list[str]:
+    return [
+        *optional("films", given.films),
+        *optional("s3", given.s3),
+        *optional("daft", given.daft),
+        *("--count", str(given.count), "--engine", given.engine, "--rounds", str(given.rounds)),
+    ]
+
+
 def fewer(given: argparse.Namespace, most: int) -> list[str]:
     return ["--rounds", str(min(most, given.rounds))]
 
@@ -59,15 +69,16 @@ PLANS = {
     "segment": Plan(
         "segment_peers.py",
         "Bulk segmentation",
-        "Films/s from a folder of PNG films to masks. The loading of the models is in them, the start of Python and of "
-        "Ray is not; `whole_films_per_second` is of the command from its start to its end. All but the plain script "
-        "compute with the same engine.",
-        lambda given: [
-            *model_words(given),
-            *optional("films", given.films),
-            *optional("daft", given.daft),
-            *("--engine", given.engine, "--rounds", str(given.rounds)),
-        ],
+        "Films/s from PNG films, in a folder or a bucket, to masks. The loading of the models is in them, the start of "
+        "Python and of Ray is not; `whole_films_per_second` is of the command from its start to its end. "
+        "All but the plain script compute with the same engine.",
+        lambda given: [*model_words(given), *bulk_words(given)],
+    ),
+    "segment-int8": Plan(
+        "segment_peers.py",
+        "Bulk segmentation in 8-bit integers",
+        "The same with the 8-bit bundle; the plain script has the model that it was made from.",
+        lambda given: ["--model", given.int8, "--network", given.model, *bulk_words(given)],
     ),
     "train": Plan(
         "train_peers.py",
@@ -128,6 +139,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="models/covid-qu-ex")
     parser.add_argument("--int8", default="", help="the same model in 8-bit integers")
     parser.add_argument("--films", default="", help="a folder of PNG films to segment; phantoms else")
+    parser.add_argument("--count", type=int, default=256, help="films of bulk segmentation")
+    parser.add_argument("--s3", default="", help="put the films below s3://BUCKET/PREFIX, and read them from there")
     parser.add_argument("--engine", default="auto", help="of segmentation")
     parser.add_argument("--daft", default="", help="where Daft's packages are, if not beside covseg-ray's own")
     parser.add_argument("--rounds", type=int, default=5, help="at most 3 of training and cold costs, 2 of serving")
@@ -143,6 +156,8 @@ def main() -> None:
     given, parts = parse(), list[Part]()
     machine: Machine = this_machine(given.daft)
     for name in given.only.split(","):
+        if name == "segment-int8" and not given.int8:
+            continue
         parts.append(measure(name, given))
         given.out.write_text(page(machine, parts))
     broken = [f"{part.title}: {line}" for part in parts for line in part.failures()]

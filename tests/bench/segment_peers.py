@@ -1,10 +1,12 @@
 """Films/s of ``covseg-ray segment`` over a folder of PNG films, beside what one would write instead, in turn.
 
-    python tests/bench/segment_peers.py --model BUNDLE [--films FOLDER] [--count 256] [--engine auto] [--rounds 5]
+    python tests/bench/segment_peers.py --model BUNDLE [--films FOLDER] [--count 256] [--s3 s3://BUCKET/PREFIX]
+        [--engine auto] [--rounds 5]
 
 Every rate is that of the work itself: the loading of the models and the start of worker processes are in it, the start
 of Python, its imports and Ray's are not. ``whole_films_per_second`` is of the command from its start to its end. FOLDER
-is searched for PNG films (folders of masks are passed over); without it the films are phantoms.
+is searched for PNG films (folders of masks are passed over); without it the films are phantoms. With ``--s3`` the
+films are put there first, and everybody reads them from there.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -49,9 +52,18 @@ def write_films(folder: Path, source: Path | None, count: int, side: int) -> Non
             film.write_bytes(encode_png(make_phantom(0, index, side).image))
 
 
-def ours(films: Path, out: Path, given: argparse.Namespace) -> Figures:
+def sent(folder: Path, prefix: str | None) -> str:
+    """Where the films are read from: the folder, or a place of its name below the prefix of a bucket."""
+    if not prefix:
+        return str(folder)
+    files, path = fsspec.core.url_to_fs(f"{prefix}/{folder.name}")
+    for film in folder.iterdir():
+        files.put_file(str(film), f"{path}/{film.name}")
+    return f"{prefix}/{folder.name}"
+
+
+def ours(films: str, count: int, out: Path, given: argparse.Namespace) -> Figures:
     shutil.rmtree(out, ignore_errors=True)
-    count = sum(1 for _ in films.iterdir())
     words = covseg("segment", films, out, "--model", given.model, "--engine", given.engine, "--json")
     text, seconds = timed_run(words)
     told = json.loads(text)
@@ -59,15 +71,14 @@ def ours(films: Path, out: Path, given: argparse.Namespace) -> Figures:
     return {MEASURE: told[MEASURE], f"whole_{MEASURE}": count / seconds}
 
 
-def daft(packages: Path | None, films: Path, out: Path, words: list[str]) -> Figures:
+def daft(packages: Path | None, films: str, count: int, out: Path, words: list[str]) -> Figures:
     if not packages and not find_spec("daft"):
         raise CannotError("Daft is not installed; make bench installs it")
-    return peer("daft_segment.py", films, out, words, {"PYTHONPATH": str(packages)} if packages else {})
+    return peer("daft_segment.py", films, count, out, words, {"PYTHONPATH": str(packages)} if packages else {})
 
 
-def peer(script: str, films: Path, out: Path, words: list[str], environment: dict[str, str]) -> Figures:
+def peer(script: str, films: str, count: int, out: Path, words: list[str], environment: dict[str, str]) -> Figures:
     shutil.rmtree(out, ignore_errors=True)
-    count = sum(1 for _ in films.iterdir())
     begin = time.perf_counter()
     told = json.loads(run(python(PEERS / script, films, out, *words), environment).splitlines()[-1])
     return {MEASURE: told[MEASURE], f"whole_{MEASURE}": count / (time.perf_counter() - begin)}
@@ -108,13 +119,14 @@ def check_masks(folder: Path, measured: Measured) -> None:
 
 
 def arms(folder: Path, given: argparse.Namespace) -> dict[str, Arm]:
-    films, few = folder / "films", folder / "few"
+    films, few = sent(folder / "films", given.s3), sent(folder / "few", given.s3)
+    all_of_them, some = (films, given.count), (few, given.plain_count)
     same = ["--model", given.model, "--engine", given.engine]
     return {
-        OURS: partial(ours, films, folder / OURS, given),
-        POOL: partial(peer, "multiprocessing_segment.py", films, folder / POOL, same, {}),
-        DAFT: partial(daft, given.daft, films, folder / DAFT, same),
-        PLAIN: partial(peer, "plain_segment.py", few, folder / PLAIN, ["--model", given.network or given.model], {}),
+        OURS: partial(ours, *all_of_them, folder / OURS, given),
+        POOL: partial(peer, "multiprocessing_segment.py", *all_of_them, folder / POOL, same, {}),
+        DAFT: partial(daft, given.daft, *all_of_them, folder / DAFT, same),
+        PLAIN: partial(peer, "plain_segment.py", *some, folder / PLAIN, ["--model", given.network or given.model], {}),
     }
 
 
@@ -126,6 +138,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=256, help="films a round")
     parser.add_argument("--plain-count", type=int, default=48, help="films a round of the plain script")
     parser.add_argument("--side", type=int, default=256, help="pixels a side of the phantoms")
+    parser.add_argument("--s3", help="put the films there, below s3://BUCKET/PREFIX, and read them from there")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--daft", type=Path, help="where Daft's packages are, if not beside covseg-ray's own")
     parser.add_argument("--rounds", type=int, default=5)

@@ -15,9 +15,10 @@ import numpy as np
 import plain_segment
 import pytest
 import torch
+from film_files import list_films, name_of, read_film
 from near_ties import undecided_on_phantoms
 from plain_predict import PlainModel
-from segment_peers import Masks, different, masks_in_folder, masks_in_table, write_films
+from segment_peers import Masks, different, masks_in_folder, masks_in_table, sent, write_films
 from train_peers import write_films as write_training
 
 from covseg_ray.engine.bundles import save_bundle
@@ -74,8 +75,8 @@ def ours(model: Bundle, films: Path, precision: str = "auto") -> Masks:
 
 def test_processes_of_our_model_give_our_masks(model: Bundle, folder: Path, tmp_path: Path) -> None:
     multiprocessing_segment.load(str(folder / "model"), "auto")
-    for path in (folder / "films").iterdir():
-        multiprocessing_segment.outline((path, tmp_path))
+    for film in list_films(str(folder / "films")):
+        multiprocessing_segment.outline((film, tmp_path))
     multiprocessing_segment.loaded.clear()
     found = masks_in_folder(tmp_path)
     assert len(found) == FILMS + 1
@@ -95,12 +96,20 @@ def test_daft_with_our_model_gives_our_masks(model: Bundle, folder: Path, tmp_pa
 def test_the_plain_script_gives_the_masks_of_fp32(model: Bundle, folder: Path, tmp_path: Path) -> None:
     """All but single pixels on the border: its sums run in another order."""
     plain = PlainModel(str(folder / "model"))
-    for path in (folder / "films").iterdir():
-        plain_segment.outline(plain, path, tmp_path)
+    for film in list_films(str(folder / "films")):
+        plain_segment.outline(plain, film, tmp_path)
     found, wanted = masks_in_folder(tmp_path), ours(model, folder / "films", "fp32")
     assert found.keys() == wanted.keys()
     for name, mask_HW in found.items():
         assert (mask_HW != wanted[name]).mean() < 0.002
+
+
+@pytest.mark.s3
+def test_films_of_a_bucket_are_listed_and_read_as_those_of_a_folder(folder: Path, bucket: str) -> None:
+    there = sent(folder / "films", f"{bucket}/peers")
+    here, found = list_films(str(folder / "films")), list_films(there)
+    assert [name_of(film) for film in found] == [name_of(film) for film in here]
+    assert [read_film(film).read() for film in found] == [read_film(film).read() for film in here]
 
 
 def test_masks_that_are_missing_or_differ_are_counted() -> None:

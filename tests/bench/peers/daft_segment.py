@@ -36,14 +36,22 @@ class Segmenter:
         return out.getvalue()
 
 
+def s3_settings() -> daft.io.S3Config:
+    """The server and the keys that every other S3 client takes from the environment."""
+    names = {"endpoint_url": "ENDPOINT_URL", "key_id": "ACCESS_KEY_ID", "access_key": "SECRET_ACCESS_KEY"}
+    names["region_name"] = "DEFAULT_REGION"
+    return daft.io.S3Config(**{name: os.environ.get(f"AWS_{theirs}") for name, theirs in names.items()})
+
+
 def main() -> None:
     given = pool_words(__doc__).parse_args()
     # Its processes start anew and find modules by this alone.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     begin = time.perf_counter()
     segmenter = daft.cls(Segmenter, max_concurrency=given.processes, use_process=True)(given.model, given.engine)
-    films = daft.from_glob_path(str(given.films / "*.png")).select("path").into_batches(AT_ONCE)
-    masks = films.select("path", segmenter.outline(films["path"].download()).alias("mask"))
+    bucket = daft.io.IOConfig(s3=s3_settings())
+    films = daft.from_glob_path(f"{given.films}/*.png", io_config=bucket).select("path").into_batches(AT_ONCE)
+    masks = films.select("path", segmenter.outline(films["path"].download(io_config=bucket)).alias("mask"))
     masks.write_parquet(str(given.out))
     seconds = time.perf_counter() - begin
     written = daft.read_parquet(str(given.out / "*.parquet")).count_rows()

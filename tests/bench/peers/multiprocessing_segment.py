@@ -12,7 +12,7 @@ import multiprocessing
 import time
 from pathlib import Path
 
-from film_files import pool_words, read_square, write_mask
+from film_files import list_films, name_of, pool_words, read_film, read_square, write_mask
 
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.segmentation.predictor import Predictor
@@ -25,17 +25,17 @@ def load(model: str, engine: str) -> None:
     loaded.append(Predictor(load_bundle(model), engine=engine, threads=1))
 
 
-def outline(words: tuple[Path, Path]) -> None:
-    path, out = words
+def outline(words: tuple[str, Path]) -> None:
+    film, out = words
     (predictor,) = loaded
-    size, square_SS = read_square(path, predictor.spec.input_size)
-    write_mask(predictor.predict(square_SS[None])[0] == predictor.spec.infection, size, out / path.name)
+    size, square_SS = read_square(read_film(film), predictor.spec.input_size)
+    write_mask(predictor.predict(square_SS[None])[0] == predictor.spec.infection, size, out / name_of(film))
 
 
 def main() -> None:
     given = pool_words(__doc__).parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    work = [(path, given.out) for path in sorted(given.films.glob("*.png"))]
+    work = [(film, given.out) for film in list_films(given.films)]
     begin = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with context.Pool(given.processes, load, (given.model, given.engine)) as pool:
