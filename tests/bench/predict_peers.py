@@ -2,76 +2,83 @@
 
     python tests/bench/predict_peers.py --model BUNDLE [--int8 BUNDLE] [--rounds 5] [--films 64] [--plain-films 32]
 
-``--int8`` is the same model in 8-bit integers (``covseg-ray model export --to openvino --int8``). All programs are up
-with their models loaded before the first round, and each measures alone, in turn.
+``--int8`` is the same model in 8-bit integers (``covseg-ray model export --to openvino --int8``). The models are loaded
+before the first round, covseg-ray's and the plain script's in a process each, and measure alone, in turn.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack
+import time
+from functools import partial
 from pathlib import Path
-from typing import IO
 
-from rounds import CannotError, FailedError, Figures, Measured, in_turn, last_line, python
+import torch
+from rounds import Arm, CannotError, FailedError, Figures, Measured, in_turn
 
+from covseg_ray.engine.apart import Ask, apart
+from covseg_ray.engine.bench_models import Models, films_in_memory
 from covseg_ray.engine.runtime import KEEP_MEMORY
+from covseg_ray.errors import CovsegError, UsageError
 from covseg_ray.segmentation.engines import ENGINES
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+from plain_predict import PlainModel
+
 MEASURE = "films_per_second"
 PRECISIONS = ("fp32", "bf16")
 BATCHES = (1, 32)
 AIM = 8.0
 
 
-class Asked:
-    """A program that measures once for each line that it gets; ``said`` is a file for its standard error."""
+class Plain:
+    """The plain script's model and its films."""
 
-    def __init__(self, words: list[str], environment: dict[str, str], said: IO[str]) -> None:
-        pipe, self.said = subprocess.PIPE, said
-        self.process = subprocess.Popen(
-            words, stdin=pipe, stdout=pipe, stderr=self.said, text=True, env=os.environ | environment
-        )
+    def __init__(self, model: str, films: int) -> None:
+        self.model = PlainModel(model)
+        self.films_NSS = films_in_memory(films, self.model.spec.input_size)
+        self.model.predict(self.films_NSS[:1])
 
-    def __call__(self) -> Figures:
-        assert self.process.stdin
-        assert self.process.stdout
-        try:
-            print(file=self.process.stdin, flush=True)
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if answer:
-            found: Figures = json.loads(answer)
-            return found
-        code = self.process.wait()
-        self.said.seek(0)
-        word = last_line(self.said.read())
-        raise CannotError(word) if code == 2 else FailedError(f"exit {code}: {word}")
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.communicate()
+    def rate(self, batch: int) -> float:
+        begin = time.perf_counter()
+        for part_NSS in torch.from_numpy(self.films_NSS).split(batch):
+            self.model.predict(part_NSS.numpy())
+        return len(self.films_NSS) / (time.perf_counter() - begin)
 
 
-def programs(given: argparse.Namespace) -> dict[str, list[str]]:
-    speed, films = HERE / "engine_speed.py", ("--films", given.films)
-    found = {
-        f"{engine} {precision}": python(speed, given.model, "--engine", engine, "--precision", precision, *films)
+def asked(ask: Ask, *words: object) -> Figures:
+    try:
+        return {MEASURE: ask("rate", *words)}
+    except CovsegError as error:
+        raise FailedError(str(error)) from error
+
+
+def ready(ask: Ask, name: str, *words: str) -> Arm:
+    """Measures a model, once it is loaded; says why, round after round, where it cannot compute here."""
+    try:
+        ask("add", name, *words)
+    except UsageError as error:
+        reason = str(error)
+
+        def cannot() -> Figures:
+            raise CannotError(reason)
+
+        return cannot
+    return partial(asked, ask, name)
+
+
+def engines(ask: Ask, given: argparse.Namespace) -> dict[str, Arm]:
+    arms = {
+        f"{engine} {precision}": ready(ask, f"{engine} {precision}", given.model, engine, precision)
         for engine in ENGINES
         if engine != "auto"
         for precision in PRECISIONS
     }
-    found["auto"] = python(speed, given.model, *films)
+    arms["auto"] = ready(ask, "auto", given.model)
     if given.int8:
-        found["int8 bundle"] = python(speed, given.int8, *films)
-    return found
+        arms["int8 bundle"] = ready(ask, "int8 bundle", given.int8)
+    return arms
 
 
 def main() -> None:
@@ -82,24 +89,15 @@ def main() -> None:
     parser.add_argument("--films", type=int, default=64)
     parser.add_argument("--plain-films", type=int, default=32)
     given = parser.parse_args()
-    ours = programs(given)
-    script = HERE / "peers/plain_predict.py"
-    plain = {
-        f"plain script, {batch} at once": python(
-            script, given.model, "--films", given.plain_films, "--batch-size", batch
-        )
-        for batch in BATCHES
-    }
     measured = Measured()
-    with ExitStack() as stack:
-        arms: dict[str, Asked] = {}
-        for what, words in (ours | plain).items():
-            said = stack.enter_context(tempfile.TemporaryFile("w+"))
-            arms[what] = Asked(words, KEEP_MEMORY if what in ours else {}, said)
-            stack.callback(arms[what].close)
-            measured.attempt(what, arms[what])  # it answers once its model is loaded
-        in_turn(arms, given.rounds, measured)
-    best = measured.best(list(ours), MEASURE)
+    with (
+        apart(Plain, given.model, given.plain_films, variables={}) as theirs,
+        apart(Models, given.films, variables=KEEP_MEMORY) as ours,
+    ):
+        arms = engines(ours, given)
+        plain = {f"plain script, {batch} at once": partial(asked, theirs, batch) for batch in BATCHES}
+        in_turn(arms | plain, given.rounds, measured)
+    best = measured.best(list(arms), MEASURE)
     for what in plain:
         measured.ratio(best, what, MEASURE, AIM)
     sys.exit(bool(measured.broken))

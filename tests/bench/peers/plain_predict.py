@@ -1,16 +1,6 @@
-"""A model's films/s as a plain script has it: eager torch in fp32 and NCHW, films in memory, no engine, no Ray.
-
-    python tests/bench/peers/plain_predict.py BUNDLE [--films 32] [--batch-size 32]
-
-Measures once for each line on standard input and prints JSON: ``films_per_second``.
-"""
+"""A model as a plain script has it: eager torch in fp32 and NCHW, no engine, no Ray."""
 
 from __future__ import annotations
-
-import argparse
-import json
-import sys
-import time
 
 import numpy as np
 import torch
@@ -18,7 +8,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from covseg_ray.engine.bundles import load_bundle
-from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.bundle import BundleSpec
 from covseg_ray.segmentation.decision import Rule
 
@@ -61,28 +50,3 @@ class PlainModel:
     def predict(self, films_NSS: NDArray[np.uint8]) -> NDArray[np.bool_]:
         batch_NCSS = torch.from_numpy(np.stack([prepare(film_SS) for film_SS in films_NSS]))
         return decide(self.network(batch_NCSS), self.spec)
-
-
-def films_per_second(model: PlainModel, films_NSS: NDArray[np.uint8], batch: int) -> float:
-    begin = time.perf_counter()
-    for start in range(0, len(films_NSS), batch):
-        model.predict(films_NSS[start : start + batch])
-    return len(films_NSS) / (time.perf_counter() - begin)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--films", type=int, default=32)
-    parser.add_argument("--batch-size", type=int, default=32)
-    given = parser.parse_args()
-    model = PlainModel(given.model)
-    side = model.spec.input_size
-    films_NSS = np.stack([make_phantom(0, index, side).image for index in range(given.films)])
-    model.predict(films_NSS[: given.batch_size])
-    for _ in sys.stdin:
-        print(json.dumps({"films_per_second": films_per_second(model, films_NSS, given.batch_size)}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
