@@ -22,9 +22,7 @@ class Lean(nn.Module):
         self.network, self.dtype = network, dtype
 
     def forward(self, films_NCHW: Tensor) -> Tensor:
-        # Autocast would go back to float32 for every upsampling.
-        with torch.autocast(films_NCHW.device.type, enabled=False):
-            scores_NCHW: Tensor = self.network(films_NCHW.to(self.dtype))
+        scores_NCHW: Tensor = self.network(films_NCHW.to(self.dtype))
         return scores_NCHW
 
 
