@@ -18,8 +18,9 @@ from covseg_ray.engine.load import LOADED, Wanted, load
 from covseg_ray.engine.outline import Outlining, outline
 from covseg_ray.engine.runtime import without_rays_own_lines
 from covseg_ray.engine.watch import Watch, callback, report
+from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.bundle_files import from_files
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.predictor import Predictor, device_for
 from covseg_ray.storage.filesystem import arrow_filesystem, join, locate
 from covseg_ray.storage.listing import FOLDER, SCHEMA, Listing
 from covseg_ray.storage.mending import RECORDS
@@ -40,12 +41,13 @@ class Fleet:
     device: str
 
 
-def fleet(actors: int | None) -> Fleet:
-    """From the cluster's size: an actor for each GPU, or for each core where there is none. Actors that are there from
-    the beginning leave half of the CPUs to the tasks that decode films; more come as Ray Data finds room for them."""
+def fleet(actors: int | None, bundle: Bundle, engine: str) -> Fleet:
+    """From the cluster's size: an actor for each GPU, or for each core where there is none for this engine. Actors that
+    are there from the beginning leave half of the CPUs to the tasks that decode films; more come as Ray Data finds room
+    for them."""
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-    if gpus:
+    if device_for(bundle, engine, gpus > 0) == "cuda":
         most = actors or gpus
         return Fleet(most, min(most, gpus), "cuda")
     most = actors or max(1, min(cpus, _cores_of_local_session()))

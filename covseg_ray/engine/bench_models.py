@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from covseg_ray.engine.bench import cores
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.predictor import Predictor, device_here
+from covseg_ray.segmentation.predictor import device_here, predictor_here
 from covseg_ray.segmentation.preprocess import Preprocess
 
 PHANTOMS = 16
@@ -32,7 +32,7 @@ class Models:
 
     def add(self, name: str, uri: str, engine: str = "auto", precision: str = "auto") -> str:
         """Load a bundle and look at one film; gives the engine. Raises UsageError where it cannot compute here."""
-        predictor = Predictor(load_bundle(uri), device_here(), precision, engine=engine, threads=self.threads)
+        predictor = predictor_here(load_bundle(uri), engine, precision, self.threads)
         films_NSS = films_in_memory(self.count, predictor.spec.input_size)
         predictor.predict(films_NSS[: predictor.chunk])
         self.looks[name] = (predictor.predict, films_NSS)

@@ -26,7 +26,7 @@ from covseg_ray.engine.segment import Request, outlining, segment, wanted
 from covseg_ray.errors import DatasetError
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor, device_here
+from covseg_ray.segmentation.predictor import predictor_here
 from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.filesystem import join
 from covseg_ray.storage.listing import SCHEMA
@@ -110,7 +110,7 @@ def prepare(bundle: Bundle, engine: str, source: str, films: int) -> Stages:
     rows = [{"item": place, **asdict(member)} for place, member in enumerate(members)]
     listed = pa.Table.from_pylist(rows, schema=SCHEMA)
     loaded = pa.concat_tables(load(listed, wanted(bundle, ())))
-    return Stages(bundle, listed, classified(Predictor(bundle, device_here(), engine=engine), loaded))
+    return Stages(bundle, listed, classified(predictor_here(bundle, engine), loaded))
 
 
 def advice(stages: tuple[Rate, ...], whole: Rate, against: Rate) -> tuple[str, ...]:

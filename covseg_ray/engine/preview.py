@@ -13,7 +13,7 @@ from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.segment import Request
 from covseg_ray.engine.watch import Progress
 from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor, device_here
+from covseg_ray.segmentation.predictor import predictor_here
 from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.members import refusal
 
@@ -51,8 +51,7 @@ def preview(request: Request, progress: Progress) -> Preview:
 
 def films_per_second(bundle: Bundle, engine: str) -> tuple[str, float]:
     """The engine that the name stands for here, and its speed."""
-    device, cores = device_here(), os.cpu_count() or 1
-    predictor = Predictor(bundle, device, engine=engine, threads=cores)
+    predictor = predictor_here(bundle, engine, threads=os.cpu_count() or 1)
     side = bundle.spec.input_size
     noise_NHW = np.random.default_rng(0).integers(0, 256, (TIMED_FILMS, side, side), dtype=np.uint8)
     predictor.predict(noise_NHW[: predictor.chunk])

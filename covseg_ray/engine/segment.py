@@ -146,7 +146,7 @@ def work(
     )
     start = time.perf_counter()
     for _ in range(ROUNDS):
-        run(tasks, fleet(request.actors), watch)
+        run(tasks, fleet(request.actors, bundle, request.engine), watch)
         if not mend(request.out):  # a killed command's last request may have arrived while this one ran
             break
     return time.perf_counter() - start, listing.inputs - done

@@ -13,7 +13,8 @@ from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.serve_ingress import RETRY_AFTER_SECONDS, Ingress
 from covseg_ray.engine.serve_model import Segmenter
 from covseg_ray.errors import ConfigError
-from covseg_ray.segmentation.predictor import films_at_once
+from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.predictor import device_for, films_at_once
 from covseg_ray.service.settings import Settings
 from covseg_ray.serving import Serving, parse
 
@@ -32,10 +33,12 @@ def build(args: dict[str, Any]) -> serve.Application:
     serving = parse(args)
     if os.environ.get(HAPROXY) == "1" and not serving.has_keys:
         raise ConfigError(f"{HAPROXY}=1: behind HAProxy everybody is let in, so API keys are needed; give a keys_file")
-    device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
-    models = {name: _model(name, uri, serving, device) for name, uri in serving.models.items()}
+    bundles = {name: load_bundle(uri) for name, uri in serving.models.items()}
+    gpu = bool(ray.cluster_resources().get("GPU"))
+    devices = {name: device_for(bundle, serving.engine, gpu) for name, bundle in bundles.items()}
+    models = {name: _model(name, bundle, serving, devices[name]) for name, bundle in bundles.items()}
     settings = Settings(
-        max_requests=serving.waiting + serving.replicas[1] * 2 * films_at_once(device),
+        max_requests=serving.waiting + serving.replicas[1] * 2 * max(map(films_at_once, devices.values())),
         max_body_bytes=serving.max_body_mib * 2**20,
         body_seconds=serving.body_seconds,
         decoders=serving.decoders,
@@ -53,8 +56,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     return ingress.bind(settings, models)
 
 
-def _model(name: str, uri: str, serving: Serving, device: str) -> serve.Application:
-    bundle = load_bundle(uri)
+def _model(name: str, bundle: Bundle, serving: Serving, device: str) -> serve.Application:
     bundle.network()
     batch = films_at_once(device)
     # One batch is computed while the next one gathers. A few more where a batch is one film: for those that do not fit
@@ -76,4 +78,4 @@ def _model(name: str, uri: str, serving: Serving, device: str) -> serve.Applicat
         health_check_period_s=2,
         ray_actor_options={"num_cpus": serving.cores, "num_gpus": 1 if device == "cuda" else 0},
     )(Segmenter)
-    return deployment.bind(name, uri, bundle.model_id, serving.engine, device, batch, serving.cores)
+    return deployment.bind(name, serving.models[name], bundle.model_id, serving.engine, device, batch, serving.cores)

@@ -137,6 +137,17 @@ def device_here() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_for(bundle: Bundle, engine: str, gpu: bool) -> str:
+    """What a model computes on where nobody chose: the GPU, where there is one and its engine is torch."""
+    return "cuda" if gpu and engine_of(bundle, engine) == "torch" else "cpu"
+
+
+def predictor_here(bundle: Bundle, engine: str, precision: str = "auto", threads: int | None = None) -> Predictor:
+    """A predictor on the device that its engine would have on this machine."""
+    device = device_for(bundle, engine, torch.cuda.is_available())
+    return Predictor(bundle, device, precision, engine=engine, threads=threads)
+
+
 def films_at_once(device: str) -> int:
     """How many films a predictor on a device takes through its network at once, when not told."""
     return _CHUNK[torch.device(device).type]

@@ -9,8 +9,9 @@ from near_ties import undecided_bundle
 
 from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.graph import Graph
 from covseg_ray.segmentation.precision import autocast_dtype
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.predictor import Predictor, device_for
 from covseg_ray.segmentation.preprocess import Preprocess
 
 SIZE = 64
@@ -88,3 +89,13 @@ def test_precision_by_name(bundle: Bundle):
         Predictor(bundle, precision="fp16")
     with pytest.raises(ConfigError, match="unknown 'bf61'"):
         autocast_dtype(cpu, "bf61")
+
+
+def test_a_gpu_is_for_torch_alone(bundle: Bundle):
+    on_a_gpu = {engine: device_for(bundle, engine, True) for engine in ("auto", "torch", "openvino", "onnx")}
+    assert on_a_gpu == {"auto": "cuda", "torch": "cuda", "openvino": "cpu", "onnx": "cpu"}
+        "cpu"
+    ] * 2
+    assert device_for(bundle, "torch", False) == "cpu"
+    in_8_bits = Bundle(bundle.spec, {}, Graph("openvino", {}))
+    assert device_for(in_8_bits, "auto", True) == "cpu"
