@@ -94,8 +94,6 @@ def test_precision_by_name(bundle: Bundle):
 def test_a_gpu_is_for_torch_alone(bundle: Bundle):
     on_a_gpu = {engine: device_for(bundle, engine, True) for engine in ("auto", "torch", "openvino", "onnx")}
     assert on_a_gpu == {"auto": "cuda", "torch": "cuda", "openvino": "cpu", "onnx": "cpu"}
-        "cpu"
-    ] * 2
     assert device_for(bundle, "torch", False) == "cpu"
     in_8_bits = Bundle(bundle.spec, {}, Graph("openvino", {}))
     assert device_for(in_8_bits, "auto", True) == "cpu"
