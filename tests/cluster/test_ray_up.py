@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from jsonschema import ValidationError
 from moto import mock_aws
+from moto.backends import get_backend
 from packaging.requirements import Requirement
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -81,10 +83,26 @@ def test_the_head_is_kept_and_the_workers_come_and_go(cloud: str) -> None:
         assert spot.lower() == "spot"
 
 
+@contextmanager
+def empty_account() -> Iterator[None]:
+    """An account of moto's without machines. Its own reset would take away the buckets of other tests, too: they lie in
+    the same process."""
+    for service in ("ec2", "iam"):
+        for regions in get_backend(service).values():
+            for backend in regions.values():
+                backend.reset()
+    mock = mock_aws()
+    mock.start(reset=False)
+    try:
+        yield
+    finally:
+        mock.stop(remove_data=False)
+
+
 def test_the_resources_are_those_of_the_instance_types() -> None:
     """By EC2's own table of instance types, which moto carries."""
     document = read("aws")
-    with mock_aws():
+    with empty_account():
         client = boto3.client("ec2", "us-east-1")
         for kind in workers(document).values():
             (told,) = client.describe_instance_types(InstanceTypes=[kind["node_config"]["InstanceType"]])[
@@ -112,7 +130,7 @@ def ec2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with empty_account():
         yield boto3.client("ec2", "us-east-1")
 
 

@@ -25,7 +25,7 @@ from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.service.client import Client
 
 pytestmark = pytest.mark.timeout(900)
-SIDE = 64
+SIDE = 256  # a model slow enough to be what limits: else the load generator and the proxy share the waiting
 PLACES = 16 + 2 * 2  # films that may wait, and two for each replica
 PNG = encode_png(make_phantom(1, 0, 150).image)
 SETTINGS = """
