@@ -21,9 +21,9 @@ lint: $(READY)
 drills: $(READY)
 	$(BIN)/pytest -m drill --timeout 3600
 
-# FILMS: a folder of PNG films (phantoms without it), COUNT of them for bulk segmentation, from below S3 where that is given
-# (s3://BUCKET/PREFIX). INT8: the model in 8-bit integers. ONLY: predict, segment, segment-int8,
-# train, serve, cold and growth, with commas between; all without it. A SIZES of 1000000 takes an hour or more.
+# FILMS: a folder of PNG films (phantoms without it), COUNT of them for bulk segmentation, read from below S3
+# (s3://BUCKET/PREFIX) where that is given. INT8: the model in 8-bit integers. ONLY: predict, segment, segment-int8, train,
+# serve, cold and growth, with commas between; all without it. A SIZES of 1000000 takes an hour or more.
 MODEL ?= models/covid-qu-ex
 ENGINE ?= auto
 ROUNDS ?= 5

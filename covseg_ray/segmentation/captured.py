@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from covseg_ray.segmentation.network import channels_last
 from covseg_ray.segmentation.planes import bits, pack, unpack
-from covseg_ray.segmentation.precision import autocast_dtype
+from covseg_ray.segmentation.precision import autocast
 
 WARM_UPS = 3  # cuDNN chooses its kernels, and they take their memory, before a capture
 
@@ -27,7 +27,6 @@ class Captured:
     def __init__(
         self, module: nn.Module, shape_NHW: tuple[int, int, int], classes: int, device: torch.device, precision: str
     ) -> None:
-        dtype = autocast_dtype(device, precision)
         module = channels_last(module.to(device))
         self._stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._films_NHW = torch.zeros(shape_NHW, dtype=torch.uint8, device=device)
@@ -37,7 +36,7 @@ class Captured:
         with (
             torch.cuda.device(device),
             torch.inference_mode(),
-            torch.autocast("cuda", dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False),
+            autocast(device, precision, cache=False),
         ):
             with torch.cuda.stream(self._stream):
                 for _ in range(WARM_UPS):

@@ -29,10 +29,10 @@ def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
-    """The context in which a network is called."""
+def autocast(device: torch.device, precision: str = "auto", cache: bool = True) -> torch.autocast:
+    """The context in which a network is called; with ``cache`` weights are cast once in it."""
     dtype = autocast_dtype(device, precision)
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=cache)
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

@@ -15,7 +15,7 @@ from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.captured import Captured
 from covseg_ray.segmentation.decision import Decide, Rule, drop_small
-from covseg_ray.segmentation.engines import build_forward, choose_engine, named_engine, torch_forward
+from covseg_ray.segmentation.engines import build_forward, choose_engine, named_engine
 from covseg_ray.segmentation.graph import Forward, graph_forward
 from covseg_ray.segmentation.lean import lean, prepack
 from covseg_ray.segmentation.precision import autocast, autocast_dtype
@@ -72,17 +72,16 @@ class Predictor:
         if bundle.graph is not None:
             rest = "fp32" if autocast_dtype(self.device) is None else "bf16"  # what is not in integers
             return _at_once(graph_forward(bundle.graph, threads or torch.get_num_threads(), rest))
-        side = self.spec.input_size
+        side, network = self.spec.input_size, bundle.network()
         shape_NHW = (self.chunk, side, side)
-        if self.engine != "torch":
-            module = films_to_classes(bundle)
-            return _at_once(build_forward(self.engine, module, shape_NHW, threads, self.precision))
-        network = lean(bundle.network(), side, autocast_dtype(self.device, self.precision) or torch.float32)
-        if self.device.type == "cpu":
-            module = films_to_classes(bundle, prepack(network, shape_NHW))
-            return _at_once(torch_forward(module, threads))
+        if self.engine == "torch":
+            network = lean(network, side, autocast_dtype(self.device, self.precision) or torch.float32)
+            if self.device.type == "cuda":
+                module = films_to_classes(bundle, network)
+                return Captured(module, shape_NHW, len(self.spec.classes), self.device, self.precision).begin
+            network = prepack(network, shape_NHW)
         module = films_to_classes(bundle, network)
-        return Captured(module, shape_NHW, len(self.spec.classes), self.device, self.precision).begin
+        return _at_once(build_forward(self.engine, module, shape_NHW, threads, self.precision))
 
     def predict(self, images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Films uint8 ``[N, S, S]``, S the model's input size, to class indices uint8 ``[N, S, S]``.

@@ -10,23 +10,13 @@ import numpy as np
 import pytest
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
+from small_model import MODEL
 
 from covseg_ray.engine.serve_ingress import TRIES, Replicas
-from covseg_ray.service.models import ModelInfo, OverloadedError, Prediction, UnavailableError
+from covseg_ray.service.models import OverloadedError, Prediction, UnavailableError
 
-INFO = ModelInfo(
-    name="default",
-    model_id="0" * 16,
-    classes=("background", "infection"),
-    input_size=32,
-    resize="stretch",
-    architecture="unet",
-    encoder="resnet18",
-    preprocess_version="1",
-    version="0",
-)
 FILM = np.zeros((32, 32), np.uint8)
-SQUARES = {INFO.square: FILM}
+SQUARES = {MODEL.square: FILM}
 BUSY = BackPressureError(num_queued_requests=1, max_queued_requests=1)
 
 
@@ -47,10 +37,10 @@ class Handle:
 
 
 def test_a_replica_that_dies_leaves_the_question_to_another() -> None:
-    handle = Handle(RayActorError(), RayActorError(), INFO)
-    assert asyncio.run(Replicas({"default": handle}).models()) == {"default": INFO}
-    film = Handle(RayActorError(), Prediction(FILM, INFO))
-    assert asyncio.run(Replicas({"default": film})("default", SQUARES)).model == INFO
+    handle = Handle(RayActorError(), RayActorError(), MODEL)
+    assert asyncio.run(Replicas({"default": handle}).models()) == {"default": MODEL}
+    film = Handle(RayActorError(), Prediction(FILM, MODEL))
+    assert asyncio.run(Replicas({"default": film})("default", SQUARES)).model == MODEL
     assert (handle.asked, film.asked) == (3, 2)
 
 

@@ -53,7 +53,10 @@ def test_a_folded_convolution_is_the_closed_form() -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "encoder"),
-    [("unet", "resnet18"), ("unetplusplus", "resnet18"), ("fpn", "resnet18"), ("unet", "efficientnet-b0")],
+    [
+        *(("unet", "resnet18"), ("unetplusplus", "resnet18"), ("fpn", "resnet18"), ("unet", "efficientnet-b0")),
+        *(("unet", "densenet121"), ("unet", "tu-resnetv2_50")),  # normalise before a convolution, not after it
+    ],
 )
 def test_scores_are_those_of_the_network(architecture: str, encoder: str) -> None:
     network = trained(architecture, encoder)

@@ -12,23 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from small_model import MODEL
 
 from covseg_ray.service.models import ModelInfo, Prediction, Squares
 from covseg_ray.service.outlining import BUNDLES, Outlined, Outliner
 from covseg_ray.service.refusals import RefusedRequestError
 from covseg_ray.service.settings import Settings
-
-MODEL = ModelInfo(
-    name="default",
-    model_id="0" * 16,
-    classes=("background", "infection"),
-    input_size=32,
-    resize="stretch",
-    architecture="unet",
-    encoder="resnet18",
-    preprocess_version="1",
-    version="0",
-)
 
 
 class Bundles:
