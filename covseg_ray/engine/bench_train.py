@@ -17,7 +17,7 @@ from covseg_ray.engine import stream
 from covseg_ray.engine.apart import apart
 from covseg_ray.engine.bench import Say, cores, in_turn, machine
 from covseg_ray.engine.initial import initial_network
-from covseg_ray.engine.learner import build_learner
+from covseg_ray.engine.learner import build_learner, make_fast
 from covseg_ray.engine.order import Portion, shuffled_share
 from covseg_ray.engine.runtime import KEEP_MEMORY, session
 from covseg_ray.engine.source import Source, targets
@@ -46,10 +46,8 @@ class Bare:
     """The job's learner in this process, with all its cores, and one global batch of its films."""
 
     def __init__(self, job: Job, source: Source) -> None:
-        if device_here() == "cpu":
-            torch.set_flush_denormal(True)  # as the workers do
-            torch.set_num_threads(cores())
         where, state = torch.device(device_here()), initial_network(job).state_dict()
+        make_fast(where, cores())
         self.learner = build_learner(job, SCHEDULED_STEPS, state, where, wrap=lambda network: network)
         self.learner.network.train()
         films = list(_films(source, job.train.batch_size))

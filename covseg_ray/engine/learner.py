@@ -12,56 +12,67 @@ from typing import Any
 import ray.train.torch
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from covseg_ray.config import Job
 from covseg_ray.config import Train as TrainConfig
+from covseg_ray.segmentation.averaged import Averaged
 from covseg_ray.segmentation.losses import build_loss
 from covseg_ray.segmentation.network import build_network, channels_last
 from covseg_ray.segmentation.precision import autocast
 from covseg_ray.segmentation.preprocess import Preprocess
 
+COMPILED = (
+    "reduce-overhead"  # with a GPU's kernels in CUDA graphs: launched one by one they leave it idle half the time
+)
+
+
+class WithLoss(nn.Module):
+    """From films to the loss in one module, so that a compiler sees the whole step: uint8 ``images_NHW`` and class
+    indices to ``logits_NCHW`` float32 and the loss."""
+
+    def __init__(self, network: nn.Module, loss: nn.Module, device: torch.device, precision: str) -> None:
+        super().__init__()
+        self.preprocess, self.network, self.loss = Preprocess().to(device), network, loss
+        self.device, self.precision = device, precision
+
+    def forward(self, images_NHW: Tensor, targets_NHW: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(self.device, self.precision):
+            logits_NCHW = self.network(self.preprocess(images_NHW)).float()
+        return logits_NCHW, self.loss(logits_NCHW, targets_NHW.long())
+
 
 @dataclass
 class Learner:
-    """``wrapped`` is ``network`` as the data-parallel library trains it. ``averaged``, where the job wants one, is the
-    moving average of its weights, and then what is validated and kept."""
+    """``trained`` is ``network`` with its loss as the data-parallel library trains it, ``judged`` the one that is kept.
+    ``averaged``, where the job wants one, is the moving average of the network's weights, and then what is validated
+    and kept."""
 
     network: nn.Module
-    wrapped: nn.Module
-    preprocess: Preprocess
-    loss: nn.Module
+    trained: nn.Module
+    judged: WithLoss
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     device: torch.device
-    precision: str
-    averaged: AveragedModel | None = None
+    averaged: Averaged | None = None
 
     @property
     def kept(self) -> nn.Module:
         """The network that is validated and becomes the bundle."""
-        return self.averaged.module if self.averaged else self.network
+        return self.judged.network
 
     def step(self, images_NHW: Tensor, targets_NHW: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
-        """One optimizer step on uint8 films and uint8 class indices; ``logits_NCHW`` and the loss, on the device.
-        ``weight`` multiplies the loss: gradients are averaged over workers whose shares of a batch may differ."""
-        logits_NCHW, loss = self.forward_loss(images_NHW, targets_NHW)
-        loss = weight * loss
+        """One optimizer step on uint8 films and uint8 class indices; ``logits_NCHW`` and the loss, on the device, until
+        the next. ``weight`` multiplies the loss: gradients are averaged over workers whose shares of a batch may
+        differ."""
         self.optimizer.zero_grad()
+        logits_NCHW, loss = self.trained(images_NHW, targets_NHW)
+        loss = weight * loss
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
         if self.averaged:
-            self.averaged.update_parameters(self.network)
+            self.averaged.update()
         return logits_NCHW.detach(), loss.detach()
-
-    def forward_loss(self, images_NHW: Tensor, targets_NHW: Tensor) -> tuple[Tensor, Tensor]:
-        """``logits_NCHW`` float32 and the loss; of the kept network where it is not training."""
-        network = self.wrapped if self.network.training else self.kept
-        with autocast(self.device, self.precision):
-            logits_NCHW = network(self.preprocess(images_NHW)).float()
-        loss: Tensor = self.loss(logits_NCHW, targets_NHW.long())
-        return logits_NCHW, loss
 
     def state(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self._parts().items()} | {"kept": self.kept.state_dict()}
@@ -94,20 +105,29 @@ def build_learner(
     network = build_network(job.model.architecture, job.model.encoder, "none", len(job.model.classes))
     network.load_state_dict(initial)
     network = channels_last(network).to(device)
-    stepped: Any = torch.compile(network) if compiles(job.train.compile, device) else network  # shares its weights
-    wrapped = wrap(stepped)
+    averaged = Averaged(network, job.train.average) if job.train.average else None
+    loss = build_loss(job.train.loss).to(device)
+    trained: Any = WithLoss(network, loss, device, job.train.precision)
+    if compiles(job.train.compile, device):
+        trained = torch.compile(trained, mode=COMPILED)
     optimizer = build_optimizer(job.train, network)
     return Learner(
         network=network,
-        wrapped=wrapped,
-        preprocess=Preprocess().to(device),
-        loss=build_loss(job.train.loss).to(device),
+        trained=wrap(trained),
+        judged=WithLoss(averaged.module if averaged else network, loss, device, job.train.precision),
         optimizer=optimizer,
         schedule=build_schedule(job.train, optimizer, steps),
         device=device,
-        precision=job.train.precision,
-        averaged=average(network, job.train.average) if job.train.average else None,
+        averaged=averaged,
     )
+
+
+def make_fast(device: torch.device, threads: int) -> None:
+    """Set this process up for training: it takes whole batches of one shape."""
+    if device.type == "cpu":
+        torch.set_flush_denormal(True)  # a CPU computes slowly with denormal numbers
+        torch.set_num_threads(max(1, threads))
+    torch.backends.cudnn.benchmark = True
 
 
 def compiles(choice: str, device: torch.device) -> bool:
@@ -116,11 +136,6 @@ def compiles(choice: str, device: torch.device) -> bool:
         return choice == "yes"
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     return device.type == "cuda" and find_spec("triton") is not None and compiler is not None
-
-
-def average(network: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of the network's weights and of its batch statistics, ``decay`` of it kept at each step."""
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:

@@ -19,6 +19,8 @@ from covseg_ray.engine.source import Source, fetch
 
 # A run's portions are fetched by at most so many tasks, one after the other: each costs the scheduler some memory.
 MOST_TASKS = 5000
+# What Ray counts for a task that fetches: a stream can take twice its share while the others have all they need.
+FETCH_CPUS = 0.5
 
 
 class Batch(NamedTuple):
@@ -32,20 +34,31 @@ class Batch(NamedTuple):
 
 
 def batches(
-    source: Source, portions: Sequence[Portion], size: int, device: torch.device, shuffle_seed: int | None = None
+    source: Source,
+    portions: Sequence[Portion],
+    size: int,
+    device: torch.device,
+    shuffle_seed: int | None = None,
+    streams: int = 1,
 ) -> Iterator[Batch]:
     """Batches of ``size`` films, in order; the last of an epoch may be smaller. With ``shuffle_seed`` a unit's films
-    are shuffled too."""
+    are shuffled too. ``streams`` is how many there are at a time: they share the cluster's CPUs.
+
+    Left to itself, Ray Data reserves all CPUs for the stream that asks first, and the others get one unit at a time."""
     if not portions:
         return
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
+    cpus = float(ray.cluster_resources().get("CPU", 1))
+    context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus / streams)
     context.custom_execution_callback_classes = [Rest]
     dataset = ray.data.from_items(
         [portion._asdict() for portion in portions], override_num_blocks=min(len(portions), MOST_TASKS)
     )
-    films = dataset.map_batches(partial(fetch, source=source, shuffle_seed=shuffle_seed), batch_size=1)
+    films = dataset.map_batches(
+        partial(fetch, source=source, shuffle_seed=shuffle_seed), batch_size=1, num_cpus=FETCH_CPUS
+    )
     blocks = films.iter_torch_batches(batch_size=None, prefetch_batches=2, device="cpu")
     for batch in regroup(blocks, size):
         yield sent(batch, device)

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from ray.train import CheckpointUploadMode
 
 from covseg_ray.engine import stream
-from covseg_ray.engine.learner import Learner, build_learner
+from covseg_ray.engine.learner import Learner, build_learner, make_fast
 from covseg_ray.engine.order import batch_share, plain_share, shuffled_share
 from covseg_ray.engine.stream import Batch
 from covseg_ray.engine.task import Task
@@ -65,9 +65,7 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
-    if device.type == "cpu":
-        torch.set_flush_denormal(True)  # a CPU computes slowly with denormal numbers
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
+    make_fast(device, len(os.sched_getaffinity(0)) // context.get_local_world_size())
     learner = build_learner(task.job, task.steps, ray.get(task.initial), device)
     history = restore(learner)
     first = len(history) + 1
@@ -95,8 +93,8 @@ def open_streams(task: Task, place: Place, first_epoch: int, device: torch.devic
     train = [p for e in epochs for p in shuffled_share(train_sizes, job.seed, e, place.rank, place.world, batch)]
     val = [p for e in epochs for p in plain_share(val_sizes, e, place.rank, place.world)]
     return Streams(
-        train=stream.batches(task.train, train, share, device, job.seed),
-        val=stream.batches(task.val, val, share, device),
+        train=stream.batches(task.train, train, share, device, job.seed, streams=2 * place.world),
+        val=stream.batches(task.val, val, share, device, streams=2 * place.world),
         val_films=sum(p.stop - p.start for p in val if p.epoch == first_epoch),
     )
 
@@ -143,7 +141,7 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
     """Each worker counts its films and the counts are added over the workers; the first makes the metrics of them."""
     share_buffers(learner, place)
     learner.network.eval()
-    learner.kept.eval()
+    learner.judged.eval()
     infection = task.job.model.classes.index("infection")
     counts_R4 = torch.zeros(task.val.rows, 4, dtype=torch.int64, device=learner.device)
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)
@@ -151,7 +149,7 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
     with torch.inference_mode():
         while expected > 0:
             batch = next(streams.val)
-            logits_NCHW, batch_loss = learner.forward_loss(batch.images_NHW, batch.targets_NHW)
+            logits_NCHW, batch_loss = learner.judged(batch.images_NHW, batch.targets_NHW)
             found_NHW, truth_NHW = most_probable(logits_NCHW) == infection, batch.targets_NHW == infection
             counted_N4 = count(found_NHW.cpu().numpy(), truth_NHW.cpu().numpy())
             counts_R4[batch.rows_N.to(learner.device)] = torch.from_numpy(counted_N4).to(learner.device)

@@ -48,7 +48,7 @@ def training() -> dict[str, object]:
         steps[str(share)] = each[1:]
     learner.network.eval()
     with torch.inference_mode():
-        validating = timed(lambda: learner.forward_loss(films_NHW, truth_NHW))
+        validating = timed(lambda: learner.judged(films_NHW, truth_NHW))
     counts_N4 = np.random.default_rng(0).integers(1, 9, (932, 4))
     file = io.BytesIO()
     return {

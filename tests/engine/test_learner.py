@@ -1,45 +1,22 @@
-"""The moving average of the weights against NumPy, and the network that a run begins with."""
+"""The network that a run begins with, and whether its steps are compiled."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from covseg_ray import config
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.engine.initial import initial_network
-from covseg_ray.engine.learner import average, compiles
+from covseg_ray.engine.learner import compiles
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.network import build_network
 
 START = ["model.encoder=resnet18", "model.encoder_weights=none"]
-
-
-def test_the_average_keeps_its_share_at_each_step():
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
-    averaged = average(network, 0.75)
-    expected: dict[str, np.ndarray] = {}
-    for step in range(4):
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter += torch.randn_like(parameter)
-        network(torch.randn(3, 1, 5, 5))  # moves the batch statistics
-        averaged.update_parameters(network)
-        for name, tensor in network.state_dict().items():
-            now = tensor.numpy().astype(float)
-            mean = 0.75 * expected.get(name, now) + 0.25 * now
-            expected[name] = now if name.endswith("num_batches_tracked") else mean
-        assert int(averaged.n_averaged) == step + 1
-    counter = "1.num_batches_tracked"  # a whole number, which nothing reads
-    for name, tensor in averaged.module.state_dict().items():
-        if name != counter:
-            np.testing.assert_allclose(tensor.numpy(), expected[name], rtol=1e-5, err_msg=name)
 
 
 def test_a_run_starts_from_a_bundles_weights(bundle: Bundle, tmp_path: Path):

@@ -8,7 +8,9 @@ import torch
 from near_ties import undecided_bundle
 
 from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.precision import autocast
+from covseg_ray.segmentation.lean import lean
+from covseg_ray.segmentation.network import channels_last
+from covseg_ray.segmentation.precision import autocast, autocast_dtype
 from covseg_ray.segmentation.predictor import Predictor, films_to_classes
 from covseg_ray.segmentation.preprocess import Preprocess
 
@@ -25,7 +27,8 @@ def bundle() -> Bundle:
 def test_the_captured_model_gives_what_torch_gives_chunk_by_chunk(bundle: Bundle, precision: str) -> None:
     device = torch.device("cuda", 0)
     classes, probabilities = Predictor(bundle, "cuda", precision, chunk=16).look(FILMS)
-    module = films_to_classes(bundle).to(device, memory_format=torch.channels_last)
+    network = lean(bundle.network(), 64, autocast_dtype(device, precision) or torch.float32)
+    module = channels_last(films_to_classes(bundle, network).to(device))
     for start in range(0, 32, 16):
         with torch.inference_mode(), autocast(device, precision):
             found_N2HW = module(torch.from_numpy(FILMS[start : start + 16]).to(device)).cpu().numpy()

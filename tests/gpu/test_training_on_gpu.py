@@ -85,9 +85,12 @@ def test_augmentation_is_the_cpus() -> None:
 
 
 def test_a_run_on_the_gpu_learns_phantoms(phantoms: str, tmp_path: Path) -> None:
+    Path(tmp_path, "job.toml").write_text("")
     settings = [*SETTINGS, f"data.dataset={phantoms}", f"out={tmp_path}", "name=gpu", "resources.gpu=yes"]
-    words = ["train", *(word for each in [*settings, "train.epochs=4"] for word in ("--set", each)), "--json"]
-    CliRunner().invoke(app, words, catch_exceptions=False)
+    words = ["train", "-c", f"{tmp_path}/job.toml", "--json"]
+    words += [word for each in [*settings, "train.epochs=4"] for word in ("--set", each)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
     history = [json.loads(line) for line in Path(tmp_path, "gpu/metrics.jsonl").read_text().splitlines()]
     assert len(history) == 4
     assert history[-1]["loss"] < history[0]["loss"]
