@@ -12,12 +12,14 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy
 from ray.data.checkpoint import CheckpointConfig
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.queue import Queue
 
 from covseg_ray.engine.load import LOADED, Wanted, load
 from covseg_ray.engine.outline import Outlining, outline
 from covseg_ray.engine.runtime import without_rays_own_lines
 from covseg_ray.engine.watch import Watch, callback, report
+from covseg_ray.errors import CovsegError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.bundle_files import from_files
 from covseg_ray.segmentation.predictor import Predictor, device_for
@@ -29,29 +31,39 @@ from covseg_ray.storage.results import RESULTS
 # The most that is done again after a kill is the blocks in flight, and each has so many films.
 BLOCK_FILMS = {"cpu": 64, "cuda": 512}
 FILTER_BYTES = 256 * 2**20
+# A CPU each for a task, for the actor that leaves out what is done when a run goes on, and for one that predicts.
+FEWEST_CPUS = 3
 
 
 @dataclass(frozen=True)
 class Fleet:
     """How many actors may predict, with how many of them to begin, and on what: a GPU each, or a core each, for the
-    threads of one model wait for each other whenever one of them has to make room."""
+    threads of one model wait for each other whenever one of them has to make room. ``cpus`` is what Ray counts for
+    each."""
 
     most: int
     first: int
     device: str
+    cpus: int
 
 
 def fleet(actors: int | None, bundle: Bundle, engine: str) -> Fleet:
     """From the cluster's size: an actor for each GPU, or for each core where there is none for this engine. Actors that
     are there from the beginning leave half of the CPUs to the tasks that decode films; more come as Ray Data finds room
-    for them."""
+    for them.
+
+    Half of the CPUs that are free: an actor keeps its CPU while it waits for films, and Ray Data gives up none before
+    the first film has come. On a cluster where others hold CPUs, actors by its size would leave none to the task that
+    lists the films, and all would wait for each other for ever."""
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     if device_for(bundle, engine, gpus > 0) == "cuda":
         most = actors or gpus
-        return Fleet(most, min(most, gpus), "cuda")
+        return Fleet(most, min(most, gpus), "cuda", 0)
     most = actors or max(1, min(cpus, _cores_of_local_session()))
-    return Fleet(most, min(most, max(1, cpus // 2)), "cpu")
+    free = int(ray.available_resources().get("CPU", 0))
+    first = min(most, max(1, free // 2))
+    return Fleet(most, first, "cpu", 1 if cpus >= FEWEST_CPUS else 0)
 
 
 def _cores_of_local_session() -> int:
@@ -101,7 +113,18 @@ def run(work: Work, crew: Fleet, watch: Watch) -> None:
     context.custom_execution_callback_classes = [callback(watch)]
     context.checkpoint_config = _checkpoint(out)
     with ray.data.DataContext.current(context), without_rays_own_lines():
-        _films(work, crew).write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
+        try:
+            _films(work, crew).write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
+        except ExecutionTimeoutError as error:
+            raise _stood_still(out, context.execution_no_progress_timeout_s) from error
+
+
+def _stood_still(out: str, seconds: float) -> CovsegError:
+    free, cpus = (found.get("CPU", 0) for found in (ray.available_resources(), ray.cluster_resources()))
+    return CovsegError(
+        f"{out}: nothing moved for {seconds / 60:.0f} minutes, and {free:.0f} of the cluster's {cpus:.0f} CPUs are "
+        "free; end what else runs there or add nodes, and give the same command again to go on"
+    )
 
 
 def _checkpoint(out: str) -> CheckpointConfig:
@@ -136,7 +159,7 @@ def _films(work: Work, crew: Fleet) -> ray.data.Dataset:
         batch_format="pyarrow",
         zero_copy_batch=True,
         compute=ActorPoolStrategy(min_size=1, max_size=crew.most, initial_size=min(crew.first, blocks)),
-        num_cpus=0 if crew.device == "cuda" else 1,
+        num_cpus=crew.cpus,
         num_gpus=1 if crew.device == "cuda" else 0,
     )
     outlined = predicted.map_batches(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pydicom
 import pytest
+import ray
 from archive_films import archive_of_all_kinds
 from conftest import Run
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
+from covseg_ray.engine import archive as archive_engine
 from covseg_ray.engine.bundles import load_bundle, save_bundle
 from covseg_ray.engine.segment import Request, most_rejects, segment
-from covseg_ray.errors import BusyError, TooManyRejectsError, UsageError
+from covseg_ray.errors import BusyError, CovsegError, TooManyRejectsError, UsageError
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.guard import LEVEL, frontal
 from covseg_ray.segmentation.bundle import Bundle
@@ -216,6 +218,54 @@ def test_too_many_rejects_end_the_run_and_a_higher_limit_goes_on(
     again = Done(Request(str(archive), request.out, undisturbed.outcome.bundle, max_rejects="0.9"))
     assert {key: row["mask"] for key, row in again.rows.items()} == {key: row["mask"] for key, row in done.rows.items()}
     assert again.summary["reasons"] == done.summary["reasons"]
+
+
+@ray.remote(num_cpus=1)
+class Neighbour:
+    """Another user of the cluster, who keeps a CPU."""
+
+    def there(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def neighbour(ray_session: None) -> Iterator[None]:
+    one = Neighbour.remote()
+    assert ray.get(one.there.remote())
+    yield
+    ray.kill(one)
+
+
+@pytest.fixture
+def half_done(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+    """A finished run in blocks of four films, of which every other block is gone."""
+    monkeypatch.setitem(archive_engine.BLOCK_FILMS, "cpu", 4)
+    request = replace(done.request, out=str(tmp_path / "half"), write=())
+    segment(request, Told())
+    records = sorted((tmp_path / "half/.checkpoint").glob("*.parquet"))
+    assert len(records) > 3
+    for path in (*records[::2], tmp_path / "half/summary.json"):
+        path.unlink()
+    return request
+
+
+def test_a_run_goes_on_where_a_neighbour_keeps_a_cpu(half_done: Request, done: Done, neighbour: None) -> None:
+    """Four CPUs: one is the neighbour's, one the actor's that leaves out what is done. Two that predict, and none would
+    be left to list the films: nothing would ever move."""
+    again = Done(half_done)
+    assert {key: row["mask"] for key, row in again.rows.items()} == {key: row["mask"] for key, row in done.rows.items()}
+
+
+def test_a_run_that_stands_still_is_told_in_a_line(
+    done: Done, undisturbed: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 3.0)
+    holders = [Neighbour.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
+    assert all(ray.get([one.there.remote() for one in holders]))
+    with pytest.raises(CovsegError, match=r"nothing moved for .* 0 of the cluster's \d+ CPUs are free"):
+        segment(Request(str(archive), str(tmp_path), undisturbed.outcome.bundle), Told())
+    for one in holders:
+        ray.kill(one)
 
 
 @pytest.mark.parametrize(("text", "most"), [(None, None), ("0", 0), ("20", 20), ("0.25", 50), ("0.", 0), ("1.0", 200)])
