@@ -51,7 +51,8 @@ def batches(
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     cpus = float(ray.cluster_resources().get("CPU", 1))
-    context.execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus / streams)
+    limits = context.execution_options.resource_limits
+    context.execution_options.resource_limits = limits.copy(cpu=cpus / streams)
     context.custom_execution_callback_classes = [Rest]
     dataset = ray.data.from_items(
         [portion._asdict() for portion in portions], override_num_blocks=min(len(portions), MOST_TASKS)

@@ -16,6 +16,7 @@ from ray.data import ExecutionResources
 
 from covseg_ray.engine import order, stream
 from covseg_ray.engine.order import Portion
+from covseg_ray.engine.rest import Rest
 from covseg_ray.engine.source import Source, cache, fits_in_object_store, targets
 from covseg_ray.engine.worker import Place
 from covseg_ray.storage.packing import synthesise
@@ -174,6 +175,33 @@ def test_what_fits_is_judged_by_the_bytes_of_its_films(ray_session: None, phanto
 
 def test_a_rank_without_films_gets_no_batch() -> None:
     assert list(stream.batches(Source("nowhere", (), ()), [], 4, torch.device("cpu"))) == []
+
+
+def test_of_streams_side_by_side_each_has_cpus(
+    ray_session: None, phantoms: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to itself, Ray Data has 4 for the first and 0 for the second: one unit at a time."""
+    cpus: dict[int, float] = {}
+    monkeypatch.setattr(
+        Rest,
+        "on_execution_step",
+        lambda self, executor: cpus.update({id(executor): executor._resource_manager.get_global_limits().cpu}),
+    )
+    source = Source(phantoms, tuple(list_units(phantoms, "train")), ("background", "infection"))
+    sizes = [len(unit.rows) for unit in source.units]
+    portions = [Portion(epoch, unit, 0, sizes[unit]) for epoch in range(3000) for unit in range(len(sizes))]
+    training, validation = (stream.batches(source, portions, 16, torch.device("cpu"), streams=2) for _ in range(2))
+    begin = time.monotonic()
+    while time.monotonic() - begin < 12:  # Ray Data asks for more every ten seconds
+        next(training)
+    next(validation)
+    deadline = time.monotonic() + 30
+    while not (len(cpus) == 2 and min(cpus.values()) >= 1):
+        assert time.monotonic() < deadline, cpus
+        next(training)
+        next(validation)
+    training.close()
+    validation.close()
 
 
 def test_films_that_wait_for_the_training_cost_no_core(ray_session: None, tmp_path: Path) -> None:
