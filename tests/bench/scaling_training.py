@@ -21,22 +21,15 @@ def training() -> dict[str, object]:
     import torch
 
     from covseg_ray.config import Job
-    from covseg_ray.engine.learner import Learner, build_optimizer, build_schedule
+    from covseg_ray.engine.learner import build_learner, make_fast
     from covseg_ray.segmentation.augment import augment, augmentation
-    from covseg_ray.segmentation.losses import build_loss
     from covseg_ray.segmentation.metrics import point_values
-    from covseg_ray.segmentation.network import build_network, channels_last
-    from covseg_ray.segmentation.preprocess import Preprocess
+    from covseg_ray.segmentation.network import build_network
 
-    torch.set_num_threads(os.cpu_count() or 1)
-    torch.set_flush_denormal(True)
-    job = Job()
-    network = channels_last(build_network(job.model.architecture, job.model.encoder, "none", len(job.model.classes)))
-    optimizer = build_optimizer(job.train, network)
-    loss, schedule = build_loss(job.train.loss), build_schedule(job.train, optimizer, 1)
-    learner = Learner(
-        network, network, Preprocess(), loss, optimizer, schedule, torch.device("cpu"), job.train.precision
-    )
+    job, cpu = Job(), torch.device("cpu")
+    make_fast(cpu, os.cpu_count() or 1)
+    network = build_network(job.model.architecture, job.model.encoder, "none", len(job.model.classes))
+    learner = build_learner(job, 1, network.state_dict(), cpu, wrap=lambda module: module)
     recipe = augmentation(job.train.augment)
     films_NHW = torch.randint(0, 256, (BATCH, 256, 256), dtype=torch.uint8)
     truth_NHW = torch.randint(0, 2, (BATCH, 256, 256), dtype=torch.uint8)
@@ -53,7 +46,7 @@ def training() -> dict[str, object]:
     file = io.BytesIO()
     return {
         "steps": steps,
-        "gradient_bytes": sum(4 * each.numel() for each in network.parameters()),
+        "gradient_bytes": sum(4 * each.numel() for each in learner.network.parameters()),
         "validate_film": validating / BATCH,
         "score": timed(lambda: point_values([f"{n:04d}" for n in range(932)], counts_N4)),
         "save": timed(lambda: torch.save(learner.state(), file)),
