@@ -31,7 +31,8 @@ from covseg_ray.storage.results import RESULTS
 # The most that is done again after a kill is the blocks in flight, and each has so many films.
 BLOCK_FILMS = {"cpu": 64, "cuda": 512}
 FILTER_BYTES = 256 * 2**20
-# A CPU each for a task, for the actor that leaves out what is done when a run goes on, and for one that predicts.
+# A CPU each for a task, for the actor that leaves out what is done when a run goes on, and for one that predicts. Where
+# fewer are free, Ray counts none for those that predict; where none is, nodes may yet come and must have room for them.
 FEWEST_CPUS = 3
 
 
@@ -63,7 +64,7 @@ def fleet(actors: int | None, bundle: Bundle, engine: str) -> Fleet:
     most = actors or max(1, min(cpus, _cores_of_local_session()))
     free = int(ray.available_resources().get("CPU", 0))
     first = min(most, max(1, free // 2))
-    return Fleet(most, first, "cpu", 1 if cpus >= FEWEST_CPUS else 0)
+    return Fleet(most, first, "cpu", 0 if 0 < free < FEWEST_CPUS else 1)
 
 
 def _cores_of_local_session() -> int:

@@ -228,12 +228,13 @@ class Neighbour:
         return True
 
 
-@pytest.fixture
-def neighbour(ray_session: None) -> Iterator[None]:
-    one = Neighbour.remote()
-    assert ray.get(one.there.remote())
+@pytest.fixture(params=[1, 2])
+def neighbours(request: pytest.FixtureRequest, ray_session: None) -> Iterator[None]:
+    there = [Neighbour.remote() for _ in range(request.param)]
+    assert all(ray.get([one.there.remote() for one in there]))
     yield
-    ray.kill(one)
+    for one in there:
+        ray.kill(one)
 
 
 @pytest.fixture
@@ -249,9 +250,9 @@ def half_done(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Re
     return request
 
 
-def test_a_run_goes_on_where_a_neighbour_keeps_a_cpu(half_done: Request, done: Done, neighbour: None) -> None:
-    """Four CPUs: one is the neighbour's, one the actor's that leaves out what is done. Two that predict, and none would
-    be left to list the films: nothing would ever move."""
+def test_a_run_goes_on_where_neighbours_keep_cpus(half_done: Request, done: Done, neighbours: None) -> None:
+    """Four CPUs: the neighbours have one or two, the actor that leaves out what is done another. As many that predict
+    as on an empty cluster, and none would be left to list the films: nothing would ever move."""
     again = Done(half_done)
     assert {key: row["mask"] for key, row in again.rows.items()} == {key: row["mask"] for key, row in done.rows.items()}
 
