@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ def test_the_published_recipe_is_the_default():
     assert job == config.Job()
 
 
-def test_the_two_halves_of_the_best_recipe_have_one_network():
-    first, second = (config.load(str(JOBS[0].with_name(f"{name}-best.toml"))) for name in ("pretrain", "train"))
-    assert second.model.start == f"{first.out}/{first.name}/bundle"
-    assert first.model == second.model.model_copy(update={"start": ""})
+def test_the_parts_of_the_best_recipe_have_one_network_and_each_starts_from_the_one_before():
+    parts = [config.load(str(JOBS[0].with_name(f"{name}-best.toml"))) for name in ("pretrain", "train", "finish")]
+    assert parts[0].model.start == ""
+    for before, after in pairwise(parts):
+        assert after.model.start == f"{before.out}/{before.name}/bundle"
+        assert after.model == before.model.model_copy(update={"start": after.model.start})
