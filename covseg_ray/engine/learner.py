@@ -21,9 +21,8 @@ from covseg_ray.segmentation.network import build_network, channels_last
 from covseg_ray.segmentation.precision import autocast
 from covseg_ray.segmentation.preprocess import Preprocess
 
-COMPILED = (
-    "reduce-overhead"  # with a GPU's kernels in CUDA graphs: launched one by one they leave it idle half the time
-)
+# torch's name for a GPU's kernels in CUDA graphs: launched one by one they leave it idle half the time.
+COMPILED = "reduce-overhead"
 
 
 class WithLoss(nn.Module):

@@ -47,19 +47,20 @@ def batches(
     Left to itself, Ray Data reserves all CPUs for the stream that asks first, and the others get one unit at a time."""
     if not portions:
         return
-    context = ray.data.DataContext.get_current()
+    context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     cpus = float(ray.cluster_resources().get("CPU", 1))
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(cpu=cpus / streams)
     context.custom_execution_callback_classes = [Rest]
-    dataset = ray.data.from_items(
-        [portion._asdict() for portion in portions], override_num_blocks=min(len(portions), MOST_TASKS)
-    )
-    films = dataset.map_batches(
-        partial(fetch, source=source, shuffle_seed=shuffle_seed), batch_size=1, num_cpus=FETCH_CPUS
-    )
+    with ray.data.DataContext.current(context):
+        dataset = ray.data.from_items(
+            [portion._asdict() for portion in portions], override_num_blocks=min(len(portions), MOST_TASKS)
+        )
+        films = dataset.map_batches(
+            partial(fetch, source=source, shuffle_seed=shuffle_seed), batch_size=1, num_cpus=FETCH_CPUS
+        )
     blocks = films.iter_torch_batches(batch_size=None, prefetch_batches=2, device="cpu")
     for batch in regroup(blocks, size):
         yield sent(batch, device)

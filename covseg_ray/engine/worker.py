@@ -89,12 +89,12 @@ def open_streams(task: Task, place: Place, first_epoch: int, device: torch.devic
     job, epochs = task.job, range(first_epoch, task.job.train.epochs + 1)
     train_sizes = [len(unit.rows) for unit in task.train.units]
     val_sizes = [len(unit.rows) for unit in task.val.units]
-    batch, share = job.train.batch_size, place.share(job.train.batch_size)
+    batch, share, streams = job.train.batch_size, place.share(job.train.batch_size), 2 * place.world
     train = [p for e in epochs for p in shuffled_share(train_sizes, job.seed, e, place.rank, place.world, batch)]
     val = [p for e in epochs for p in plain_share(val_sizes, e, place.rank, place.world)]
     return Streams(
-        train=stream.batches(task.train, train, share, device, job.seed, streams=2 * place.world),
-        val=stream.batches(task.val, val, share, device, streams=2 * place.world),
+        train=stream.batches(task.train, train, share, device, job.seed, streams),
+        val=stream.batches(task.val, val, share, device, streams=streams),
         val_films=sum(p.stop - p.start for p in val if p.epoch == first_epoch),
     )
 
@@ -140,7 +140,6 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
 def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str], place: Place) -> Record:
     """Each worker counts its films and the counts are added over the workers; the first makes the metrics of them."""
     share_buffers(learner, place)
-    learner.network.eval()
     learner.judged.eval()
     infection = task.job.model.classes.index("infection")
     counts_R4 = torch.zeros(task.val.rows, 4, dtype=torch.int64, device=learner.device)

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -228,13 +229,15 @@ class Neighbour:
         return True
 
 
-@pytest.fixture(params=[1, 2])
-def neighbours(request: pytest.FixtureRequest, ray_session: None) -> Iterator[None]:
-    there = [Neighbour.remote() for _ in range(request.param)]
+@contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    there = [Neighbour.remote() for _ in range(count)]
     assert all(ray.get([one.there.remote() for one in there]))
-    yield
-    for one in there:
-        ray.kill(one)
+    try:
+        yield
+    finally:
+        for one in there:
+            ray.kill(one)
 
 
 @pytest.fixture
@@ -250,10 +253,12 @@ def half_done(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Re
     return request
 
 
-def test_a_run_goes_on_where_neighbours_keep_cpus(half_done: Request, done: Done, neighbours: None) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_goes_on_where_neighbours_keep_cpus(half_done: Request, done: Done, count: int) -> None:
     """Four CPUs: the neighbours have one or two, the actor that leaves out what is done another. As many that predict
     as on an empty cluster, and none would be left to list the films: nothing would ever move."""
-    again = Done(half_done)
+    with neighbours(count):
+        again = Done(half_done)
     assert {key: row["mask"] for key, row in again.rows.items()} == {key: row["mask"] for key, row in done.rows.items()}
 
 
@@ -261,12 +266,9 @@ def test_a_run_that_stands_still_is_told_in_a_line(
     done: Done, undisturbed: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 3.0)
-    holders = [Neighbour.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
-    assert all(ray.get([one.there.remote() for one in holders]))
-    with pytest.raises(CovsegError, match=r"nothing moved for .* 0 of the cluster's \d+ CPUs are free"):
+    said = r"nothing moved for .* 0 of the cluster's \d+ CPUs are free"
+    with neighbours(int(ray.cluster_resources()["CPU"])), pytest.raises(CovsegError, match=said):
         segment(Request(str(archive), str(tmp_path), undisturbed.outcome.bundle), Told())
-    for one in holders:
-        ray.kill(one)
 
 
 @pytest.mark.parametrize(("text", "most"), [(None, None), ("0", 0), ("20", 20), ("0.25", 50), ("0.", 0), ("1.0", 200)])
