@@ -1,4 +1,4 @@
-"""``covseg-ray bench``: what this machine does a second, stage by stage, and what to give it more of."""
+"""``covseg-ray bench``: what this machine, or a cluster, does a second, stage by stage, and what to give it more of."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from covseg_ray.cli.options import BundleUri, Json, Overrides, ask, say
+from covseg_ray.cli.options import Address, AllowOpen, BundleUri, Json, Overrides, ask, say
 
 if TYPE_CHECKING:
     from covseg_ray.reports.bench import Bench
 
 WIDTH = 160  # of the table in a file or a pipe
 
-app = typer.Typer(help="Measure this machine: each stage, the bare model, and the ratio.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure this machine, or a cluster: each stage, the bare model, and the ratio.", no_args_is_help=True
+)
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Each is measured so often, in turn; medians are shown.")]
 Films = Annotated[int, typer.Option("--films", min=8, help="How many films in memory.")]
@@ -54,13 +56,15 @@ def segment(
     films: Films = 256,
     rounds: Rounds = 3,
     plot: Plot = None,
+    address: Address = None,
+    allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
     """Films/s of each stage of a bulk segmentation and of the whole, over the model in memory."""
     ask(out or source)
-    from covseg_ray.engine.bench_segment import bench_segment
+    from covseg_ray.engine.bench_segment import Sample, bench_segment
 
-    _show(bench_segment(source, model, out, engine, films, rounds, say), plot, as_json)
+    _show(bench_segment(Sample(source, model, engine, films), out, rounds, say, address, allow_open), plot, as_json)
 
 
 @app.command()
@@ -70,6 +74,8 @@ def train(
     steps: Annotated[int, typer.Option("--steps", min=2, help="Of the optimizer, a round.")] = 8,
     rounds: Rounds = 3,
     plot: Plot = None,
+    address: Address = None,
+    allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
     """Films/s of a job's training and of what feeds it, over bare steps on films in memory."""
@@ -78,7 +84,7 @@ def train(
     job = config.load(job_file, overrides or [])
     from covseg_ray.engine.bench_train import bench_train
 
-    _show(bench_train(job, steps, rounds, say), plot, as_json)
+    _show(bench_train(job, steps, rounds, say, address, allow_open), plot, as_json)
 
 
 @app.command()
@@ -104,7 +110,7 @@ def _show(bench: Bench, plot: str | None, as_json: bool) -> None:
     if plot:
         Path(plot).write_bytes(reports.plot(bench))
     if as_json:
-        typer.echo(json.dumps(bench.document(), indent=2))
+        typer.echo(json.dumps(bench.document()))
         return
     from rich.console import Console
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from covseg_ray.cli import bench
 from covseg_ray.cli.evaluate import evaluate
 from covseg_ray.cli.options import AllowOpen, Json, say
 from covseg_ray.cli.segment import segment
 from covseg_ray.cli.serve import serve
 from covseg_ray.cli.train import train
 from covseg_ray.cli.tune import tune
-from covseg_ray.errors import EXIT_SIGINT
+from covseg_ray.errors import EXIT_SIGINT, UsageError
 
 if TYPE_CHECKING:
     from covseg_ray.engine.submit import Client
@@ -97,6 +98,32 @@ def submit_segment(
     """What `covseg-ray segment` takes: SOURCE OUT --model BUNDLE, --write, --engine, --max-rejects, --actors."""
     parsed(segment, context.args)
     _submit(Job(["segment", *context.args]), Way(address, allow_open, image), detach, as_json)
+
+
+@app.command("bench", context_settings=WITH_ITS_WORDS)
+def submit_bench(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="segment|train")],
+    address: Cluster,
+    allow_open: AllowOpen = False,
+    image: Image = None,
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """What `covseg-ray bench segment` or `covseg-ray bench train` takes, but for --plot."""
+    if what == "segment":
+        parsed(bench.segment, context.args)
+        sent = Job(["bench", "segment", *context.args])
+    elif what == "train":
+        from covseg_ray import config
+
+        given = parsed(bench.train, context.args)
+        job = config.load(given["job_file"], given["overrides"] or [])
+        counts = ["--steps", str(given["steps"]), "--rounds", str(given["rounds"])]
+        sent = Job(["bench", "train", "-c", JOB_FILE, *counts], {JOB_FILE: config.written(job)})
+    else:
+        raise UsageError(f"submit bench {what}: unknown; it takes segment or train")
+    _submit(sent, Way(address, allow_open, image), detach, as_json)
 
 
 @app.command("serve", context_settings=WITH_ITS_WORDS)

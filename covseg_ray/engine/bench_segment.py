@@ -9,26 +9,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import partial
 from itertools import islice
 
 import pyarrow as pa
 
-from covseg_ray.engine.apart import apart
-from covseg_ray.engine.archive import classified
-from covseg_ray.engine.bench import Say, cores, in_turn, machine
+from covseg_ray.engine.archive import classified, fleet
+from covseg_ray.engine.bench import Say, in_turn
 from covseg_ray.engine.bench_models import Models
+from covseg_ray.engine.bench_nodes import actors, cpus, on_each, session_machine
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.load import load
 from covseg_ray.engine.outline import outline
-from covseg_ray.engine.runtime import KEEP_MEMORY, session
+from covseg_ray.engine.runtime import session
 from covseg_ray.engine.segment import Request, outlining, segment, wanted
-from covseg_ray.errors import DatasetError
+from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import predictor_here
+from covseg_ray.segmentation.predictor import Predictor, engine_of
 from covseg_ray.storage.archives import list_members
-from covseg_ray.storage.filesystem import join
+from covseg_ray.storage.filesystem import join, locate
 from covseg_ray.storage.listing import SCHEMA
 
 ALONE, WHOLE = "the model in memory", "segment, from source to results"
@@ -48,18 +46,23 @@ class _Silent:
         return
 
 
-@dataclass(frozen=True)
 class Stages:
-    """What comes of the first films of a source before and after the model: rows of a listing go in."""
+    """The films of a listing through each stage on one core, in films a second."""
 
-    bundle: Bundle
-    listed: pa.Table
-    classes: pa.Table
+    def __init__(self, model: str, engine: str, listed: pa.Table) -> None:
+        self.bundle, self.listed = load_bundle(model), listed
+        self.predictor = Predictor(self.bundle, "cpu", engine=engine, threads=1)
+        self.loaded = pa.concat_tables(load(listed, wanted(self.bundle, ())))
+        self.classes = classified(self.predictor, self.loaded)
 
     def load(self) -> float:
         begin = time.perf_counter()
         rows = sum(len(piece) for piece in load(self.listed, wanted(self.bundle, ())))
         return rows / (time.perf_counter() - begin)
+
+    def predict(self) -> float:
+        begin = time.perf_counter()
+        return len(classified(self.predictor, self.loaded)) / (time.perf_counter() - begin)
 
     def outline(self) -> float:
         how = outlining(self.bundle, "", (), datetime.now(timezone.utc))
@@ -67,53 +70,78 @@ class Stages:
         return len(outline(self.classes, how)) / (time.perf_counter() - begin)
 
 
-def bench_segment(source: str, model: str, out: str | None, engine: str, films: int, rounds: int, say: Say) -> Bench:
-    """At most ``films`` of the source go through each stage alone; the whole run takes all of it."""
-    bundle = load_bundle(model)
-    stages = prepare(bundle, engine, source, films)
-    with (
-        _folder(out) as folder,
-        apart(Models, films, variables=KEEP_MEMORY) as models,
-        apart(Models, films, 1, variables=KEEP_MEMORY) as on_a_core,
-        session(),
-    ):
-        name = models("add", ALONE, model, engine)
-        on_a_core("add", PREDICTING, model, engine)
+@dataclass(frozen=True)
+class Sample:
+    """What is measured with: the model, and how many films of which source."""
+
+    source: str
+    model: str
+    engine: str
+    films: int
+
+
+def bench_segment(
+    sample: Sample, out: str | None, rounds: int, say: Say, address: str | None = None, allow_open: bool = False
+) -> Bench:
+    """At most so many films of the source go through each stage alone, before and after the whole run, which takes all
+    of it, once a round. On a cluster the model alone is in the memory of each GPU or node."""
+    if address and not out:
+        raise UsageError("--out: give a place for the results that every node of the cluster reaches")
+    bundle = load_bundle(sample.model)
+    listed = listing(sample)
+    half = (rounds + 1) // 2
+    with _folder(out) as folder, session(address, allow_open=allow_open):
+        device = fleet(None, bundle, sample.engine).device
         runs = (join(folder, f"bench-{os.getpid()}-{number}") for number in range(rounds))
 
         def whole() -> float:
-            request = Request(source, next(runs), model, engine=engine)
+            request = Request(sample.source, next(runs), sample.model, engine=sample.engine)
             return float(segment(request, _Silent())["films_per_second"])
 
-        found = in_turn(
+        before = alone(sample, listed, device, half, say)
+        wholes = in_turn(rounds, {WHOLE: whole}, say)[WHOLE]
+        after = alone(sample, listed, device, half, say)
+        found = {name: before[name] + after[name] for name in before}
+        where, on_cpus = session_machine(address), cpus(address)
+        against = Rate(ALONE, found[ALONE], f"{engine_of(bundle, sample.engine)}, {where['cores']} cores")
+    own = "on one core" if device == "cpu" else "on one GPU"
+    notes = {LOADING: "on one core", PREDICTING: own, OUTLINING: "on one core"}
+    stages = tuple(Rate(name, found[name], note) for name, note in notes.items())
+    last = Rate(WHOLE, wholes, f"{on_cpus} cores, without the start of Ray")
+    advise = advice if device == "cpu" else advice_gpu
+    return Bench("segment", "films/s", where, against, (*stages, last), advise(stages, last, against, on_cpus))
+
+
+def listing(sample: Sample) -> pa.Table:
+    """Rows for the first films of the source. Raises DatasetError where there are none."""
+    members = list(islice(list_members(locate(sample.source).uri), sample.films))
+    if not members:
+        raise DatasetError(f"{sample.source}: no films there; give a sample of the archive")
+    rows = [{"item": place, **asdict(member)} for place, member in enumerate(members)]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def alone(sample: Sample, listed: pa.Table, device: str, rounds: int, say: Say) -> Mapping[str, tuple[float, ...]]:
+    """The stages, and the model everywhere at once, in turn, by actors that are gone afterwards."""
+    everywhere = on_each(device)
+    with (
+        actors(Models, everywhere, [(sample.films,)] * len(everywhere)) as models,
+        actors(Stages, on_each("cpu")[:1], [(sample.model, sample.engine, listed)]) as stages,
+    ):
+        models("add", ALONE, sample.model, sample.engine)
+        return in_turn(
             rounds,
             {
-                ALONE: partial(models, "rate", ALONE),
-                LOADING: stages.load,
-                PREDICTING: partial(on_a_core, "rate", PREDICTING),
-                OUTLINING: stages.outline,
-                WHOLE: whole,
+                ALONE: lambda: sum(models("rate", ALONE)),
+                LOADING: lambda: stages("load")[0],
+                PREDICTING: lambda: stages("predict")[0] if device == "cpu" else models("rate", ALONE)[0],
+                OUTLINING: lambda: stages("outline")[0],
             },
             say,
         )
-    against = Rate(ALONE, found[ALONE], f"{name}, {cores()} cores")
-    on_one = tuple(Rate(name, found[name], "on one core") for name in (LOADING, PREDICTING, OUTLINING))
-    last = Rate(WHOLE, found[WHOLE], f"{cores()} cores, without the start of Ray")
-    return Bench("segment", "films/s", machine(), against, (*on_one, last), advice(on_one, last, against))
 
 
-def prepare(bundle: Bundle, engine: str, source: str, films: int) -> Stages:
-    """The first films of the source, and what comes of them at each stage."""
-    members = list(islice(list_members(source), films))
-    if not members:
-        raise DatasetError(f"{source}: no films there; give a sample of the archive")
-    rows = [{"item": place, **asdict(member)} for place, member in enumerate(members)]
-    listed = pa.Table.from_pylist(rows, schema=SCHEMA)
-    loaded = pa.concat_tables(load(listed, wanted(bundle, ())))
-    return Stages(bundle, listed, classified(predictor_here(bundle, engine), loaded))
-
-
-def advice(stages: tuple[Rate, ...], whole: Rate, against: Rate) -> tuple[str, ...]:
+def advice(stages: tuple[Rate, ...], whole: Rate, against: Rate, cores: int) -> tuple[str, ...]:
     """Which stage takes how much of a film's time on a core, and what the cores could do at most."""
     seconds = {stage.name: 1 / stage.median for stage in stages}
     total = sum(seconds.values())
@@ -122,7 +150,21 @@ def advice(stages: tuple[Rate, ...], whole: Rate, against: Rate) -> tuple[str, .
     more = "more cores, another --engine, or a GPU" if slowest == PREDICTING else "more cores"
     return (
         f"of a film's {1000 * total:.0f} ms on a core: {shares}",
-        f"give {slowest} more: {more}; {cores()} cores could do {cores() / total:,.1f} films/s by these stages",
+        f"give {slowest} more: {more}; {cores} cores could do {cores / total:,.1f} films/s by these stages",
+        f"the whole reaches {whole.median / against.median:.0%} of {against.name}",
+    )
+
+
+def advice_gpu(stages: tuple[Rate, ...], whole: Rate, against: Rate, cores: int) -> tuple[str, ...]:
+    """Whether the cores keep the GPUs busy."""
+    fed = cores / sum(1 / stage.median for stage in stages if stage.name != PREDICTING)
+    if fed < against.median:
+        more = f"give the GPUs more cores: {cores * against.median / fed:,.0f} would keep them busy, not {cores}"
+    else:
+        more = "give it more GPUs"
+    return (
+        f"{cores} cores could read and outline {fed:,.1f} films/s, the GPUs predict {against.median:,.1f}",
+        more,
         f"the whole reaches {whole.median / against.median:.0%} of {against.name}",
     )
 

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import ray
 import torch
 
 from covseg_ray.config import Job
 from covseg_ray.engine import stream
-from covseg_ray.engine.apart import apart
-from covseg_ray.engine.bench import Say, cores, in_turn, machine
+from covseg_ray.engine.bench import Say, cores, in_turn
+from covseg_ray.engine.bench_nodes import Asked, actors, session_machine
 from covseg_ray.engine.initial import initial_network
 from covseg_ray.engine.learner import build_learner, make_fast
 from covseg_ray.engine.order import Portion, shuffled_share
-from covseg_ray.engine.runtime import KEEP_MEMORY, session
+from covseg_ray.engine.runtime import session
 from covseg_ray.engine.source import Source, targets
 from covseg_ray.engine.task import Task, open_messages
 from covseg_ray.engine.tracking import read_history
-from covseg_ray.engine.train import check_sizes, find_films, fit, ready
+from covseg_ray.engine.train import check_sizes, find_films, fit, ready, scaling
+from covseg_ray.engine.worker import Place
 from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.segmentation.predictor import device_here
-from covseg_ray.storage.filesystem import join
+from covseg_ray.storage.filesystem import join, locate
 
 BARE, FEED, WHOLE = "bare steps in memory", "films from storage, no training", "train, through Ray"
 SCHEDULED_STEPS = 100_000  # a rate's schedule must last longer than any bench
@@ -42,17 +44,26 @@ class _Silent:
         return
 
 
-class Bare:
-    """The job's learner in this process, with all its cores, and one global batch of its films."""
+class Alone:
+    """A worker without Ray Train: the job's learner on its share of one batch, or its share of the films alone."""
 
-    def __init__(self, job: Job, source: Source) -> None:
-        where, state = torch.device(device_here()), initial_network(job).state_dict()
-        make_fast(where, cores())
-        self.learner = build_learner(job, SCHEDULED_STEPS, state, where, wrap=lambda network: network)
+    def __init__(self, task: Task, rank: int, device: str) -> None:
+        self.task, self.job, self.device = task, task.job, torch.device(device)
+        self.place = Place(rank, task.job.fewest_workers)
+        self.share = self.place.share(task.job.train.batch_size)
+
+    def node(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+    def warm(self, neighbours: int) -> None:
+        """Make the learner, for as many workers on this node, and its first step: buffers are made, kernels chosen."""
+        make_fast(self.device, cores() // neighbours)
+        state = ray.get(self.task.initial)
+        self.learner = build_learner(self.job, SCHEDULED_STEPS, state, self.device, wrap=lambda network: network)
         self.learner.network.train()
-        films = list(_films(source, job.train.batch_size))
-        self.images_NHW, self.targets_NHW = (torch.stack(each).to(where) for each in zip(*films, strict=True))
-        self.rate(1)  # buffers are made, kernels chosen
+        films = list(_films(self.task.train, self.share))
+        self.images_NHW, self.targets_NHW = (torch.stack(each).to(self.device) for each in zip(*films, strict=True))
+        self.rate(1)
 
     def rate(self, steps: int) -> float:
         """Films a second over so many steps."""
@@ -62,42 +73,78 @@ class Bare:
         float(loss)
         return steps * len(self.images_NHW) / (time.perf_counter() - begin)
 
+    def feed(self, rounds: int) -> list[float]:
+        """Films a second of batches that nobody trains on, by epoch; the first, which starts Ray Data, is left out."""
+        sizes, seed = [len(unit.rows) for unit in self.task.train.units], self.job.seed
+        portions, rates = list[Portion](), list[float]()
+        for epoch in range(1, rounds + 2):
+            portions += shuffled_share(sizes, seed, epoch, self.place.rank, self.place.world, self.job.train.batch_size)
+        coming = stream.batches(self.task.train, portions, self.share, self.device, seed, self.place.world)
+        for epoch, films in itertools.groupby(coming, key=lambda each: each.epoch):
+            begin = time.perf_counter()
+            count = sum(len(each.rows_N) for each in films)
+            if epoch > 1:
+                rates.append(count / (time.perf_counter() - begin))
+        return rates
 
-def bench_train(job: Job, steps: int, rounds: int, say: Say) -> Bench:
-    """Bare steps before and after a run of ``rounds`` short epochs; its first epoch, which starts things, counts only
-    for the wait."""
-    with tempfile.TemporaryDirectory(prefix="covseg-ray-bench-") as folder:
+
+def bench_train(
+    job: Job, steps: int, rounds: int, say: Say, address: str | None = None, allow_open: bool = False
+) -> Bench:
+    """Bare steps before and after a run of ``rounds`` short epochs, by as many workers as it has, in the places that it
+    asks for; the run's first epoch, which starts things, counts only for the wait. On a cluster it stays in a folder of
+    its own below the job's ``out``, which every node reaches."""
+    with _folder(job.out if address else None) as folder:
         job = shortened(job, folder, rounds)
         state = initial_network(job).state_dict()
         sources = {split: find_films(job, split) for split in ("train", "val")}
         check_sizes(job, sources)
         sources["train"] = first_units(sources["train"], steps * job.train.batch_size)
         sources["val"] = first_units(sources["val"], 1)
-        with apart(Bare, job, sources["train"], variables=KEEP_MEMORY) as bare:
-            half = (rounds + 1) // 2
-            before = in_turn(half, {BARE: partial(bare, "rate", steps)}, say)[BARE]
-            with session(None, job.most_workers):
-                films = ready(job, sources)
-                fed = feed_rates(job, films["train"], rounds, say)
-                fit(Task(job, films["train"], films["val"], ray.put(state), open_messages()), _Silent())
-            after = in_turn(half, {BARE: partial(bare, "rate", steps)}, say)[BARE]
+        half = (rounds + 1) // 2
+        with session(address, job.most_workers, allow_open):
+            where, films = session_machine(address), ready(job, sources)
+            task = Task(job, films["train"], films["val"], ray.put(state), open_messages())
+            with alone(task) as workers:
+                before = bare(workers, steps, half, say)
+                fed = tuple(sum(each) for each in zip(*workers("feed", rounds), strict=True))
+            fit(task, _Silent())
+            with alone(task) as workers:
+                after = bare(workers, steps, half, say)
         history = read_history(join(job.out, job.name))
-    whole = Rate(
-        WHOLE,
-        tuple(record["images_per_second"] for record in history[1:]),
-        f"{job.fewest_workers} workers; first batch after {history[0]['first_batch_seconds']:.1f} s, "
-        f"then {max(record['first_batch_seconds'] for record in history[1:]):.2f} s",
-    )
-    against = Rate(BARE, before + after, f"one process, {cores()} cores, batch {job.train.batch_size}")
+    wait = max(record["first_batch_seconds"] for record in history[1:])
+    note = f"first batch after {history[0]['first_batch_seconds']:.1f} s, then {wait:.2f} s"
+    crew = f"{job.fewest_workers} workers" if job.fewest_workers > 1 else "one worker"
+    whole = Rate(WHOLE, tuple(record["images_per_second"] for record in history[1:]), f"{crew}; {note}")
+    against = Rate(BARE, before + after, f"{crew} without Ray Train, together a batch of {job.train.batch_size}")
     feed = Rate(FEED, fed, "every film once an epoch, shuffled")
-    return Bench("train", "films/s", machine(), against, (feed, whole), advice(feed, whole, against))
+    return Bench("train", "films/s", where, against, (feed, whole), advice(feed, whole, against))
+
+
+@contextmanager
+def alone(task: Task) -> Iterator[Asked]:
+    """The run's workers, as many and each with what it asks of the cluster, but for its memory."""
+    wanted, count = scaling(task.job), task.job.fewest_workers
+    place: dict[str, Any] = {"num_cpus": task.job.resources.cpus_per_worker, "num_gpus": int(bool(wanted.use_gpu))}
+    if wanted.label_selector:
+        place["label_selector"] = wanted.label_selector
+    device = "cuda" if wanted.use_gpu else "cpu"
+    with actors(Alone, [place] * count, [(task, rank, device) for rank in range(count)]) as workers:
+        nodes = workers("node")
+        workers("warm", max(nodes.count(node) for node in nodes))
+        yield workers
+
+
+def bare(workers: Asked, steps: int, rounds: int, say: Say) -> tuple[float, ...]:
+    """Films a second of so many steps, all workers at once."""
+    return in_turn(rounds, {BARE: lambda: sum(workers("rate", steps))}, say)[BARE]
 
 
 def shortened(job: Job, folder: str, rounds: int) -> Job:
     train = job.train.model_copy(update={"epochs": rounds + 1, "select": "iou_all"})
     tracking = job.tracking.model_copy(update={"tensorboard": False, "mlflow": ""})
-    changes = {"name": "bench", "out": folder, "train": train, "tracking": tracking, "search": ()}
-    return job.model_copy(update=changes)
+    changes = {"name": f"bench-{os.getpid()}", "out": folder, "train": train, "tracking": tracking, "search": ()}
+    return job.model_copy(update=changes | {"workers": job.fewest_workers})
 
 
 def first_units(source: Source, films: int) -> Source:
@@ -119,23 +166,6 @@ def _films(source: Source, count: int) -> Iterator[tuple[torch.Tensor, torch.Ten
         count -= min(count, len(films.image_ids))
 
 
-def feed_rates(job: Job, source: Source, rounds: int, say: Say) -> tuple[float, ...]:
-    """Epochs of batches that nobody trains on; the first one, which starts Ray Data, is left out."""
-    sizes, batch = [len(unit.rows) for unit in source.units], job.train.batch_size
-    portions: list[Portion] = []
-    for epoch in range(1, rounds + 2):
-        portions += shuffled_share(sizes, job.seed, epoch, 0, 1, batch)
-    rates: list[float] = []
-    coming = stream.batches(source, portions, batch, torch.device(device_here()), job.seed)
-    for epoch, films in itertools.groupby(coming, key=lambda each: each.epoch):
-        begin = time.perf_counter()
-        count = sum(len(each.rows_N) for each in films)
-        if epoch > 1:
-            rates.append(count / (time.perf_counter() - begin))
-            say(f"{FEED}: {rates[-1]:,.1f} a second")
-    return tuple(rates)
-
-
 def advice(feed: Rate, whole: Rate, against: Rate) -> tuple[str, ...]:
     machines = feed.median / against.median
     if machines > 1.5:
@@ -143,3 +173,12 @@ def advice(feed: Rate, whole: Rate, against: Rate) -> tuple[str, ...]:
     else:
         more = "the feed limits: more CPUs beside the workers, or data.cache = memory"
     return (f"the whole reaches {whole.median / against.median:.0%} of {against.name}", more)
+
+
+@contextmanager
+def _folder(out: str | None) -> Iterator[str]:
+    if out is not None:
+        yield locate(out).uri  # for workers, whose current folder is another
+        return
+    with tempfile.TemporaryDirectory(prefix="covseg-ray-bench-") as folder:
+        yield folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,7 +19,7 @@ from ray._private import ray_constants
 from ray._private.worker import get_dashboard_url
 
 from covseg_ray.engine.open_cluster import refuse_open
-from covseg_ray.errors import EXIT_SIGTERM
+from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
 
 # Ray schedules by counted CPUs, not by cores. Workers that train hold theirs for the whole run, so a two-core machine
 # counts two more: with none left over, the tasks that feed the workers would wait for ever.
@@ -36,6 +37,7 @@ ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_DATA_PARQUET_
 # Ray turns 127.0.0.1 into the machine's own address and then listens on all of them, unless clusters are switched off:
 # by a variable named after the two systems where that is the default, which it reads when it is imported.
 NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+KNOCK_SECONDS = 10.0
 STDERR = 2
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -55,7 +57,8 @@ def session(
     """A Ray session: the one that already runs in this process, the cluster at ``address`` (``host:port`` or ``auto``),
     or one started here on loopback and ended with the block. ``variables`` are set in its processes, unless they are.
 
-    Raises UsageError for a cluster that listens beyond loopback and wants no token, unless ``allow_open``."""
+    Raises UsageError for a cluster that listens beyond loopback and wants no token, unless ``allow_open``, and for an
+    address that cannot be one; CovsegError where no cluster answers."""
     if ray.is_initialized():
         yield
         return
@@ -132,7 +135,14 @@ def _start(address: str | None, workers: int, variables: dict[str, str]) -> None
         os.environ.setdefault(name, value)
     if address:
         workers_get = {"env_vars": {name: os.environ[name] for name in variables}}
-        ray.init(address=address, runtime_env=workers_get, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            _knock(address)
+            ray.init(address=address, runtime_env=workers_get, logging_level=logging.ERROR, log_to_driver=False)
+        except OSError as error:  # Ray's own ConnectionError as well, where auto finds no cluster
+            raise CovsegError(
+                f"--address {address}: no Ray cluster answers there; give HOST:PORT of its head, as HEAD:6379, or auto "
+                "on one of its nodes"
+            ) from error
         return
     os.environ[NO_CLUSTER], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     ray.init(
@@ -143,6 +153,17 @@ def _start(address: str | None, workers: int, variables: dict[str, str]) -> None
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens: Ray would try for more than a minute, and write of it to standard error."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise UsageError(f"--address {address}: give HOST:PORT of the cluster's head, or auto on one of its nodes")
+    with socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS):
+        return
 
 
 def _quiet() -> None:

@@ -35,6 +35,13 @@ def autocast(device: torch.device, precision: str = "auto", cache: bool = True) 
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=cache)
 
 
+def knows_bf16(device: torch.device) -> bool:
+    """Whether there are instructions for bfloat16 at all, be they slower than those for float32: AVX-512's on CPUs."""
+    if device.type == "cuda":
+        return True
+    return bool(torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _multiplies_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is faster than float32. Intel's AVX-512 form alone is not: the same rate, more conversions."""
     if device.type == "cuda":

@@ -18,7 +18,7 @@ from covseg_ray.segmentation.decision import Decide, Rule, drop_small
 from covseg_ray.segmentation.engines import build_forward, choose_engine, named_engine
 from covseg_ray.segmentation.graph import Forward, graph_forward
 from covseg_ray.segmentation.lean import lean, prepack
-from covseg_ray.segmentation.precision import autocast, autocast_dtype
+from covseg_ray.segmentation.precision import autocast, autocast_dtype, knows_bf16
 from covseg_ray.segmentation.preprocess import Preprocess
 
 _CHUNK = {"cpu": 1, "cuda": 64}
@@ -182,10 +182,10 @@ def _checked_precision(bundle: Bundle, engine: str, device: torch.device, precis
         if precision != "auto":
             raise ConfigError(f"precision: an 8-bit model computes in int8, not in {precision}; choose auto")
         return "int8"
+    if engine == "onnx" and precision not in ("auto", "fp32"):
+        raise ConfigError(f"precision: {engine} computes in fp32, not in {precision}; choose auto or fp32")
+    if precision == "bf16" and not knows_bf16(device):
+        raise ConfigError("precision: this CPU has no instructions for bf16; choose auto or fp32")
     if engine == "torch":
         return precision
-    if engine == "openvino":
-        return "fp32" if dtype is None else "bf16"
-    if precision not in ("auto", "fp32"):
-        raise ConfigError(f"precision: {engine} computes in fp32, not in {precision}; choose auto or fp32")
-    return "fp32"
+    return "bf16" if engine == "openvino" and dtype else "fp32"

@@ -48,13 +48,14 @@ def run(*words: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def check(document: dict[str, Any], rounds: int) -> None:
-    """Every median and ratio again, by NumPy."""
+def check(document: dict[str, Any], *rounds: int) -> None:
+    """Every median and ratio again, by NumPy; of so many rounds each, or all of as many as the one number."""
     against = float(np.median(document["against"]["rounds"]))
     assert document["against"]["median"] == pytest.approx(against)
-    for rate in document["rates"]:
+    counts = rounds if len(rounds) > 1 else rounds * len(document["rates"])
+    for rate, count in zip(document["rates"], counts, strict=True):
         if rate["rounds"]:
-            assert len(rate["rounds"]) == rounds
+            assert len(rate["rounds"]) == count
             assert min(rate["rounds"]) > 0
             assert rate["ratio"] == pytest.approx(float(np.median(rate["rounds"])) / against)
     assert set(document["machine"]) >= {"processor", "cores", "gpu", "torch", "ray"}
@@ -89,7 +90,7 @@ def test_rounds_are_taken_in_turn() -> None:
 
 def test_segment_measures_each_stage_and_the_whole(ray_session: None, model: str, archive: str, tmp_path: Path) -> None:
     document = run("segment", archive, "--model", model, "--rounds", "1", "--out", str(tmp_path / "out"))
-    check(document, 1)
+    check(document, 2, 2, 2, 1)
     *stages, whole = document["rates"]
     assert [rate["name"] for rate in stages] == ["read and decode", "predict", "outline and encode"]
     (summary,) = (json.loads(path.read_bytes()) for path in (tmp_path / "out").glob("*/summary.json"))
@@ -103,17 +104,31 @@ def test_the_stage_that_takes_most_of_a_core_is_the_one_to_give_more() -> None:
         Rate(name, (1000 / milliseconds,))
         for name, milliseconds in (("read and decode", 5), ("predict", 10), ("outline and encode", 85))
     )
-    shares, more, whole = bench_segment.advice(stages, Rate("segment", (6.0,)), Rate("the model in memory", (8.0,)))
+    shares, more, whole = bench_segment.advice(stages, Rate("segment", (6.0,)), Rate("the model in memory", (8.0,)), 3)
     assert "100 ms on a core: read and decode 5%, predict 10%, outline and encode 85%" in shares
     assert more.startswith("give outline and encode more")
-    assert f"{10 * bench_segment.cores():.1f} films/s" in more
+    assert "3 cores could do 30.0 films/s" in more
     assert "75%" in whole
 
 
-def test_a_source_without_films_and_a_missing_bundle_are_one_line(model: str, tmp_path: Path) -> None:
+def test_cores_that_do_not_keep_the_gpus_busy_are_to_be_more() -> None:
+    """At 2 + 8 ms a film 4 cores read and outline 400 films a second: too few for GPUs that predict 600."""
+    stages = tuple(
+        Rate(name, (rate,)) for name, rate in (("read and decode", 500), ("predict", 9), ("outline and encode", 125))
+    )
+    for predicted, word in ((600.0, "give the GPUs more cores: 6 would keep them busy, not 4"), (300.0, "more GPUs")):
+        against = Rate("the model in memory", (predicted,))
+        fed, more, whole = bench_segment.advice_gpu(stages, Rate("segment", (150.0,)), against, 4)
+        assert "could read and outline 400.0 films/s" in fed
+        assert word in more
+        assert f"{150 / predicted:.0%}" in whole
+
+
+def test_a_source_without_films_and_a_missing_bundle_are_one_line(model: str, archive: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for words, error in (
         (["segment", str(tmp_path / "empty"), "--model", model], (DatasetError, StorageError)),
+        (["segment", archive, "--model", model, "--address", "127.0.0.1:9"], UsageError),
         (["predict", str(tmp_path / "nothing")], StorageError),
         (["serve", model, "--clients", "1,none"], UsageError),
     ):

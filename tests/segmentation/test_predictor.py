@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import torch
 from near_ties import undecided_bundle
 
 from covseg_ray.errors import ConfigError
+from covseg_ray.segmentation import predictor as predictor_module
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.graph import Graph
-from covseg_ray.segmentation.precision import autocast_dtype
+from covseg_ray.segmentation.precision import autocast_dtype, knows_bf16
 from covseg_ray.segmentation.predictor import Predictor, device_for
 from covseg_ray.segmentation.preprocess import Preprocess
 
@@ -51,6 +53,8 @@ def test_agrees_with_the_network_called_by_hand(bundle: Bundle):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_masks_depend_on_neither_batch_nor_neighbours_nor_threads(bundle: Bundle, precision: str, threads: None):
+    if precision == "bf16" and not knows_bf16(torch.device("cpu")):
+        pytest.skip("this CPU has no instructions for bf16")
     films = _films(13)
     predictor = Predictor(bundle, precision=precision, chunk=4)
     torch.set_num_threads(1)
@@ -89,6 +93,22 @@ def test_precision_by_name(bundle: Bundle):
         Predictor(bundle, precision="fp16")
     with pytest.raises(ConfigError, match="unknown 'bf61'"):
         autocast_dtype(cpu, "bf61")
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bf16_is_refused_where_a_cpu_has_no_instructions_for_it(
+    bundle: Bundle, engine: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(predictor_module, "knows_bf16", lambda device: False)
+    assert Predictor(bundle, precision="fp32").precision == "fp32"
+    with pytest.raises(ConfigError, match="no instructions for bf16; choose auto or fp32"):
+        Predictor(bundle, precision="bf16", engine=engine)
+
+
+def test_a_cpu_without_avx512_knows_no_bf16():
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    expected = {"avx512bw", "avx512vl", "avx512dq"} <= flags or "avx_ne_convert" in flags
+    assert knows_bf16(torch.device("cpu")) == expected
 
 
 def test_a_gpu_is_for_torch_alone(bundle: Bundle):
