@@ -91,8 +91,9 @@ PLANS = {
     "serve": Plan(
         "serve_peers.py",
         "Serving",
-        "Requests/s and latency with so many clients that each wait for their answer; a film of 256 x 256 pixels.",
-        lambda given: [*model_words(given), *fewer(given, 2)],
+        "Requests/s and latency with so many clients that each wait for their answer; a film of 256 x 256 pixels. All "
+        "compute with the same engine, a model for each core.",
+        lambda given: [*model_words(given), "--rounds", str(given.rounds)],
     ),
     "cold": Plan(
         "cold.py",
@@ -143,7 +144,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--s3", default="", help="put the films below s3://BUCKET/PREFIX, and read them from there")
     parser.add_argument("--engine", default="auto", help="of segmentation")
     parser.add_argument("--daft", default="", help="where Daft's packages are, if not beside covseg-ray's own")
-    parser.add_argument("--rounds", type=int, default=5, help="at most 3 of training and cold costs, 2 of serving")
+    parser.add_argument("--rounds", type=int, default=5, help="at most 3 of training and cold costs")
     parser.add_argument("--sizes", default="1000,10000,100000", help="films of the growing archives")
     parser.add_argument("--only", default=",".join(PLANS))
     given = parser.parse_args()
