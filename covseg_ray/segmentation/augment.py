@@ -42,12 +42,13 @@ _PRESETS = {
     "flips": Augmentation(probability=0.0),
     "paper": Augmentation(),
     "chest": Augmentation(flip_vertical=0.0, shift=0.08, scale=0.2, rotate=20.0, gamma=0.4, probability=0.8),
+    "mild": Augmentation(flip_vertical=0.0, shift=0.03, scale=0.06, rotate=5.0, gamma=0.15, probability=0.5),
 }
 
 
 def augmentation(name: str) -> Augmentation:
-    """The preset ``none``, ``flips``, ``paper`` (flips, then shift, scale and rotate) or ``chest`` (wider movements,
-    and gamma; no film stands on its head).
+    """The preset ``none``, ``flips``, ``paper`` (flips, then shift, scale and rotate), ``chest`` (wider movements,
+    and gamma; no film stands on its head) or ``mild`` (as between two films of one patient).
 
     Raises:
         ConfigError: no preset has that name.

@@ -127,10 +127,11 @@ def test_contrast_is_drawn_for_each_film_and_leaves_masks_alone():
     np.testing.assert_allclose(np.quantile(logs, [0.25, 0.5, 0.75]), [-0.2, 0, 0.2], atol=0.03)
 
 
-def test_no_film_of_a_chest_stands_on_its_head():
+@pytest.mark.parametrize("name", ["chest", "mild"])
+def test_no_film_of_a_chest_stands_on_its_head(name: str):
     films = torch.zeros(500, 64, 64, dtype=torch.uint8)
     films[:, 8:16, 24:40] = 1
-    _, moved = augment(films, films, augmentation("chest"), seed=4)
+    _, moved = augment(films, films, augmentation(name), seed=4)
     rows = torch.stack([mask.nonzero()[:, 0].double().mean() for mask in moved])
     assert rows.max() < 32
 
