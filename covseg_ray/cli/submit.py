@@ -20,6 +20,7 @@ from covseg_ray.cli.tune import tune
 from covseg_ray.errors import EXIT_SIGINT, UsageError
 
 if TYPE_CHECKING:
+    from covseg_ray.config import Job as TrainingJob
     from covseg_ray.engine.submit import Client
 
 JOB_FILE = "job.toml"
@@ -35,116 +36,6 @@ Image = Annotated[
 Detach = Annotated[bool, typer.Option("--detach", help="Print the job's id and do not wait for its end.")]
 
 
-@app.command("train", context_settings=WITH_ITS_WORDS)
-def submit_train(
-    context: typer.Context,
-    address: Cluster,
-    allow_open: AllowOpen = False,
-    image: Image = None,
-    detach: Detach = False,
-    as_json: Json = False,
-) -> None:
-    """What `covseg-ray train` takes: -c JOB.toml, --set KEY=VALUE. The job is checked here before anything is sent."""
-    from covseg_ray import config
-
-    given = parsed(train, context.args)
-    job = config.load(given["job_file"], given["overrides"] or [])
-    sent = Job(["train", "-c", JOB_FILE], {JOB_FILE: config.written(job)})
-    _submit(sent, Way(address, allow_open, image), detach, as_json)
-
-
-@app.command("tune", context_settings=WITH_ITS_WORDS)
-def submit_tune(
-    context: typer.Context,
-    address: Cluster,
-    allow_open: AllowOpen = False,
-    image: Image = None,
-    detach: Detach = False,
-    as_json: Json = False,
-) -> None:
-    """What `covseg-ray tune` takes: -c JOB.toml, --set KEY=VALUE. It is checked here before anything is sent."""
-    from covseg_ray import config, trials
-
-    given = parsed(tune, context.args)
-    job = config.load(given["job_file"], given["overrides"] or [])
-    trials.plan(job)
-    sent = Job(["tune", "-c", JOB_FILE], {JOB_FILE: config.written(job)})
-    _submit(sent, Way(address, allow_open, image), detach, as_json)
-
-
-@app.command("evaluate", context_settings=WITH_ITS_WORDS)
-def submit_evaluate(
-    context: typer.Context,
-    address: Cluster,
-    allow_open: AllowOpen = False,
-    image: Image = None,
-    detach: Detach = False,
-    as_json: Json = False,
-) -> None:
-    """What `covseg-ray evaluate` takes: BUNDLE DATASET, --split, --labels, --workers, --report."""
-    parsed(evaluate, context.args)
-    _submit(Job(["evaluate", *context.args]), Way(address, allow_open, image), detach, as_json)
-
-
-@app.command("segment", context_settings=WITH_ITS_WORDS)
-def submit_segment(
-    context: typer.Context,
-    address: Cluster,
-    allow_open: AllowOpen = False,
-    image: Image = None,
-    detach: Detach = False,
-    as_json: Json = False,
-) -> None:
-    """What `covseg-ray segment` takes: SOURCE OUT --model BUNDLE, --write, --engine, --max-rejects, --actors."""
-    parsed(segment, context.args)
-    _submit(Job(["segment", *context.args]), Way(address, allow_open, image), detach, as_json)
-
-
-@app.command("bench", context_settings=WITH_ITS_WORDS)
-def submit_bench(
-    context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="segment|train")],
-    address: Cluster,
-    allow_open: AllowOpen = False,
-    image: Image = None,
-    detach: Detach = False,
-    as_json: Json = False,
-) -> None:
-    """What `covseg-ray bench segment` or `covseg-ray bench train` takes, but for --plot."""
-    if what == "segment":
-        parsed(bench.segment, context.args)
-        sent = Job(["bench", "segment", *context.args])
-    elif what == "train":
-        from covseg_ray import config
-
-        given = parsed(bench.train, context.args)
-        job = config.load(given["job_file"], given["overrides"] or [])
-        counts = ["--steps", str(given["steps"]), "--rounds", str(given["rounds"])]
-        sent = Job(["bench", "train", "-c", JOB_FILE, *counts], {JOB_FILE: config.written(job)})
-    else:
-        raise UsageError(f"submit bench {what}: unknown; it takes segment or train")
-    _submit(sent, Way(address, allow_open, image), detach, as_json)
-
-
-@app.command("serve", context_settings=WITH_ITS_WORDS)
-def submit_serve(
-    context: typer.Context,
-    address: Cluster,
-    allow_open: AllowOpen = False,
-    image: Image = None,
-    detach: Detach = False,
-    as_json: Json = False,
-) -> None:
-    """What `covseg-ray serve` takes: -c SERVE.yaml, --model, --host, --port, --keys-file (a path on the nodes).
-    The endpoint is there until the job is stopped."""
-    from covseg_ray import serving
-
-    given = parsed(serve, context.args)
-    wanted = serving.endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
-    sent = Job(["serve", "-c", SERVE_FILE], {SERVE_FILE: serving.written(wanted)})
-    _submit(sent, Way(address, allow_open, image), detach, as_json)
-
-
 class Job(NamedTuple):
     """The command's words, and the files in its working folder that they name."""
 
@@ -158,6 +49,92 @@ class Way(NamedTuple):
     address: str
     allow_open: bool
     image: str | None
+
+
+def job(name: str) -> Callable[[Callable[[list[str]], Job]], None]:
+    """Make a command of what turns its words into the job that is sent, whose text is the command's help."""
+
+    def register(prepared: Callable[[list[str]], Job]) -> None:
+        @app.command(name, help=prepared.__doc__, context_settings=WITH_ITS_WORDS)
+        def command(
+            context: typer.Context,
+            address: Cluster,
+            allow_open: AllowOpen = False,
+            image: Image = None,
+            detach: Detach = False,
+            as_json: Json = False,
+        ) -> None:
+            _submit(prepared(context.args), Way(address, allow_open, image), detach, as_json)
+
+    return register
+
+
+@job("train")
+def train_job(words: list[str]) -> Job:
+    """What `covseg-ray train` takes: -c JOB.toml, --set KEY=VALUE. The job is checked here before anything is sent."""
+    from covseg_ray import config
+
+    given = parsed(train, words)
+    return with_file(["train"], config.load(given["job_file"], given["overrides"] or []))
+
+
+@job("tune")
+def tune_job(words: list[str]) -> Job:
+    """What `covseg-ray tune` takes: -c JOB.toml, --set KEY=VALUE. It is checked here before anything is sent."""
+    from covseg_ray import config, trials
+
+    given = parsed(tune, words)
+    wanted = config.load(given["job_file"], given["overrides"] or [])
+    trials.plan(wanted)
+    return with_file(["tune"], wanted)
+
+
+@job("evaluate")
+def evaluate_job(words: list[str]) -> Job:
+    """What `covseg-ray evaluate` takes: BUNDLE DATASET, --split, --labels, --workers, --report."""
+    parsed(evaluate, words)
+    return Job(["evaluate", *words])
+
+
+@job("segment")
+def segment_job(words: list[str]) -> Job:
+    """What `covseg-ray segment` takes: SOURCE OUT --model BUNDLE, --write, --engine, --max-rejects, --actors."""
+    parsed(segment, words)
+    return Job(["segment", *words])
+
+
+@job("bench")
+def bench_job(words: list[str]) -> Job:
+    """What `covseg-ray bench segment` or `covseg-ray bench train` takes: that word first, and no --plot."""
+    what, *rest = words or [""]
+    if what == "segment":
+        parsed(bench.segment, rest)
+        return Job(["bench", "segment", *rest])
+    if what != "train":
+        raise UsageError(f"submit bench {what}: unknown; give segment or train, and its words")
+    from covseg_ray import config
+
+    given = parsed(bench.train, rest)
+    counts = ["--steps", str(given["steps"]), "--rounds", str(given["rounds"])]
+    return with_file(["bench", "train", *counts], config.load(given["job_file"], given["overrides"] or []))
+
+
+@job("serve")
+def serve_job(words: list[str]) -> Job:
+    """What `covseg-ray serve` takes: -c SERVE.yaml, --model, --host, --port, --keys-file (a path on the nodes).
+    The endpoint is there until the job is stopped."""
+    from covseg_ray import serving
+
+    given = parsed(serve, words)
+    wanted = serving.endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
+    return Job(["serve", "-c", SERVE_FILE], {SERVE_FILE: serving.written(wanted)})
+
+
+def with_file(words: list[str], wanted: TrainingJob) -> Job:
+    """The command with a job file of all that was given here, overrides among it."""
+    from covseg_ray import config
+
+    return Job([*words, "-c", JOB_FILE], {JOB_FILE: config.written(wanted)})
 
 
 def parsed(command: Callable[..., None], words: Sequence[str]) -> dict[str, Any]:

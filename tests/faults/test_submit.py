@@ -66,7 +66,7 @@ def test_a_job_that_cannot_run_is_refused_before_anything_is_sent(tmp_path: Path
         (["submit", "segment", "films", "out", "--model", "bundle", "--sideways"], "No such option: --sideways"),
         (["submit", "bench", "train", "-c", str(job)], "did you mean train.epochs?"),
         (["submit", "bench", "segment", "films"], "--model"),
-        (["submit", "bench", "predict", "bundle"], "it takes segment or train"),
+        (["submit", "bench", "predict", "bundle"], "give segment or train"),
     ):
         done = nowhere.command(words)
         assert (done.returncode, text in done.stderr) == (2, True), done.stderr
