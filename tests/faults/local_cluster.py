@@ -62,7 +62,7 @@ class LocalCluster(Cluster):
         path = f"{self.bucket}/runs/{name}/metrics.jsonl"
         return self.storage.cat_file(path).count(b"\n") if self.storage.exists(path) else 0
 
-    def await_epoch(self, name: str, epoch: int, submitted: subprocess.Popen[str], timeout: float = 600) -> None:
+    def await_epoch(self, name: str, epoch: int, submitted: subprocess.Popen[str], timeout: float = 300) -> None:
         deadline = time.monotonic() + timeout
         while self.epochs(name) < epoch:
             assert submitted.poll() is None, submitted.communicate()

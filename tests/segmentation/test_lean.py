@@ -76,7 +76,7 @@ def test_a_unet_is_convolutions_alone_in_one_type(dtype: torch.dtype) -> None:
     assert norms(ready) == 0
     assert {parameter.dtype for parameter in ready.parameters()} == {dtype}
     if dtype == torch.bfloat16 and not knows_bf16(torch.device("cpu")):
-        return  # no predictor computes in it here
+        pytest.skip("this CPU has no instructions for bf16: no predictor computes in it")
     with torch.inference_mode():
         before = ready(films())
         packed = prepack(ready, (2, SIDE, SIDE))
