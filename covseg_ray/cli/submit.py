@@ -72,19 +72,15 @@ def job(name: str) -> Callable[[Callable[[list[str]], Job]], None]:
 @job("train")
 def train_job(words: list[str]) -> Job:
     """What `covseg-ray train` takes: -c JOB.toml, --set KEY=VALUE. The job is checked here before anything is sent."""
-    from covseg_ray import config
-
-    given = parsed(train, words)
-    return with_file(["train"], config.load(given["job_file"], given["overrides"] or []))
+    return with_file(["train"], checked(parsed(train, words)))
 
 
 @job("tune")
 def tune_job(words: list[str]) -> Job:
     """What `covseg-ray tune` takes: -c JOB.toml, --set KEY=VALUE. It is checked here before anything is sent."""
-    from covseg_ray import config, trials
+    from covseg_ray import trials
 
-    given = parsed(tune, words)
-    wanted = config.load(given["job_file"], given["overrides"] or [])
+    wanted = checked(parsed(tune, words))
     trials.plan(wanted)
     return with_file(["tune"], wanted)
 
@@ -112,11 +108,9 @@ def bench_job(words: list[str]) -> Job:
         return Job(["bench", "segment", *rest])
     if what != "train":
         raise UsageError(f"submit bench {what}: unknown; give segment or train, and its words")
-    from covseg_ray import config
-
     given = parsed(bench.train, rest)
     counts = ["--steps", str(given["steps"]), "--rounds", str(given["rounds"])]
-    return with_file(["bench", "train", *counts], config.load(given["job_file"], given["overrides"] or []))
+    return with_file(["bench", "train", *counts], checked(given))
 
 
 @job("serve")
@@ -128,6 +122,13 @@ def serve_job(words: list[str]) -> Job:
     given = parsed(serve, words)
     wanted = serving.endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
     return Job(["serve", "-c", SERVE_FILE], {SERVE_FILE: serving.written(wanted)})
+
+
+def checked(given: Mapping[str, Any]) -> TrainingJob:
+    """The job of a command's job file and overrides. Raises ConfigError."""
+    from covseg_ray import config
+
+    return config.load(given["job_file"], given["overrides"] or [])
 
 
 def with_file(words: list[str], wanted: TrainingJob) -> Job:

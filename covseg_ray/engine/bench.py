@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
+from covseg_ray.storage.filesystem import locate
 
 GIB = 2**30
 
@@ -47,3 +51,14 @@ def in_turn(rounds: int, measured: Mapping[str, Callable[[], float]], say: Say) 
             found[name].append(measure())
             say(f"round {number} of {rounds}: {name} {found[name][-1]:,.1f} a second")
     return {name: tuple(rates) for name, rates in found.items()}
+
+
+@contextmanager
+def place(out: str | None) -> Iterator[str]:
+    """Where a bench writes, for workers whose current folder is another; a folder that goes with the block without
+    ``out``."""
+    if out is not None:
+        yield locate(out).uri
+        return
+    with tempfile.TemporaryDirectory(prefix="covseg-ray-bench-") as folder:
+        yield folder

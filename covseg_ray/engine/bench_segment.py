@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import islice
@@ -14,7 +12,7 @@ from itertools import islice
 import pyarrow as pa
 
 from covseg_ray.engine.archive import classified, fleet
-from covseg_ray.engine.bench import Say, in_turn
+from covseg_ray.engine.bench import Say, in_turn, place
 from covseg_ray.engine.bench_models import Models
 from covseg_ray.engine.bench_nodes import actors, cpus, on_each, session_machine
 from covseg_ray.engine.bundles import load_bundle
@@ -90,7 +88,7 @@ def bench_segment(
     bundle = load_bundle(sample.model)
     listed = listing(sample)
     half = (rounds + 1) // 2
-    with _folder(out) as folder, session(address, allow_open=allow_open):
+    with place(out) as folder, session(address, allow_open=allow_open):
         device = fleet(None, bundle, sample.engine).device
         runs = (join(folder, f"bench-{os.getpid()}-{number}") for number in range(rounds))
 
@@ -167,12 +165,3 @@ def advice_gpu(stages: tuple[Rate, ...], whole: Rate, against: Rate, cores: int)
         more,
         f"the whole reaches {whole.median / against.median:.0%} of {against.name}",
     )
-
-
-@contextmanager
-def _folder(out: str | None) -> Iterator[str]:
-    if out is not None:
-        yield out
-        return
-    with tempfile.TemporaryDirectory(prefix="covseg-ray-bench-") as folder:
-        yield folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 
 from covseg_ray.config import Job
 from covseg_ray.engine import stream
-from covseg_ray.engine.bench import Say, cores, in_turn
+from covseg_ray.engine.bench import Say, cores, in_turn, place
 from covseg_ray.engine.bench_nodes import Asked, actors, session_machine
 from covseg_ray.engine.initial import initial_network
 from covseg_ray.engine.learner import build_learner, make_fast
@@ -28,7 +27,7 @@ from covseg_ray.engine.tracking import read_history
 from covseg_ray.engine.train import check_sizes, find_films, fit, ready, scaling
 from covseg_ray.engine.worker import Place
 from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.storage.filesystem import join, locate
+from covseg_ray.storage.filesystem import join
 
 BARE, FEED, WHOLE = "bare steps in memory", "films from storage, no training", "train, through Ray"
 SCHEDULED_STEPS = 100_000  # a rate's schedule must last longer than any bench
@@ -94,7 +93,7 @@ def bench_train(
     """Bare steps before and after a run of ``rounds`` short epochs, by as many workers as it has, in the places that it
     asks for; the run's first epoch, which starts things, counts only for the wait. On a cluster it stays in a folder of
     its own below the job's ``out``, which every node reaches."""
-    with _folder(job.out if address else None) as folder:
+    with place(job.out if address else None) as folder:
         job = shortened(job, folder, rounds)
         state = initial_network(job).state_dict()
         sources = {split: find_films(job, split) for split in ("train", "val")}
@@ -125,11 +124,11 @@ def bench_train(
 def alone(task: Task) -> Iterator[Asked]:
     """The run's workers, as many and each with what it asks of the cluster, but for its memory."""
     wanted, count = scaling(task.job), task.job.fewest_workers
-    place: dict[str, Any] = {"num_cpus": task.job.resources.cpus_per_worker, "num_gpus": int(bool(wanted.use_gpu))}
+    asked: dict[str, Any] = {"num_cpus": task.job.resources.cpus_per_worker, "num_gpus": int(bool(wanted.use_gpu))}
     if wanted.label_selector:
-        place["label_selector"] = wanted.label_selector
+        asked["label_selector"] = wanted.label_selector
     device = "cuda" if wanted.use_gpu else "cpu"
-    with actors(Alone, [place] * count, [(task, rank, device) for rank in range(count)]) as workers:
+    with actors(Alone, [asked] * count, [(task, rank, device) for rank in range(count)]) as workers:
         nodes = workers("node")
         workers("warm", max(nodes.count(node) for node in nodes))
         yield workers
@@ -173,12 +172,3 @@ def advice(feed: Rate, whole: Rate, against: Rate) -> tuple[str, ...]:
     else:
         more = "the feed limits: more CPUs beside the workers, or data.cache = memory"
     return (f"the whole reaches {whole.median / against.median:.0%} of {against.name}", more)
-
-
-@contextmanager
-def _folder(out: str | None) -> Iterator[str]:
-    if out is not None:
-        yield locate(out).uri  # for workers, whose current folder is another
-        return
-    with tempfile.TemporaryDirectory(prefix="covseg-ray-bench-") as folder:
-        yield folder

@@ -138,7 +138,7 @@ def _start(address: str | None, workers: int, variables: dict[str, str]) -> None
         try:
             _knock(address)
             ray.init(address=address, runtime_env=workers_get, logging_level=logging.ERROR, log_to_driver=False)
-        except OSError as error:  # Ray's own ConnectionError as well, where auto finds no cluster
+        except ConnectionError as error:  # Ray's own as well, where auto finds no cluster
             raise CovsegError(
                 f"--address {address}: no Ray cluster answers there; give HOST:PORT of its head, as HEAD:6379, or auto "
                 "on one of its nodes"
@@ -156,14 +156,16 @@ def _start(address: str | None, workers: int, variables: dict[str, str]) -> None
 
 
 def _knock(address: str) -> None:
-    """Raise OSError where nothing listens: Ray would try for more than a minute, and write of it to standard error."""
+    """Raise ConnectionError where nothing listens: Ray would try for over a minute, and write to standard error."""
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         raise UsageError(f"--address {address}: give HOST:PORT of the cluster's head, or auto on one of its nodes")
-    with socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS):
-        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except OSError as error:  # no such host and no answer in time among them
+        raise ConnectionError(str(error)) from error
 
 
 def _quiet() -> None:
