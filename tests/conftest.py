@@ -15,7 +15,11 @@ from covseg_ray import config
 
 WITH_RAY = ("tests/engine/", "tests/faults/", "tests/cluster/test_monitoring.py")
 WITH_CLUSTERS = tuple(
-    f"tests/faults/test_{name}.py" for name in ("submit", "doctor_cluster", "open_cluster", "local_cluster")
+    f"tests/{name}.py"
+    for name in (
+        *("faults/test_submit", "faults/test_doctor_cluster", "faults/test_open_cluster", "faults/test_local_cluster"),
+        *("engine/test_tune", "engine/test_benches"),
+    )
 )
 REAL_FILMS = Path(__file__).parents[2] / "shared/data/covid-qu-ex"
 
@@ -185,8 +189,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class RayTogether(LoadFileScheduling):
-    """Tests that need Ray share a session and a model, so that one process takes them all; those that start clusters of
-    their own go to another, one after the other."""
+    """Tests that need Ray share a session and a model, so that one process takes most of them. Those that start
+    clusters go to another, one after the other, and with them some that take long and need no model of others."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(WITH_CLUSTERS):

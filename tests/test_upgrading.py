@@ -22,7 +22,7 @@ PACKAGE = ROOT / "covseg_ray"
 PAGE = (ROOT / "docs/upgrading.md").read_text(encoding="utf-8")
 PRIVATE_MODULE = re.compile(r"ray\.(?:.*\.)?(?:_\w+|v2)(?:\.|$)")
 UNSTABLE = re.compile(r"PublicAPI \((?:alpha|beta)\)|\*\*DeveloperAPI:\*\*")
-IN_STRINGS = re.compile(r"\bRAY_[A-Z0-9_]+\b|^ray(?:\.\w+)+$|^\w+:__\w+__$")
+IN_STRINGS = re.compile(r"\bRAY_[A-Za-z0-9_]+\b|^ray(?:\.\w+)+$|^\w+:__\w+__$")
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_replace", "_make"}
 
 

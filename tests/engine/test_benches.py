@@ -89,7 +89,8 @@ def test_rounds_are_taken_in_turn() -> None:
 
 
 def test_segment_measures_each_stage_and_the_whole(ray_session: None, model: str, archive: str, tmp_path: Path) -> None:
-    document = run("segment", archive, "--model", model, "--rounds", "1", "--out", str(tmp_path / "out"))
+    words = ["--model", model, "--films", str(FILMS), "--rounds", "1", "--out", str(tmp_path / "out")]
+    document = run("segment", archive, *words)
     check(document, 2, 2, 2, 1)
     *stages, whole = document["rates"]
     assert [rate["name"] for rate in stages] == ["read and decode", "predict", "outline and encode"]

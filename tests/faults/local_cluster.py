@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
@@ -110,14 +110,20 @@ def local_cluster(workers: int) -> Iterator[LocalCluster]:
         }
     )
     made = LocalCluster("http://10.77.0.10:8265", token, nodes | keys, f"covseg-test-{secrets.token_hex(4)}")
-    server = ThreadedMotoServer(BRIDGE, port, verbose=False)
     try:
         made.up(workers)
-        if not theirs:
-            server.start()
-        made.storage.mkdir(made.bucket)
-        yield made
+        with nullcontext() if theirs else served(port):
+            made.storage.mkdir(made.bucket)
+            yield made
     finally:
-        if not theirs:
-            server.stop()
-        made.do("down")
+        if Path(state).exists():  # else it was refused, for another one runs
+            made.do("down")
+
+
+@contextmanager
+def served(port: int) -> Iterator[None]:
+    """moto's S3 on the bridge."""
+    server = ThreadedMotoServer(BRIDGE, port, verbose=False)
+    server.start()
+    yield
+    server.stop()

@@ -129,7 +129,8 @@ def two_nodes() -> Iterator[TwoNodes]:
     if os.geteuid() or subprocess.run([*own, "true"], check=False).returncode:
         pytest.skip("a network of their own needs root")
     folder = Path(tempfile.mkdtemp(prefix="covseg-"))  # Ray's sockets need a short path
-    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # Without Ray's niceness: beside other tests the node that is well would otherwise not answer in time either.
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
     alone = subprocess.Popen([*own, "sh", "-c", "ip link set lo up && exec sleep 600"])
     try:
         while not (first := descendants(alone.pid)):
