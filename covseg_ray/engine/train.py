@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import ray
 import ray.train
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 # What ray.train gives; to the type checker it gives the old ones.
@@ -131,10 +132,10 @@ class _Trainer(TorchTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         # Without the actor that frees the place of a lost run's workers: it asks the dashboard, which one machine does
-        # without, and so would wait for ever. Ray frees it at the end of the command, ``engine.trial`` before.
-        return [
-            each for each in super()._create_default_callbacks() if not isinstance(each, PlacementGroupCleanerCallback)
-        ]
+        # without, and so would wait for ever. Ray frees it at the end of the command, ``engine.trial`` before. And
+        # without the one that hands out datasets, a process for nothing: each worker opens its own streams.
+        without = (PlacementGroupCleanerCallback, DatasetsCallback)
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, without)]
 
 
 def fit(
