@@ -4,8 +4,8 @@
         [--count 256] [--s3 s3://BUCKET/PREFIX] [--engine auto] [--daft FOLDER] [--rounds 5]
         [--sizes 1000,10000,100000] [--only predict,segment]
 
-The page is written again after each part, so that what was measured stays if a later one breaks. Ends with 1 if a
-program broke, and names it.
+The page is written again after each part, so that what was measured stays if a later one breaks; a part that is not
+among those of --only keeps its section. Ends with 1 if a program broke, and names it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from report_page import Machine, Part, page, this_machine
+from report_page import Part, page, section, sections, this_machine
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -155,12 +155,14 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     given, parts = parse(), list[Part]()
-    machine: Machine = this_machine(given.daft)
+    found = sections(given.out.read_text()) if given.out.exists() else {}
     for name in given.only.split(","):
         if name == "segment-int8" and not given.int8:
             continue
-        parts.append(measure(name, given))
-        given.out.write_text(page(machine, parts))
+        machine = this_machine(given.daft)
+        parts.append(part := measure(name, given))
+        found[part.title] = section(machine, part)
+        given.out.write_text(page(found[plan.title] for plan in PLANS.values() if plan.title in found))
     broken = [f"{part.title}: {line}" for part in parts for line in part.failures()]
     print(f"{os.path.relpath(given.out)} is written", *broken, sep="\n", file=sys.stderr)
     sys.exit(bool(broken))

@@ -1,4 +1,4 @@
-"""The page of benchmarks: the machine, and for each benchmark its ratios beside their aims, and its medians."""
+"""The page of benchmarks: for each its machine, its ratios beside their aims, and its medians."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import platform
 import shlex
 import statistics
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import distributions
@@ -14,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("covseg-ray", "torch", "ray", "openvino", "onnxruntime", "daft", "litserve")
+HEAD = (
+    "# Benchmarks\n\n"
+    "Written by `make bench`; a benchmark that it leaves out keeps its section. Programs of one table ran in turn, "
+    "every other round in reverse order, on the same films and cores. A ratio is the median of its rounds' ratios, "
+    "with the lowest and the highest; the other figures are medians. A ratio short of its aim stands as it is."
+)
 Line = dict[str, Any]
 
 
@@ -69,32 +76,36 @@ def _versions(daft: str) -> dict[str, str]:
     return {name: package.version for name, package in found.items() if package}
 
 
-def page(machine: Machine, parts: list[Part]) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-    head = (
-        "# Benchmarks\n\n"
-        "Written by `make bench`. Programs of one table ran in turn, every other round in reverse order, on the same "
-        "films and cores. A ratio is the median of its rounds' ratios, with the lowest and the highest; the other "
-        "figures are medians. A ratio short of its aim stands as it is.\n\n"
-        f"{machine.when:%d %B %Y, %H:%M} UTC; {machine.cpu}, {machine.cores} cores, {machine.memory_gib:.0f} GiB; "
-        f"{versions}. Load of the machine in the minute before: {machine.load:.1f}."
-    )
-    return "\n\n".join([head, *map(_part, parts)]) + "\n"
+def page(sections: Iterable[str]) -> str:
+    return "\n\n".join([HEAD, *sections]) + "\n"
 
 
-def _part(part: Part) -> str:
-    command = f"`python {shlex.join(_without_places(part.words))}`, {part.minutes:.0f} min."
+def sections(text: str) -> dict[str, str]:
+    """The sections of a page by their titles."""
+    found = [each.strip() for each in text.split("\n## ")[1:]]
+    return {each.partition("\n")[0]: f"## {each}" for each in found}
+
+
+def section(machine: Machine, part: Part) -> str:
     left_out = [f"- {line['what']} did not run: {line['cannot']}" for line in part.lines if "cannot" in line]
     broken = [f"- **broke**: {each}" for each in part.failures()]
     parts = [
         f"## {part.title}",
         part.text,
-        command,
+        f"`python {shlex.join(_without_places(part.words))}`, {part.minutes:.0f} min; {_where(machine)}",
         _aims(part.lines),
         _medians(part.lines),
         "\n".join(left_out + broken),
     ]
     return "\n\n".join(each for each in parts if each)
+
+
+def _where(machine: Machine) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    return (
+        f"{machine.when:%d %B %Y, %H:%M} UTC; {machine.cpu}, {machine.cores} cores, {machine.memory_gib:.0f} GiB; "
+        f"{versions}. Load of the machine in the minute before: {machine.load:.1f}."
+    )
 
 
 def _without_places(words: list[str]) -> list[str]:
