@@ -29,6 +29,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs/results.md").read_text(encoding="utf-8")
 CHECKED_PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 OUR_SYSTEM = {
     "sys_platform": "linux",
@@ -38,11 +39,11 @@ OUR_SYSTEM = {
 }
 
 
-def readme_commands() -> list[str]:
+def readme_commands(text: str = README) -> list[str]:
     """Each covseg-ray command line of the README: those in code blocks, and those in backticks that are whole."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    inline = re.findall(r"`(covseg-ray [^`]+)`", README)
+    inline = re.findall(r"`(covseg-ray [^`]+)`", text)
     return sorted({line for line in [*lines, *inline] if line.startswith("covseg-ray ")})
 
 
@@ -53,8 +54,8 @@ def table_rows(first_column_title: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-@pytest.mark.parametrize("line", readme_commands())
-def test_the_commands_of_the_readme_parse(line: str) -> None:
+@pytest.mark.parametrize("line", readme_commands() + readme_commands(RESULTS))
+def test_the_commands_of_readme_and_results_parse(line: str) -> None:
     command: Any = typer.main.get_command(app)
     words = shlex.split(line, comments=True)[1:]
     while words and words[0] in getattr(command, "commands", {}):
@@ -105,6 +106,12 @@ def test_the_files_that_the_readme_points_to_are_there() -> None:
     assert links
     assert named
     assert [path for path in [*links, *named] if not (ROOT / path).exists()] == []
+
+
+def test_the_tests_and_scripts_of_the_results_are_there() -> None:
+    named = re.findall(r"(?<![\w/])(?:tests|docs)/[\w/.]+\.(?:py|md)|(?<=\]\()[\w./]+\.md", RESULTS + README)
+    assert len(named) > 30
+    assert [path for path in named if not any((ROOT / each / path).exists() for each in ("", "docs"))] == []
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:
