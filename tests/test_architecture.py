@@ -40,3 +40,9 @@ def test_the_engine_is_what_needs_ray() -> None:
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "import of ray halted" in done.stderr
+
+
+def test_a_command_starts_without_what_draws_its_charts() -> None:
+    code = "import sys, covseg_ray.engine.train, covseg_ray.engine.segment; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from covseg_ray.reports.figures import DOTS_PER_INCH, LIGHT
@@ -78,6 +76,9 @@ def table(bench: Bench) -> Table:
 
 def plot(bench: Bench) -> bytes:
     """Horizontal bars of the medians, a line from the slowest to the fastest round on each: PNG bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     rates = [rate for rate in (bench.against, *bench.rates) if rate.rounds][::-1]
     figure = Figure(figsize=(7.0, 0.9 + 0.42 * len(rates)), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # a second of a command's start: loaded by the first chart
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZE_INCHES = (6.0, 3.7)
 DOTS_PER_INCH = 150
@@ -48,6 +49,8 @@ def series(history: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> 
 
 def curves(lines: Series, *, ylabel: str, best_epoch: int | None, theme: Theme, unit_range: bool = False) -> bytes:
     """Lines over epochs, the best epoch marked; ``unit_range`` keeps the vertical axis within 0 and 1."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _chart("Epoch", ylabel, theme)
     _plot(axes, lines, theme)
     if best_epoch is not None:
@@ -76,6 +79,8 @@ def reliability(lines: Series, *, theme: Theme) -> bytes:
 
 def free_response(lines: Series, own: Mapping[str, tuple[float, float]], *, axis: str, theme: Theme) -> bytes:
     """Share of lesions found, 0..1, over false regions; ``own`` marks a point of each line."""
+    from matplotlib.ticker import PercentFormatter
+
     figure, axes = _chart(axis, "Lesions found", theme)
     _plot(axes, lines, theme)
     for index, text in enumerate(lines):
@@ -100,6 +105,8 @@ def percent_histogram(shares_N: NDArray[np.float64], *, theme: Theme) -> bytes:
 
     The axis is in percent and ends at the first of ``PERCENT_AXES`` that holds every share.
     """
+    from matplotlib.ticker import PercentFormatter
+
     figure, axes = _chart("Marked share of one film", "Films", theme)
     most = next(end for end in PERCENT_AXES if end >= shares_N.max())
     _bars(axes, shares_N, most, f"median {float(np.median(shares_N)):.1%}", theme)
@@ -116,6 +123,8 @@ def _plot(axes: Axes, lines: Series, theme: Theme) -> None:
 
 
 def _bars(axes: Axes, values: Sequence[float] | NDArray[np.float64], most: float, median: str, theme: Theme) -> None:
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
     edges = np.linspace(0, most, BARS + 1).tolist()
     axes.hist(values, bins=edges, color=theme.lines[0], edgecolor=theme.faint, linewidth=0.6)
     axes.axvline(float(np.median(values)), color=theme.lines[1], linewidth=2, linestyle="--", label=median)
@@ -126,6 +135,9 @@ def _bars(axes: Axes, values: Sequence[float] | NDArray[np.float64], most: float
 
 
 def _chart(xlabel: str, ylabel: str, theme: Theme) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
@@ -149,6 +161,8 @@ def _png(figure: Figure) -> bytes:
 
 def learning_curves(lines: Sequence[Sequence[tuple[float, float]]], best: int, *, ylabel: str, theme: Theme) -> bytes:
     """A line over epochs for each trial, the one of index ``best`` strong and the others faint."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _chart("Epoch", ylabel, theme)
     for line in lines:
         axes.plot(*zip(*line, strict=True), "o-", color=theme.lines[0], alpha=0.5, linewidth=1.2, markersize=3)
