@@ -99,29 +99,6 @@ def empty_account() -> Iterator[None]:
         mock.stop(remove_data=False)
 
 
-def test_the_resources_are_those_of_the_instance_types() -> None:
-    """By EC2's own table of instance types, which moto carries."""
-    document = read("aws")
-    with empty_account():
-        client = boto3.client("ec2", "us-east-1")
-        for kind in workers(document).values():
-            (told,) = client.describe_instance_types(InstanceTypes=[kind["node_config"]["InstanceType"]])[
-                "InstanceTypes"
-            ]
-            gpus = sum(gpu["Count"] for gpu in told.get("GpuInfo", {}).get("Gpus", []))
-            expected = {"CPU": told["VCpuInfo"]["DefaultVCpus"]} | ({"GPU": gpus} if gpus else {})
-            assert kind["resources"] == expected
-            assert told["ProcessorInfo"]["SupportedArchitectures"] == ["x86_64"]
-
-
-def test_the_resources_are_those_of_the_machine_types() -> None:
-    """Google's names end with the CPUs; every g2-standard-4 has one L4."""
-    for kind in workers(read("gcp")).values():
-        machine = kind["node_config"]["machineType"]
-        assert kind["resources"]["CPU"] == int(machine.rsplit("-", 1)[1])
-        assert kind["resources"].get("GPU", 0) == (1 if machine == "g2-standard-4" else 0)
-
-
 @pytest.fixture
 def ec2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An account with a default network; ``ray up`` writes its key below another home."""
@@ -132,6 +109,25 @@ def ec2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.delenv(name, raising=False)
     with empty_account():
         yield boto3.client("ec2", "us-east-1")
+
+
+def test_the_resources_are_those_of_the_instance_types(ec2: Any) -> None:
+    """By EC2's own table of instance types, which moto carries."""
+    for kind in workers(read("aws")).values():
+        found = ec2.describe_instance_types(InstanceTypes=[kind["node_config"]["InstanceType"]])
+        (told,) = found["InstanceTypes"]
+        gpus = sum(gpu["Count"] for gpu in told.get("GpuInfo", {}).get("Gpus", []))
+        expected = {"CPU": told["VCpuInfo"]["DefaultVCpus"]} | ({"GPU": gpus} if gpus else {})
+        assert kind["resources"] == expected
+        assert told["ProcessorInfo"]["SupportedArchitectures"] == ["x86_64"]
+
+
+def test_the_resources_are_those_of_the_machine_types() -> None:
+    """Google's names end with the CPUs; every g2-standard-4 has one L4."""
+    for kind in workers(read("gcp")).values():
+        machine = kind["node_config"]["machineType"]
+        assert kind["resources"]["CPU"] == int(machine.rsplit("-", 1)[1])
+        assert kind["resources"].get("GPU", 0) == (1 if machine == "g2-standard-4" else 0)
 
 
 def groups_of(config: dict[str, Any]) -> set[str]:
