@@ -23,7 +23,7 @@ from pathlib import Path
 
 from rounds import Arm, FailedError, Figures, covseg, in_turn, last_line, python, settings, timed_run
 from segment_peers import write_films
-from serve_ratio import command, running
+from services import command, running
 from train_peers import JOB
 from train_peers import write_films as write_training
 

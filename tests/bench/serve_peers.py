@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 
 from rounds import CannotError, FailedError, Figures, Measured
-from serve_ratio import HAPROXY, command, load, running
+from services import HAPROXY, command, load, running
 
 from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom

@@ -21,6 +21,11 @@ from servers import free_port
 CPUS = 4
 
 
+def shell() -> dict[str, str]:
+    """This process's variables without Ray's: a session in it has set some for itself, with which no cluster starts."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
 @dataclass(frozen=True)
 class Cluster:
     """``environment`` is what a shell needs to speak to it at ``url``, the token among it."""
@@ -30,7 +35,7 @@ class Cluster:
 
     def start(self, words: Sequence[str], **environment: str) -> subprocess.Popen[str]:
         """``covseg-ray`` with its words and the cluster's address, from a shell without storage's credentials."""
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        ours = {name: value for name, value in shell().items() if not name.startswith("AWS_")}
         return subprocess.Popen(
             [sys.executable, "-m", "covseg_ray", *words, "--address", self.url],
             env=ours | self.environment | environment,
@@ -69,7 +74,7 @@ def cluster() -> Iterator[Cluster]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where a job finds its python
     started = subprocess.Popen(
         [sys.executable, "-m", "ray.scripts.scripts", *words.split(), *board.split(), "--disable-usage-stats"],
-        env=os.environ | environment | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PATH": path},
+        env=shell() | environment | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PATH": path},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

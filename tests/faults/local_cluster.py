@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import s3fs
-from clusters import Cluster, await_jobs_api
+from clusters import Cluster, await_jobs_api, shell
 from moto.server import ThreadedMotoServer
 from runs import TRAINER, title
 from servers import free_port
@@ -79,7 +79,7 @@ def possible() -> bool:
 def script(words: Sequence[str], environment: dict[str, str]) -> str:
     done = subprocess.run(
         [SCRIPT, *words],
-        env=os.environ | environment,
+        env=shell() | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clusters import Cluster, cluster
+from clusters import Cluster, cluster, shell
 from runs import descendants, send, title
 
 from covseg_ray import __version__
@@ -118,7 +118,7 @@ class TwoNodes:
     unshared: Path
 
     def python(self, *words: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | self.environment | WIDE | {"RAY_ADDRESS": f"{HERE}:{PORT}"}
+        environment = shell() | self.environment | WIDE | {"RAY_ADDRESS": f"{HERE}:{PORT}"}
         command = [*self.inside, sys.executable, *words]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
@@ -161,7 +161,7 @@ def begin(command: list[str], environment: dict[str, str], path: Path | None = N
     path_too = {"PATH": str(path)} if path else {}
     command = [str(shutil.which(command[0])), *command[1:]]
     node = subprocess.Popen(
-        command, env=os.environ | environment | path_too, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command, env=shell() | environment | path_too, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert node.stdout
     for line in node.stdout:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from clusters import shell
 from local_cluster import possible
 
 from covseg_ray.engine.open_cluster import refuse_open
@@ -87,7 +87,7 @@ def test_a_command_refuses_a_real_open_cluster(tmp_path_factory: pytest.TempPath
     alone = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
     done = subprocess.run(
         [*alone, "bash", "-c", SCRIPT, sys.executable, str(folder)],
-        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        env=shell() | {"RAY_AUTH_MODE": "disabled"},
         capture_output=True,
         text=True,
         check=False,
