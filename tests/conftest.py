@@ -13,14 +13,15 @@ from xdist.scheduler import LoadFileScheduling
 
 from covseg_ray import config
 
-WITH_RAY = ("tests/engine/", "tests/faults/", "tests/cluster/test_monitoring.py")
-WITH_CLUSTERS = tuple(
-    f"tests/{name}.py"
-    for name in (
-        *("faults/test_submit", "faults/test_doctor_cluster", "faults/test_open_cluster", "faults/test_local_cluster"),
-        *("engine/test_tune", "engine/test_benches"),
-    )
-)
+# Files that one process takes, one after the other: those that share the model of `undisturbed`, which takes minutes to
+# train, and those that start clusters, of which there must not be two at a time.
+TOGETHER = {
+    "trained": (
+        *("engine/test_decide", "engine/test_demo", "engine/test_evaluate", "engine/test_segment", "engine/test_serve"),
+        *("engine/test_train", "faults/test_kills", "faults/test_mutants", "faults/test_segment_faults"),
+    ),
+    "clusters": tuple(f"faults/test_{name}" for name in ("doctor_cluster", "local_cluster", "open_cluster", "submit")),
+}
 REAL_FILMS = Path(__file__).parents[2] / "shared/data/covid-qu-ex"
 
 
@@ -188,15 +189,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("s3")
 
 
-class RayTogether(LoadFileScheduling):
-    """Tests that need Ray share a session and a model, so that one process takes most of them. Those that start
-    clusters go to another, one after the other, and with them some that take long and need no model of others."""
-
+class Together(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(WITH_CLUSTERS):
-            return "clusters"
-        return "ray" if nodeid.startswith(WITH_RAY) else super()._split_scope(nodeid)
+        file = nodeid.partition(".py")[0].removeprefix("tests/")
+        return next((name for name, files in TOGETHER.items() if file in files), super()._split_scope(nodeid))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:
-    return RayTogether(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
