@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
@@ -22,6 +23,9 @@ TOGETHER = {
     ),
     "clusters": tuple(f"faults/test_{name}" for name in ("doctor_cluster", "local_cluster", "open_cluster", "submit")),
 }
+# The first example of a property pays for the imports of what it tests: its time says nothing.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 REAL_FILMS = Path(__file__).parents[2] / "shared/data/covid-qu-ex"
 
 

@@ -19,7 +19,6 @@ def random_mask(height: int, width: int, seed: int) -> NDArray[np.uint8]:
 
 
 @given(sides, sides, sides, rules, st.integers(0, 99))
-@settings(deadline=None)
 def test_a_film_no_larger_than_the_square_gets_its_mask_back(
     height: int, width: int, size: int, rule: Resize, seed: int
 ) -> None:
@@ -30,7 +29,6 @@ def test_a_film_no_larger_than_the_square_gets_its_mask_back(
 
 
 @given(sides, sides, sides, rules, st.integers(0, 99))
-@settings(deadline=None)
 def test_a_square_no_larger_than_the_film_comes_back(
     height: int, width: int, size: int, rule: Resize, seed: int
 ) -> None:
@@ -42,7 +40,6 @@ def test_a_square_no_larger_than_the_film_comes_back(
 
 
 @given(sides, sides, sides, rules)
-@settings(deadline=None)
 def test_every_size_fits_and_bars_are_empty(height: int, width: int, size: int, rule: Resize) -> None:
     film_SS, placement = standardise(np.full((height, width), 200, np.uint8), size, rule)
     mask_SS = standardise_mask(np.ones((height, width), np.uint8), size, rule)
@@ -68,7 +65,7 @@ def test_letterbox_keeps_proportions_and_centres(height: int, width: int, inner:
 
 
 @given(sides, sides, rules, st.integers(0, 99))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_nearest_takes_the_pixel_under_the_centre(height: int, width: int, rule: Resize, seed: int) -> None:
     mask_SS = random_mask(64, 64, seed)
     placement = Placement(height, width, 64, rule)
@@ -85,7 +82,7 @@ def test_nearest_takes_the_pixel_under_the_centre(height: int, width: int, rule:
 
 
 @given(st.integers(100, 400), st.integers(100, 400), rules)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_share_of_infection_survives(height: int, width: int, rule: Resize) -> None:
     y, x = np.ogrid[:height, :width]
     disk_HW = (((y / height - 0.45) ** 2 + (x / width - 0.55) ** 2) < 0.09).astype(np.uint8)

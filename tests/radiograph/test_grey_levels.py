@@ -18,7 +18,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from scipy.special import expit
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 16), st.booleans(), st.integers(0, 2**32))
 def test_grey_without_a_window_spans_what_can_be_stored(bits: int, signed: bool, seed: int) -> None:
     low = -(2 ** (bits - 1)) if signed else 0

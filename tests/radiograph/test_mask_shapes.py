@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from matplotlib.path import Path
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from covseg_ray.radiograph.mask_shapes import outlines
 
 
-@settings(deadline=None)
 @given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)))
 def test_outlines_enclose_the_pixels_and_nothing_else(mask_HW: NDArray[np.uint8]) -> None:
     """The centre of a pixel of the mask, and no other, lies within an odd number of outlines, as matplotlib says."""

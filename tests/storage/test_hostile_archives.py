@@ -103,7 +103,7 @@ def test_a_bomb_costs_no_memory(tmp_path: Path, name: str) -> None:
 NAME = st.text(min_size=1, max_size=30) | st.text("./a#%\\", min_size=1, max_size=9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(NAME, max_size=25), st.sampled_from(["tar", "tar.gz", "zip"]))
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_ids_of_any_archive_are_unique_safe_and_stable(

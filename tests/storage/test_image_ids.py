@@ -24,13 +24,13 @@ def assert_safe(made: str) -> None:
     assert 0 < len(made.encode()) <= 700
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(NAMES | LONG, NAMES | LONG | st.none(), st.integers(1, 3))
 def test_every_name_gives_a_safe_id(path: str, member: str | None, copy: int) -> None:
     assert_safe(image_id(path, member, copy))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ANY.filter(bool), ANY | st.none())
 def test_an_id_without_a_hash_decodes_to_the_name(path: str, member: str | None) -> None:
     made = image_id(path, member)
@@ -39,14 +39,14 @@ def test_an_id_without_a_hash_decodes_to_the_name(path: str, member: str | None)
         assert unquote_to_bytes(made).decode("utf-8", "surrogatepass") == whole
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(NAMES, st.integers(1, 3)), unique=True, min_size=2, max_size=30))
 def test_files_never_share_an_id(named: list[tuple[str, int]]) -> None:
     made = [image_id(name, copy=copy) for name, copy in named]
     assert len(set(made)) == len(made)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(NAMES, min_size=1, max_size=20))
 def test_a_folder_never_shares_ids_with_an_archive_of_its_name(names: list[str]) -> None:
     copies = Copies()
