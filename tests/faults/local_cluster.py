@@ -125,5 +125,7 @@ def served(port: int) -> Iterator[None]:
     """moto's S3 on the bridge."""
     server = ThreadedMotoServer(BRIDGE, port, verbose=False)
     server.start()
-    yield
-    server.stop()
+    try:
+        yield
+    finally:
+        server.stop()
