@@ -21,7 +21,7 @@ TOGETHER = {
         *("engine/test_decide", "engine/test_demo", "engine/test_evaluate", "engine/test_segment", "engine/test_serve"),
         *("engine/test_train", "faults/test_kills", "faults/test_mutants", "faults/test_segment_faults"),
     ),
-    "clusters": tuple(f"faults/test_{name}" for name in ("doctor_cluster", "local_cluster", "open_cluster", "submit")),
+    "clusters": tuple(f"faults/test_{name}" for name in ("doctor_cluster", "open_cluster", "submit")),
 }
 # The first example of a property pays for the imports of what it tests: its time says nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -31,13 +31,11 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
 }
-# Processes that one machine has no use for: nobody calls it back as a cloud does with its own, one reader is enough for
-# the footers of a listing, and a worker that idles is kept for the next task, where Ray ends it after a second and soon
-# starts another, which takes seconds of a core.
+# Processes that one machine has no use for: nobody calls it back as a cloud does with its own, and one reader is enough
+# for the footers of a listing.
 ON_ONE_MACHINE = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
 # Ray turns 127.0.0.1 into the machine's own address and then listens on all of them, unless clusters are switched off:
 # by a variable named after the two systems where that is the default, which it reads when it is imported.
@@ -64,11 +62,11 @@ def session(
 
     Raises UsageError for a cluster that listens beyond loopback and wants no token, unless ``allow_open``, and for an
     address that cannot be one; CovsegError where no cluster answers."""
-    if ray.is_initialized():
-        yield
-        return
-    _quiet()
     with redirect_stdout(sys.stderr):  # Ray prints there that a worker died; standard output is for the result alone
+        if ray.is_initialized():
+            yield
+            return
+        _quiet()
         _start(address, workers, KEEP_MEMORY | dict(variables))
         try:
             if address and not allow_open:
