@@ -89,7 +89,8 @@ class Counter:
 
 
 def count_split(bundle: Bundle, dataset: str, units: Sequence[Unit], workers: int, batch_size: int) -> Counts:
-    """Every film of the units, by ``workers`` actors that predict side by side."""
+    """Every film of the units, by at most ``workers`` actors that predict side by side."""
+    workers = min(workers, len(units))
     gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
     actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=3, max_task_retries=3)(Counter)
     pool = ActorPool([actor.remote(dataset, units, batch_size, workers) for _ in range(workers)])

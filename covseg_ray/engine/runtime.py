@@ -15,8 +15,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 import ray
-from ray._private import ray_constants
-from ray._private.worker import get_dashboard_url
+from ray._private import ray_constants, worker
 
 from covseg_ray.engine.open_cluster import refuse_open
 from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
@@ -71,7 +70,7 @@ def session(
         try:
             if address and not allow_open:
                 hosts = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
-                refuse_open(hosts, f"http://{get_dashboard_url()}")
+                refuse_open(hosts, f"http://{worker.get_dashboard_url()}")
             with _own_exit_code():
                 yield
         finally:
@@ -156,6 +155,8 @@ def _start(address: str | None, workers: int, variables: dict[str, str]) -> None
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
+    # It looks through every worker's log ten times a second, for drivers that want their lines.
+    worker._global_node.kill_log_monitor(check_alive=False)  # type: ignore[attr-defined]
 
 
 def _knock(address: str) -> None:

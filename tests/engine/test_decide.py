@@ -24,7 +24,7 @@ def test_the_command_saves_the_best_rule_and_its_metrics(undisturbed: Run, phant
     words = ["model", "decide", undisturbed.outcome.bundle, phantoms, out, "--flip", "--half", "--json"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = json.loads(done.stdout)
     ruled, before = load_bundle(out), load_bundle(undisturbed.outcome.bundle)
     rule = ruled.spec.decision
     assert rule == Rule(threshold=told["threshold"], smallest_region=told["smallest_region"], flip=True)

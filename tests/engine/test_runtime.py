@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 import ray
 from ray._private.utils import push_error_to_driver
+from runs import descendants
 
 from covseg_ray.engine.runtime import session
 
@@ -24,3 +27,9 @@ def test_what_ray_tells_while_a_command_runs_is_no_result(
             output, errors = capsys.readouterr()
             assert output == ""
             told += errors
+
+
+def test_nobody_reads_the_workers_logs_in_a_session_of_its_own(ray_session: None) -> None:
+    told = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(os.getpid())]
+    assert any(b"raylet" in words for words in told)
+    assert not any(b"log_monitor" in words for words in told)

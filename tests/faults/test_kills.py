@@ -17,39 +17,29 @@ from covseg_ray.errors import BusyError
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 
 
-def test_a_killed_worker_or_a_second_command_changes_nothing(
+def test_interrupted_killed_and_robbed_of_a_worker_a_run_ends_as_if_undisturbed(
     undisturbed: Run, small_job: list[str], tmp_path: Path
 ) -> None:
-    with Command(train_words([*small_job, f"out={tmp_path}"]), tmp_path) as command:
-        command.await_epoch(tmp_path / "small", 1)
-        with pytest.raises(BusyError, match=f"process {command.process.pid} "):
-            run_job([*small_job, f"out={tmp_path}"])
-        command.await_epoch(tmp_path / "small", 2)
-        command.kill_a_trainer()
-        code, output, errors = command.finish()
-    assert code == 0, errors
-    assert json.loads(output)["epochs"] == 4
-    assert epochs(tmp_path / "small") == [1, 2, 3, 4]
-    assert same_weights(tmp_path / "small", Path(undisturbed.folder))
-
-
-def test_an_interrupted_or_killed_command_given_again_goes_on(
-    undisturbed: Run, small_job: list[str], tmp_path: Path
-) -> None:
-    settings = [*small_job, f"out={tmp_path}"]
+    settings, folder = [*small_job, f"out={tmp_path}"], tmp_path / "small"
     with Command(train_words(settings), tmp_path) as command:
-        command.await_epoch(tmp_path / "small", 1)
+        command.await_epoch(folder, 1)
         code, errors = command.interrupt(signal.SIGINT)
         assert code == 130, errors
         assert "Traceback" not in errors
     with Command(train_words(settings), tmp_path) as command:
-        command.await_epoch(tmp_path / "small", 2)
-    assert not (tmp_path / "small/bundle").exists()
-    assert epochs(tmp_path / "small") < [1, 2, 3, 4]
-    run = run_job(settings)
-    assert run.outcome.epochs == 4
-    assert epochs(tmp_path / "small") == [1, 2, 3, 4]
-    assert same_weights(tmp_path / "small", Path(undisturbed.folder))
+        command.await_epoch(folder, 2)
+    assert not (folder / "bundle").exists()
+    assert epochs(folder) < [1, 2, 3, 4]
+    with Command(train_words(settings), tmp_path) as command:
+        command.await_epoch(folder, 3)
+        command.kill_a_trainer()
+        with pytest.raises(BusyError, match=f"process {command.process.pid} "):
+            run_job(settings)
+        code, output, errors = command.finish()
+    assert code == 0, errors
+    assert json.loads(output)["epochs"] == 4
+    assert epochs(folder) == [1, 2, 3, 4]
+    assert same_weights(folder, Path(undisturbed.folder))
 
 
 @pytest.mark.drill
