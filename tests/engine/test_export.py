@@ -72,7 +72,7 @@ def test_the_onnx_file_alone_gives_the_models_classes(bundle: str, films: str, t
 
     done = run(bundle, "--to", "onnx", "--out", str(tmp_path), "--calibrate", films, "--json")
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = json.loads(done.stdout)
     assert told["before"] == pytest.approx(pooled_iou(load_bundle(bundle), films), abs=1e-9)
     assert told["after"] == pytest.approx(told["before"], abs=0.002)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
@@ -171,7 +171,7 @@ def test_the_gate_measures_both_and_refuses_what_loses(
     monkeypatch.setattr(export, "GATE", 1.0)
     done = run(*words)
     assert done.exit_code == 0, done.output
-    told, made = json.loads(done.stdout.splitlines()[-1]), load_bundle(str(out))
+    told, made = json.loads(done.stdout), load_bundle(str(out))
     assert told["before"] == pytest.approx(pooled_iou(load_bundle(bundle), films), abs=1e-9)
     assert told["after"] == pytest.approx(pooled_iou(made, films), abs=1e-9)
     assert made.spec.metrics["iou_pooled"].value == told["after"]

@@ -126,9 +126,10 @@ def soak(bundle: Bundle, folder: Path, settle: int, seconds: float, window: floa
     )
     samples: list[tuple[float, int]] = []
     with serving(["-c", str(settings)], folder) as (command, url):
-        every = kinds()
+        every, deadline = kinds(), time.monotonic() + 900
         with MixedLoad(url, every) as load:
             while load.answers.total() < settle:
+                assert time.monotonic() < deadline, f"waited too long: {dict(load.answers)}"
                 time.sleep(0.1)
             begin = time.monotonic()
             while (now := time.monotonic() - begin) < seconds:
