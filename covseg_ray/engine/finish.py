@@ -9,10 +9,10 @@ import torch
 
 from covseg_ray.config import Job
 from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.engine.checkpoint import STATE_FILE
 from covseg_ray.engine.evaluate import evaluate
 from covseg_ray.engine.evaluation_page import facts, findings, intervals
 from covseg_ray.engine.tracking import read_history
-from covseg_ray.engine.worker import STATE_FILE
 from covseg_ray.reports.page import training_report
 from covseg_ray.segmentation.bundle import Bundle, BundleSpec, TrainedOn
 from covseg_ray.storage.filesystem import join, write_bytes

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,10 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from ray.train import CheckpointUploadMode
+from torch import Tensor
 
 from covseg_ray.engine import stream
+from covseg_ray.engine.checkpoint import Checkpoints, Record
 from covseg_ray.engine.learner import Learner, build_learner, make_fast
 from covseg_ray.engine.order import batch_share, plain_share, shuffled_share
 from covseg_ray.engine.stream import Batch
@@ -26,12 +25,9 @@ from covseg_ray.engine.tracking import Tracker
 from covseg_ray.errors import DatasetError
 from covseg_ray.segmentation.augment import augment, augmentation
 from covseg_ray.segmentation.decision import most_probable
-from covseg_ray.segmentation.metrics import count, point_values
+from covseg_ray.segmentation.metrics import point_values
 
-STATE_FILE = "state.pt"
 MESSAGE_SECONDS = 1.0
-
-Record = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,8 @@ def train_worker(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     make_fast(device, len(os.sched_getaffinity(0)) // context.get_local_world_size())
     learner = build_learner(task.job, task.steps, ray.get(task.initial), device)
-    history = restore(learner)
+    checkpoints = Checkpoints(learner)
+    history = checkpoints.restore()
     first = len(history) + 1
     tracker = Tracker(task.job) if place.rank == 0 else None
     image_ids = [i for unit in range(len(task.val.units)) for i in task.val.films(unit).image_ids] if tracker else []
@@ -82,7 +79,7 @@ def train_worker(config: dict[str, Any]) -> None:
         if tracker:
             tracker.write(history)
             task.messages.put({"record": record})
-        commit(learner, history, place)
+        checkpoints.commit(history)
 
 
 def open_streams(task: Task, place: Place, first_epoch: int, device: torch.device) -> Streams:
@@ -150,8 +147,7 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
             batch = next(streams.val)
             logits_NCHW, batch_loss = learner.judged(batch.images_NHW, batch.targets_NHW)
             found_NHW, truth_NHW = most_probable(logits_NCHW) == infection, batch.targets_NHW == infection
-            counted_N4 = count(found_NHW.cpu().numpy(), truth_NHW.cpu().numpy())
-            counts_R4[batch.rows_N.to(learner.device)] = torch.from_numpy(counted_N4).to(learner.device)
+            counts_R4[batch.rows_N.to(learner.device, non_blocking=True)] = count_there(found_NHW, truth_NHW)
             loss += batch_loss.double() * len(batch.rows_N)
             expected -= len(batch.rows_N)
     if place.world > 1:
@@ -166,37 +162,16 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
     return {"val_loss": float(loss) / task.val.rows, **scores}
 
 
+def count_there(found_NHW: Tensor, truth_NHW: Tensor) -> Tensor:
+    """As ``covseg_ray.segmentation.metrics.count``, of bool masks on their device: nothing waits for it."""
+    both_N, found_N, true_N = (each.sum((1, 2)) for each in (found_NHW & truth_NHW, found_NHW, truth_NHW))
+    neither_N = found_NHW[0].numel() - found_N - true_N + both_N
+    return torch.stack([both_N, found_N - both_N, true_N - both_N, neither_N], dim=1)
+
+
 def share_buffers(learner: Learner, place: Place) -> None:
     """Every worker validates with the batch statistics of the first: between steps they differ."""
     if place.world > 1:
         for network in dict.fromkeys((learner.network, learner.kept)):  # in one order on every worker
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
-
-
-def commit(learner: Learner, history: list[Record], place: Place) -> None:
-    """Hand Ray Train the epoch's checkpoint, from the first worker; the upload goes on while the next epoch trains."""
-    epoch = len(history)
-    if place.rank > 0:
-        ray.train.report(history[-1], checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
-        return
-    folder = tempfile.mkdtemp(prefix="covseg-ray-checkpoint-")
-    torch.save({"history": history, **learner.state()}, Path(folder, STATE_FILE))
-    ray.train.report(
-        history[-1],
-        checkpoint=ray.train.Checkpoint.from_directory(folder),
-        checkpoint_dir_name=f"epoch-{epoch:04d}",
-        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-    )
-
-
-def restore(learner: Learner) -> list[Record]:
-    """Load the run's last committed checkpoint, if it has one; gives the records of the epochs done."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return []
-    with checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder, STATE_FILE), map_location=learner.device, weights_only=True)
-    history: list[Record] = state.pop("history")
-    learner.load(state)
-    return history
