@@ -29,7 +29,7 @@ def test_the_published_recipe_is_the_default():
 
 
 def test_the_parts_of_the_best_recipe_have_one_network_and_each_starts_from_the_one_before():
-    parts = [config.load(str(JOBS[0].with_name(f"{name}-best.toml"))) for name in ("pretrain", "train", "finish")]
+    parts = [config.load(str(JOBS[0].with_name(f"{name}-best.toml"))) for name in ("train", "finish")]
     assert parts[0].model.start == ""
     for before, after in pairwise(parts):
         assert after.model.start == f"{before.out}/{before.name}/bundle"
