@@ -70,7 +70,8 @@ def test_an_epoch_goes_on_while_its_checkpoint_is_written_and_one_at_a_time(
     second = Thread(target=checkpoints.commit, args=([{"epoch": 1}, {"epoch": 2}],))
     second.start()
     second.join(0.2)
-    assert second.is_alive() and len(run.threads) == 1
+    assert second.is_alive()
+    assert len(run.threads) == 1
     run.let.set()
     second.join(10)
     for each in run.threads:
