@@ -55,7 +55,7 @@ def running(words: list[str], environment: dict[str, str]) -> Iterator[None]:
     finally:
         process.terminate()  # the group as well: LitServe leaves its workers
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(90)  # with HAProxy Serve takes 36 s; killed before, it leaves HAProxy on the port
+            process.wait(90)  # killed before its end, Serve leaves HAProxy on the port
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
