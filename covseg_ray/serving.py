@@ -22,7 +22,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 class Serving(BaseModel):
     """``models``: bundles by name, the first is the default. ``replicas``: the fewest and the most of each model, each
-    with so many ``cores`` where there is no GPU; a film that is alone takes those of all.
+    with so many ``cores`` where there is no GPU.
 
     ``waiting`` requests at most wait at one ingress beside those under way; more are refused with 503. Times are in
     seconds.

@@ -78,5 +78,4 @@ def _model(name: str, bundle: Bundle, serving: Serving, device: str) -> serve.Ap
         health_check_period_s=2,
         ray_actor_options={"num_cpus": serving.cores, "num_gpus": 1 if device == "cuda" else 0},
     )(Segmenter)
-    cores = serving.cores, serving.cores * most
-    return deployment.bind(name, serving.models[name], bundle.model_id, serving.engine, device, batch, *cores)
+    return deployment.bind(name, serving.models[name], bundle.model_id, serving.engine, device, batch, serving.cores)

@@ -35,7 +35,6 @@ class Replicas:
     def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
         self._handles = handles
         self._known: dict[str, ModelInfo] = {}
-        self._asked = 0
 
     async def models(self) -> Mapping[str, ModelInfo]:
         for name, handle in self._handles.items():
@@ -45,12 +44,7 @@ class Replicas:
 
     async def __call__(self, name: str, squares: Squares) -> Prediction:
         handle = self._handles[name]
-        self._asked += 1
-        alone = self._asked == 1
-        try:
-            prediction: Prediction = await _answer(name, lambda: handle.predict.remote(squares, alone), PREDICT_SECONDS)
-        finally:
-            self._asked -= 1
+        prediction: Prediction = await _answer(name, lambda: handle.predict.remote(squares), PREDICT_SECONDS)
         self._known[name] = prediction.model
         return prediction
 

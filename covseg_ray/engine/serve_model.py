@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from ray import serve
 
@@ -24,22 +22,9 @@ BATCH_WAIT_SECONDS = 0.005
 
 
 class Segmenter:
-    """One replica: a model, loaded once and warm before the first request.
+    """One replica: a model, loaded once and warm before the first request."""
 
-    On a CPU a film takes ``cores``, and one that is alone at its ingress ``most_cores``, which other replicas would
-    have: with torch, whose masks do not depend on it."""
-
-    def __init__(
-        self,
-        name: str,
-        uri: str,
-        model_id: str,
-        engine: str,
-        device: str,
-        batch: int,
-        cores: int,
-        most_cores: int,
-    ) -> None:
+    def __init__(self, name: str, uri: str, model_id: str, engine: str, device: str, batch: int, cores: int) -> None:
         keep_replica_to_loopback()
         bundle = load_bundle(uri)
         if bundle.model_id != model_id:
@@ -47,8 +32,6 @@ class Segmenter:
         self._info = describe(name, bundle)
         threads = cores if device == "cpu" else None
         self._predictor = Predictor(bundle, device, engine=engine, threads=threads)
-        self._cores, self._most_cores = cores, min(most_cores, len(os.sched_getaffinity(0)))
-        self._takes_more = device == "cpu" and self._predictor.engine == "torch"
         size = bundle.spec.input_size
         self._predictor.predict(np.zeros((1, size, size), np.uint8))
         self._sizes = batch_sizes(name)
@@ -58,21 +41,15 @@ class Segmenter:
     def info(self) -> ModelInfo:
         return self._info
 
-    async def predict(self, squares: Squares, alone: bool) -> Prediction:
+    async def predict(self, squares: Squares) -> Prediction:
         square_SS = squares.get(self._info.square)
         if square_SS is None:
             return Prediction(None, self._info)
-        return Prediction(await self._in_batch((square_SS, alone)), self._info)
+        return Prediction(await self._in_batch(square_SS), self._info)
 
-    async def _predict_batch(self, asked: list[tuple[NDArray[np.uint8], bool]]) -> list[NDArray[np.uint8]]:
-        self._sizes.observe(len(asked))
-        squares, alone = zip(*asked, strict=True)
-        return list(await asyncio.to_thread(self._look, np.stack(squares), all(alone)))
-
-    def _look(self, squares_NSS: NDArray[np.uint8], alone: bool) -> NDArray[np.uint8]:
-        if self._takes_more:
-            torch.set_num_threads(self._most_cores if alone else self._cores)  # of the thread that calls
-        return self._predictor.predict(squares_NSS)
+    async def _predict_batch(self, squares: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        self._sizes.observe(len(squares))
+        return list(await asyncio.to_thread(self._predictor.predict, np.stack(squares)))
 
 
 def describe(name: str, bundle: Bundle) -> ModelInfo:

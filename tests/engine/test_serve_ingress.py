@@ -57,24 +57,3 @@ def test_no_room_is_overload_for_a_film_and_not_ready_for_who_asks_what_is_serve
         asyncio.run(Replicas({"default": Handle(BUSY)})("default", SQUARES))
     with pytest.raises(UnavailableError, match="the model default is not ready"):
         asyncio.run(Replicas({"default": Handle(BUSY)}).models())
-
-
-def test_a_film_is_told_to_be_alone_while_no_other_waits() -> None:
-    told: list[bool] = []
-    both = asyncio.Event()
-
-    class Slow(Handle):
-        async def remote(self, *given: Any) -> Any:
-            told.append(given[1])
-            if len(told) == 2:
-                both.set()
-            await both.wait()
-            return await super().remote()
-
-    async def three() -> None:
-        replicas = Replicas({"default": Slow(*[Prediction(FILM, MODEL)] * 3)})
-        await asyncio.gather(replicas("default", SQUARES), replicas("default", SQUARES))
-        await replicas("default", SQUARES)
-
-    asyncio.run(three())
-    assert told == [True, False, True]
