@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from threading import Semaphore
+from threading import Event
 from typing import Any
 
 import ray.train
@@ -16,6 +16,8 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from covseg_ray.engine.learner import Learner
 
 STATE_FILE = "state.pt"
+# An epoch's end waits no longer for the checkpoint before: Ray Train skips a report while it replaces a lost worker.
+WAIT_SECONDS = 60.0
 
 Record = dict[str, float]  # of an epoch
 
@@ -23,12 +25,13 @@ Record = dict[str, float]  # of an epoch
 class Checkpoints:
     """One worker's part in its run's checkpoints: the first worker writes them.
 
-    One is under way at a time. Where storage is slower than training, the next epoch's end waits for it: so no more
-    than one copy of the state is held."""
+    One is under way at a time. Where storage is slower than training, the next epoch's end waits for it, a minute at
+    most: copies of the state do not pile up."""
 
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
-        self._nothing_under_way = Semaphore()
+        self._written = Event()
+        self._written.set()
 
     def restore(self) -> list[Record]:
         """Load the run's last committed checkpoint, if it has one; gives the records of the epochs done."""
@@ -47,25 +50,27 @@ class Checkpoints:
         if context.get_world_rank() > 0:
             ray.train.report(history[-1], checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
             return
-        self._nothing_under_way.acquire()
+        self._written.wait(WAIT_SECONDS)
+        self._written = Event()
         state = on_cpu({"history": history, **self.learner.state()})
         ray.train.report(
             history[-1],
             checkpoint=Checkpoint.from_directory(tempfile.mkdtemp(prefix="covseg-ray-checkpoint-")),
             checkpoint_dir_name=f"epoch-{len(history):04d}",
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-            checkpoint_upload_fn=partial(self._write, state, context.get_storage().persist_current_checkpoint),
+            checkpoint_upload_fn=partial(write, state, self._written, context.get_storage().persist_current_checkpoint),
         )
 
-    def _write(
-        self, state: Any, persist: Callable[[Checkpoint, str], Checkpoint], checkpoint: Checkpoint, name: str
-    ) -> Checkpoint:
-        """On a thread of Ray's. The folder is gone when it is uploaded."""
-        try:
-            torch.save(state, Path(checkpoint.path, STATE_FILE))
-            return persist(checkpoint, name)
-        finally:
-            self._nothing_under_way.release()
+
+def write(
+    state: Any, written: Event, persist: Callable[[Checkpoint, str], Checkpoint], checkpoint: Checkpoint, name: str
+) -> Checkpoint:
+    """Called on a thread of Ray's, which then removes the checkpoint's own folder."""
+    try:
+        torch.save(state, Path(checkpoint.path, STATE_FILE))
+        return persist(checkpoint, name)
+    finally:
+        written.set()
 
 
 def on_cpu(state: Any) -> Any:

@@ -92,3 +92,17 @@ def test_after_an_upload_that_failed_the_next_is_not_waited_for(tmp_path: Path, 
         checkpoints.commit([{"epoch": 1}] * epoch)
         run.threads[-1].join(10)
     assert len(run.threads) == 2
+
+
+def test_a_report_that_was_skipped_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = Run(tmp_path)
+    run.let.set()
+    monkeypatch.setattr("covseg_ray.engine.checkpoint.WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(ray.train, "get_context", lambda: run)
+    monkeypatch.setattr(ray.train, "report", lambda *_, **__: None)
+    checkpoints: Any = Checkpoints(Counting())  # type: ignore[arg-type]
+    checkpoints.commit([{"epoch": 1}])
+    monkeypatch.setattr(ray.train, "report", run.report)
+    checkpoints.commit([{"epoch": 1}, {"epoch": 2}])
+    run.threads[-1].join(10)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-0002"]
