@@ -51,19 +51,28 @@ class Run:
 class Counting:
     """A learner whose only weight is the number of the epoch."""
 
-    weight = torch.zeros(())
+    def __init__(self) -> None:
+        self.weight = torch.zeros(())
 
     def state(self) -> dict[str, Any]:
         return {"weight": self.weight}
 
 
-def test_an_epoch_goes_on_while_its_checkpoint_is_written_and_one_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    run, learner = Run(tmp_path), Counting()
-    monkeypatch.setattr(ray.train, "get_context", lambda: run)
-    monkeypatch.setattr(ray.train, "report", run.report)
-    checkpoints: Any = Checkpoints(learner)  # type: ignore[arg-type]
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    made = Run(tmp_path)
+    monkeypatch.setattr(ray.train, "get_context", lambda: made)
+    monkeypatch.setattr(ray.train, "report", made.report)
+    return made
+
+
+def checkpoints_of(learner: Any) -> Checkpoints:
+    return Checkpoints(learner)
+
+
+def test_an_epoch_goes_on_while_its_checkpoint_is_written_and_one_at_a_time(run: Run, tmp_path: Path):
+    learner = Counting()
+    checkpoints = checkpoints_of(learner)
     learner.weight += 1
     checkpoints.commit([{"epoch": 1}])  # comes back although storage holds it up
     learner.weight += 1
@@ -81,28 +90,26 @@ def test_an_epoch_goes_on_while_its_checkpoint_is_written_and_one_at_a_time(
     assert [len(state["history"]) for state in states] == [1, 2]
 
 
-def test_after_an_upload_that_failed_the_next_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    run = Run(tmp_path / "nowhere")
+def test_after_an_upload_that_failed_the_next_is_not_waited_for(run: Run, monkeypatch: pytest.MonkeyPatch):
+    run.folder /= "nowhere"
     run.let.set()
-    monkeypatch.setattr(ray.train, "get_context", lambda: run)
     monkeypatch.setattr("threading.excepthook", lambda _: None)
-    monkeypatch.setattr(ray.train, "report", run.report)
-    checkpoints: Any = Checkpoints(Counting())  # type: ignore[arg-type]
+    checkpoints = checkpoints_of(Counting())
     for epoch in (1, 2):
         checkpoints.commit([{"epoch": 1}] * epoch)
         run.threads[-1].join(10)
     assert len(run.threads) == 2
 
 
-def test_a_report_that_was_skipped_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    run = Run(tmp_path)
+def test_a_report_that_was_skipped_is_not_waited_for_for_ever(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     run.let.set()
     monkeypatch.setattr("covseg_ray.engine.checkpoint.WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(ray.train, "get_context", lambda: run)
-    monkeypatch.setattr(ray.train, "report", lambda *_, **__: None)
-    checkpoints: Any = Checkpoints(Counting())  # type: ignore[arg-type]
-    checkpoints.commit([{"epoch": 1}])
-    monkeypatch.setattr(ray.train, "report", run.report)
+    checkpoints = checkpoints_of(Counting())
+    with monkeypatch.context() as skipping:
+        skipping.setattr(ray.train, "report", lambda *_, **__: None)
+        checkpoints.commit([{"epoch": 1}])
     checkpoints.commit([{"epoch": 1}, {"epoch": 2}])
     run.threads[-1].join(10)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-0002"]
