@@ -15,6 +15,7 @@ from ray.data.checkpoint import CheckpointConfig
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.queue import Queue
 
+from covseg_ray.engine.execution import context
 from covseg_ray.engine.load import LOADED, Wanted, load
 from covseg_ray.engine.outline import Outlining, outline
 from covseg_ray.engine.runtime import without_rays_own_lines
@@ -109,15 +110,13 @@ class Work:
 def run(work: Work, crew: Fleet, watch: Watch) -> None:
     """Write the rows of every input that has none yet. Raises what a stage raised."""
     out = work.outlining.out
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.custom_execution_callback_classes = [callback(watch)]
-    context.checkpoint_config = _checkpoint(out)
-    with ray.data.DataContext.current(context), without_rays_own_lines():
+    settings = context(callback(watch))
+    settings.checkpoint_config = _checkpoint(out)
+    with ray.data.DataContext.current(settings), without_rays_own_lines():
         try:
             _films(work, crew).write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
         except ExecutionTimeoutError as error:
-            raise _stood_still(out, context.execution_no_progress_timeout_s) from error
+            raise _stood_still(out, settings.execution_no_progress_timeout_s) from error
 
 
 def _stood_still(out: str, seconds: float) -> CovsegError:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import ray
 import torch
 
+from covseg_ray.engine.execution import Rest, context
 from covseg_ray.engine.order import Portion
-from covseg_ray.engine.rest import Rest
 from covseg_ray.engine.source import Source, fetch
 
 # A run's portions are fetched by at most so many tasks, one after the other: each costs the scheduler some memory.
@@ -47,14 +47,12 @@ def batches(
     Left to itself, Ray Data reserves all CPUs for the stream that asks first, and the others get one unit at a time."""
     if not portions:
         return
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
+    settings = context(Rest)
+    settings.execution_options.preserve_order = True
     cpus = float(ray.cluster_resources().get("CPU", 1))
-    limits = context.execution_options.resource_limits
-    context.execution_options.resource_limits = limits.copy(cpu=cpus / streams)
-    context.custom_execution_callback_classes = [Rest]
-    with ray.data.DataContext.current(context):
+    limits = settings.execution_options.resource_limits
+    settings.execution_options.resource_limits = limits.copy(cpu=cpus / streams)
+    with ray.data.DataContext.current(settings):
         dataset = ray.data.from_items(
             [portion._asdict() for portion in portions], override_num_blocks=min(len(portions), MOST_TASKS)
         )

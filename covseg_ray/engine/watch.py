@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 from ray.util.queue import Queue
 
+from covseg_ray.engine.execution import Rest
 from covseg_ray.engine.metrics import SegmentMetrics
-from covseg_ray.engine.rest import Rest
 from covseg_ray.errors import TooManyRejectsError
 from covseg_ray.storage.lease import Lease
 from covseg_ray.storage.results import Tally

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ray.data import ExecutionResources
 
 from covseg_ray.engine import order, stream
+from covseg_ray.engine.execution import Rest
 from covseg_ray.engine.order import Portion
-from covseg_ray.engine.rest import Rest
 from covseg_ray.engine.source import Source, cache, fits_in_object_store, targets
 from covseg_ray.engine.worker import Place
 from covseg_ray.storage.packing import synthesise

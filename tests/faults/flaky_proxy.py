@@ -1,4 +1,5 @@
-"""A proxy before an S3 server that fails as networks and busy servers do: 500, 503, resets and stalls, by chance."""
+"""A proxy before an S3 server that fails as networks and busy servers do: 500, 503, resets and stalls, by chance, and
+away for a while when told to."""
 
 from __future__ import annotations
 
@@ -23,26 +24,43 @@ class FlakyProxy:
     def __init__(self, upstream: str, share: float, seed: int = 0, refuse: bool = False) -> None:
         self.upstream, self.share, self.refuse = urlsplit(upstream), share, refuse
         self.chance, self.lock, self.faults = random.Random(seed), threading.Lock(), Counter[str]()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.away = False
+        self._listen(0)
+
+    def _listen(self, port: int) -> None:
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def __enter__(self) -> FlakyProxy:
-        self.thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+    def be_away(self, seconds: float) -> None:
+        """Refuse connections for a while, and reset those that are open at their next request."""
+        port = self.server.server_address[1]
+        self.away = True
+        self._close()
+        time.sleep(seconds)
+        self.away = False
+        self._listen(port)
 
     def draw(self) -> str:
         """What goes wrong with the next request, if anything does."""
         with self.lock:
-            if self.refuse:
+            if self.away:
+                fault = "reset-before"
+            elif self.refuse:
                 fault = "403"
             elif self.chance.random() < self.share:
                 fault = self.chance.choice(["500", "503", "reset-before", "reset-after", "stall"])

@@ -201,6 +201,28 @@ def test_a_fifth_of_all_requests_may_fail(
     assert min(proxy.faults[fault] for fault in ("500", "503", "reset-before", "reset-after", "stall")) > 5
 
 
+def test_storage_that_is_away_for_ten_seconds_is_waited_for(
+    undisturbed: Run,
+    archive: str,
+    bucket: str,
+    quiet: dict[int, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = f"{bucket}/away"
+    with FlakyProxy(os.environ["AWS_ENDPOINT_URL"], share=0) as proxy:
+        with monkeypatch.context() as there:
+            there.setenv("AWS_ENDPOINT_URL", proxy.url)
+            command = Command(words(archive, out, undisturbed.outcome.bundle), tmp_path)
+        with command:
+            assert await_blocks(command, out, 1)
+            begun = done_there(out)
+            proxy.be_away(10)
+            finish(command, SHORT)
+    assert table(out) == quiet
+    assert begun < done_there(out), "blocks were left to do"
+
+
 def test_a_refusal_is_told_in_one_line_and_soon(
     undisturbed: Run, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

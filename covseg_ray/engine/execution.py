@@ -1,0 +1,34 @@
+"""How Ray Data carries a run out; apart from the stream, so that tasks without torch need not load it."""
+
+from __future__ import annotations
+
+import time
+
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+REST_SECONDS = 0.05
+# What botocore says where it did not get through to a server, or no further. A task waits for one that is away, some 30
+# seconds and 62 at most, before it ends the run: the waits are drawn from up to 2, 4, 8, 16 and 32 seconds.
+AWAY = ["endpoint URL"]
+RETRIES = 5
+
+
+class Rest(ExecutionCallback):
+    """Lets the loop that schedules Ray Data's tasks rest between its turns.
+
+    While films are ready faster than they are trained on, that loop has no task to wait for and turns without pause: a
+    whole core, taken from the training step in whose process it runs.
+    """
+
+    def on_execution_step(self, executor: object) -> None:
+        time.sleep(REST_SECONDS)
+
+
+def context(callback: type[Rest]) -> DataContext:
+    """Ray Data's settings for one execution, which calls ``callback`` at every turn of its loop."""
+    settings = DataContext.get_current().copy()
+    settings.enable_progress_bars = False
+    settings.custom_execution_callback_classes = [callback]
+    settings.retried_map_errors, settings.max_map_retries = AWAY, RETRIES
+    return settings
