@@ -124,7 +124,7 @@ def driving() -> dict[str, float]:
     import ray
     from ray.data import ActorPoolStrategy
 
-    from covseg_ray.engine.rest import Rest
+    from covseg_ray.engine.execution import Rest
     from covseg_ray.engine.runtime import session, without_rays_own_lines
 
     class Nothing:
