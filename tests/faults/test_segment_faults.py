@@ -201,6 +201,7 @@ def test_a_fifth_of_all_requests_may_fail(
     assert min(proxy.faults[fault] for fault in ("500", "503", "reset-before", "reset-after", "stall")) > 5
 
 
+@pytest.mark.drill
 def test_storage_that_is_away_for_ten_seconds_is_waited_for(
     undisturbed: Run,
     archive: str,
