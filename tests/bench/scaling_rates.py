@@ -124,7 +124,7 @@ def driving() -> dict[str, float]:
     import ray
     from ray.data import ActorPoolStrategy
 
-    from covseg_ray.engine.execution import Rest
+    from covseg_ray.engine.execution import Rest, context
     from covseg_ray.engine.runtime import session, without_rays_own_lines
 
     class Nothing:
@@ -139,10 +139,7 @@ def driving() -> dict[str, float]:
         through.map_batches(lambda batch: batch, batch_size=None).materialize()
         return time.perf_counter() - begin, time.process_time() - used
 
-    with session(), without_rays_own_lines():
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.custom_execution_callback_classes = [Rest]
+    with session(), without_rays_own_lines(), ray.data.DataContext.current(context(Rest)):
         few, many = hand_on(200), hand_on(2000)
     seconds, used = ((large - small) / 1800 for small, large in zip(few, many, strict=True))
     return {"dispatch_block": seconds, "driver_block": used}

@@ -25,7 +25,6 @@ class FlakyProxy:
         self.upstream, self.share, self.refuse = urlsplit(upstream), share, refuse
         self.chance, self.lock, self.faults = random.Random(seed), threading.Lock(), Counter[str]()
         self.away = False
-        self._listen(0)
 
     def _listen(self, port: int) -> None:
         self.server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
@@ -37,6 +36,7 @@ class FlakyProxy:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def __enter__(self) -> FlakyProxy:
+        self._listen(0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

