@@ -202,6 +202,24 @@ def test_a_split_with_fewer_films_than_workers(covseg: Command, tmp_path: Path) 
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_damaged_shard(covseg: Command, ray_session: None, bundle: Bundle, tmp_path: Path) -> None:
+    """Its bytes are read on workers alone, actors of `evaluate` and tasks of `train`."""
+    dataset = tmp_path / "dataset"
+    synthesise(str(dataset), 20, seed=1, size=64)
+    for shard in dataset.rglob("*.parquet"):
+        data = shard.read_bytes()
+        shard.write_bytes(data[: len(data) // 2] + bytes(64) + data[len(data) // 2 + 64 :])
+    write_files(str(tmp_path / "bundle"), to_files(bundle))
+    assert "not the shard that was written" in covseg.refused(1, "evaluate", str(tmp_path / "bundle"), str(dataset))
+    for cache in ("memory", "stream"):
+        changes = ("train.batch_size=4", f"data.cache={cache}", f"name={cache}", "resources.max_failures=0")
+        said = covseg(*train_words(str(dataset), tmp_path, *changes))
+        assert (said.code, said.out) == (1, ""), said
+        assert said.lines[-1].startswith(f"error: {dataset}/"), said
+        assert "not the shard that was written" in said.lines[-1]
+        assert "ray::" not in said.lines[-1]
+
+
 def test_an_unknown_encoder(covseg: Command, phantoms: str, tmp_path: Path) -> None:
     assert "resnet34" in covseg.refused(2, *train_words(phantoms, tmp_path, "model.encoder=resnet43"))
     assert not (tmp_path / "runs").exists()

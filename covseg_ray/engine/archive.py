@@ -13,6 +13,7 @@ import ray
 from ray.data import ActorPoolStrategy
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import RayTaskError
 from ray.util.queue import Queue
 
 from covseg_ray.engine.execution import context
@@ -24,7 +25,7 @@ from covseg_ray.errors import CovsegError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.bundle_files import from_files
 from covseg_ray.segmentation.predictor import Predictor, device_for
-from covseg_ray.storage.filesystem import arrow_filesystem, join, locate
+from covseg_ray.storage.filesystem import arrow_filesystem, join, locate, translated
 from covseg_ray.storage.listing import FOLDER, SCHEMA, Listing
 from covseg_ray.storage.mending import RECORDS
 from covseg_ray.storage.results import RESULTS
@@ -108,7 +109,8 @@ class Work:
 
 
 def run(work: Work, crew: Fleet, watch: Watch) -> None:
-    """Write the rows of every input that has none yet. Raises what a stage raised."""
+    """Write the rows of every input that has none yet. Raises what a stage raised, and StorageError where Ray could
+    not write."""
     out = work.outlining.out
     settings = context(callback(watch))
     settings.checkpoint_config = _checkpoint(out)
@@ -117,6 +119,9 @@ def run(work: Work, crew: Fleet, watch: Watch) -> None:
             _films(work, crew).write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
         except ExecutionTimeoutError as error:
             raise _stood_still(out, settings.execution_no_progress_timeout_s) from error
+        except RayTaskError as error:
+            with translated(out):  # Ray writes rows and records by itself
+                raise error.cause from error
 
 
 def _stood_still(out: str, seconds: float) -> CovsegError:

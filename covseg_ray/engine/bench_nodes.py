@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg_ray.engine.bench import cores, machine
-from covseg_ray.errors import CovsegError
 
 Options = Mapping[str, Any]  # of an actor
 Asked = Callable[..., list[Any]]  # a method's name and its arguments to what each actor gives, in their order
@@ -48,17 +46,11 @@ def on_each(device: str) -> list[Options]:
 def actors(make: Callable[..., object], places: Sequence[Options], given: Sequence[Sequence[Any]]) -> Iterator[Asked]:
     """``make`` of what is given for each place, in an actor there; the actors end with the block.
 
-    What is asked of them is a method's name and its arguments. Raises the errors of ``covseg_ray.errors`` of the first
-    that raised one."""
+    What is asked of them is a method's name and its arguments. Raises what the first that raised something did."""
     made = [ray.remote(make).options(**place).remote(*each) for place, each in zip(places, given, strict=True)]
 
     def ask(method: str, *arguments: Any) -> list[Any]:
-        try:
-            return list(ray.get([getattr(each, method).remote(*arguments) for each in made]))
-        except RayTaskError as error:
-            if isinstance(error.cause, CovsegError):
-                raise error.cause from None
-            raise
+        return list(ray.get([getattr(each, method).remote(*arguments) for each in made]))
 
     try:
         yield ask

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import ray
 from ray._private import ray_constants, worker
+from ray.exceptions import RayTaskError
 
 from covseg_ray.engine.open_cluster import refuse_open
 from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
@@ -60,8 +61,9 @@ def session(
     or one started here on loopback and ended with the block. ``variables`` are set in its processes, unless they are.
 
     Raises UsageError for a cluster that listens beyond loopback and wants no token, unless ``allow_open``, and for an
-    address that cannot be one; CovsegError where no cluster answers."""
-    with redirect_stdout(sys.stderr):  # Ray prints there that a worker died; standard output is for the result alone
+    address that cannot be one; CovsegError where no cluster answers; and what tasks and actors raised."""
+    # Ray prints on standard output that a worker died; it is for the result alone.
+    with redirect_stdout(sys.stderr), _as_raised_there():
         if ray.is_initialized():
             yield
             return
@@ -75,6 +77,17 @@ def session(
                 yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _as_raised_there() -> Iterator[None]:
+    """An error of covseg-ray in a task or an actor, without Ray's traceback in its text."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, CovsegError):
+            raise error.cause from None
+        raise
 
 
 @contextmanager

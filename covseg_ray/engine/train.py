@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import ray
 import ray.train
+from ray.exceptions import RayTaskError
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
@@ -226,6 +227,8 @@ def explained(error: ray.train.TrainingFailedError, folder: str) -> CovsegError:
     for failure in failures:
         cause: BaseException | None = getattr(failure, "_base_exc", failure)
         while cause is not None:
+            if isinstance(cause, RayTaskError):
+                cause = cause.cause
             if isinstance(cause, CovsegError):
                 return cause
             if isinstance(cause, OSError) and "No space left" in str(cause):

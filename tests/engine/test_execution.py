@@ -47,5 +47,5 @@ def test_a_task_tries_again_where_storage_is_away(ray_session: None, tmp_path: P
 def test_a_task_ends_at_once_where_storage_refuses(ray_session: None, tmp_path: Path) -> None:
     with ray.data.DataContext.current(execution.context(execution.Rest)):
         films = ray.data.range(1).map(reader(NoCredentialsError(), tmp_path))
-    with pytest.raises(ray.exceptions.RayTaskError, match="after 1/6 attempts"):
+    with pytest.raises(ray.exceptions.RayTaskError, match="after 1/8 attempts"):
         films.take_all()

@@ -10,7 +10,8 @@ import signal
 import tarfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -201,27 +202,47 @@ def test_a_fifth_of_all_requests_may_fail(
     assert min(proxy.faults[fault] for fault in ("500", "503", "reset-before", "reset-after", "stall")) > 5
 
 
+@contextmanager
+def behind_a_proxy(given: list[str], scratch: Path) -> Iterator[tuple[FlakyProxy, Command]]:
+    """The command, and what alone it reaches the bucket's server by."""
+    with FlakyProxy(os.environ["AWS_ENDPOINT_URL"], share=0) as proxy:
+        with pytest.MonkeyPatch.context() as there:
+            there.setenv("AWS_ENDPOINT_URL", proxy.url)
+            command = Command(given, scratch)
+        with command:
+            yield proxy, command
+
+
 @pytest.mark.drill
 def test_storage_that_is_away_for_ten_seconds_is_waited_for(
-    undisturbed: Run,
-    archive: str,
-    bucket: str,
-    quiet: dict[int, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
 ) -> None:
     out = f"{bucket}/away"
-    with FlakyProxy(os.environ["AWS_ENDPOINT_URL"], share=0) as proxy:
-        with monkeypatch.context() as there:
-            there.setenv("AWS_ENDPOINT_URL", proxy.url)
-            command = Command(words(archive, out, undisturbed.outcome.bundle), tmp_path)
-        with command:
-            assert await_blocks(command, out, 1)
-            begun = done_there(out)
-            proxy.be_away(10)
-            finish(command, SHORT)
+    with behind_a_proxy(words(archive, out, undisturbed.outcome.bundle), tmp_path) as (proxy, command):
+        assert await_blocks(command, out, 1)
+        begun = done_there(out)
+        proxy.be_away(10)
+        finish(command, SHORT)
     assert table(out) == quiet
     assert begun < done_there(out), "blocks were left to do"
+
+
+@pytest.mark.drill
+def test_a_refusal_in_the_middle_is_one_line_and_the_run_goes_on(
+    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+) -> None:
+    """As where credentials run out; tests/faults/test_storage_full.py is the short version."""
+    out = f"{bucket}/keys"
+    with behind_a_proxy(words(archive, out, undisturbed.outcome.bundle), tmp_path) as (proxy, command):
+        assert await_blocks(command, out, 1)
+        proxy.refuse = True
+        code, output, errors = command.finish(120)
+    assert (code, output) == (4, ""), errors
+    assert "AWS_* credentials" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert done_there(out) < done_there(f"{bucket}/quiet"), "blocks were left to do"
+    segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+    assert table(out) == quiet
 
 
 def test_a_refusal_is_told_in_one_line_and_soon(

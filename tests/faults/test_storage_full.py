@@ -1,22 +1,32 @@
-"""A disk that fills up while a checkpoint is written: one line, exit 4, what was written before is whole."""
+"""A disk that fills up while a checkpoint or a table is written: one line, exit 4, what was written before is whole."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import run_job
 from runs import Command, epochs, train_words
+
+from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.engine.segment import Request, segment
+from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.reports.segment_progress import SegmentProgress
+from covseg_ray.segmentation.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 
 
 MIB = 1024**2
 SPACE_MIB = 560
+FILMS = 600
 
 
 @pytest.fixture
@@ -53,3 +63,24 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     run_job(settings)
     assert epochs(small_disk / "small") == [1, 2, 3]
     assert (small_disk / "small/bundle/model.json").exists()
+
+
+def test_a_table_on_a_full_disk_is_one_line_and_the_archive_goes_on_later(
+    ray_session: None, bundle: Bundle, small_disk: Path, tmp_path: Path
+) -> None:
+    """A row takes about a KiB and a half: of ten blocks of them the first few fit beside the ballast."""
+    save_bundle(str(tmp_path / "model"), bundle)
+    (tmp_path / "films").mkdir()
+    for index in range(FILMS):
+        (tmp_path / f"films/{index:03d}.png").write_bytes(encode_png(make_phantom(3, index, 64).image))
+    ballast, out = small_disk / "ballast", small_disk / "out"
+    ballast.write_bytes(bytes(SPACE_MIB * MIB - 400 * 1024))
+    films, model = str(tmp_path / "films"), str(tmp_path / "model")
+    with Command(["segment", films, str(out), "--model", model], tmp_path) as command:
+        code, output, errors = command.finish()
+    assert (code, output) == (4, ""), errors
+    assert [line for line in errors.splitlines() if "storage full" in line] == errors.splitlines()[-1:]
+    assert "Traceback" not in errors
+    ballast.unlink()
+    assert segment(Request(films, str(out), model), SegmentProgress(io.StringIO()))["ok"] == FILMS
+    assert sorted(pq.read_table(out / "results")["item"].to_pylist()) == list(range(FILMS))
