@@ -38,7 +38,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [
         f"data.dataset={dataset}",
         "name=search",
-        "model.encoder=resnet18",
+        "model.encoder=tu-test_resnet",
         "model.encoder_weights=none",
         f"train.epochs={EPOCHS}",
         "train.batch_size=8",
