@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ledger import memory_mib
-from rounds import FailedError, Figures, Measured, covseg, in_turn, last_line, tell
+from rounds import Arm, FailedError, Figures, Measured, covseg, in_turn, last_line, tell
 
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.radiograph.encode import encode_png
@@ -76,9 +76,13 @@ def segment(folder: Path, films: int) -> Figures:
     return {"films": films, "seconds": seconds, "films_per_second": told["films_per_second"], "driver_mib": most}
 
 
-def growth(measured: Measured, names: list[str]) -> None:
+def arms(folder: Path, sizes: list[int]) -> dict[str, Arm]:
+    return {f"{films:,} films": partial(segment, folder, films) for films in sizes}
+
+
+def growth(measured: Measured) -> None:
     """Milliseconds a film between each size and the next, and how much more the last ones cost than the first."""
-    runs = [list(measured.figures[name].values()) for name in names if name in measured.figures]
+    runs = [list(found.values()) for found in measured.figures.values()]
     costs = []
     for small, large in pairwise(runs):
         fewer, more = small[0]["films"], large[0]["films"]
@@ -100,11 +104,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         write_model(folder / "model")
-        arms = {f"{films:,} films": partial(segment, folder, films) for films in sizes}
-        small = {name: arm for films, (name, arm) in zip(sizes, arms.items(), strict=True) if films <= SMALL}
-        measured = in_turn(small, 3)
-        in_turn({name: arm for name, arm in arms.items() if name not in small}, 1, measured)
-    growth(measured, list(arms))
+        measured = in_turn(arms(folder, [films for films in sizes if films <= SMALL]), 3)
+        in_turn(arms(folder, [films for films in sizes if films > SMALL]), 1, measured)
+    growth(measured)
     sys.exit(bool(measured.broken))
 
 
