@@ -44,6 +44,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+def assert_told_full(given: list[str], scratch: Path) -> None:
+    """The command ends by saying that the disk is full, in its last line and in no other."""
+    with Command(given, scratch) as command:
+        code, output, errors = command.finish()
+    assert (code, output) == (4, ""), errors
+    assert [line for line in errors.splitlines() if "storage full" in line] == errors.splitlines()[-1:]
+    assert "Traceback" not in errors
+
+
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     ray_session: None, small_disk: Path, small_job: list[str], tmp_path: Path
 ) -> None:
@@ -51,11 +60,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(280 * MIB))
     settings = [*small_job, "train.epochs=3", "train.average=0", "resources.max_failures=0", f"out={small_disk}"]
-    with Command(train_words(settings), tmp_path) as command:
-        code, output, errors = command.finish()
-    assert (code, output) == (4, ""), errors
-    assert [line for line in errors.splitlines() if "storage full" in line] == errors.splitlines()[-1:]
-    assert "Traceback" not in errors
+    assert_told_full(train_words(settings), tmp_path)
     first = torch.load(small_disk / "small/checkpoints/epoch-0001/state.pt", weights_only=True)
     assert [record["epoch"] for record in first["history"]] == [1]
     assert epochs(small_disk / "small")[0] == 1
@@ -76,11 +81,7 @@ def test_a_table_on_a_full_disk_is_one_line_and_the_archive_goes_on_later(
     ballast, out = small_disk / "ballast", small_disk / "out"
     ballast.write_bytes(bytes(SPACE_MIB * MIB - 400 * 1024))
     films, model = str(tmp_path / "films"), str(tmp_path / "model")
-    with Command(["segment", films, str(out), "--model", model], tmp_path) as command:
-        code, output, errors = command.finish()
-    assert (code, output) == (4, ""), errors
-    assert [line for line in errors.splitlines() if "storage full" in line] == errors.splitlines()[-1:]
-    assert "Traceback" not in errors
+    assert_told_full(["segment", films, str(out), "--model", model], tmp_path)
     ballast.unlink()
     assert segment(Request(films, str(out), model), SegmentProgress(io.StringIO()))["ok"] == FILMS
     assert sorted(pq.read_table(out / "results")["item"].to_pylist()) == list(range(FILMS))
