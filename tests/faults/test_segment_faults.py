@@ -182,35 +182,29 @@ def test_sigterm_ends_a_run_in_order(undisturbed: Run, archive: str, bucket: str
         assert not descendants(command.process.pid)
 
 
-def test_a_fifth_of_all_requests_may_fail(
-    undisturbed: Run,
-    archive: str,
-    bucket: str,
-    quiet: dict[int, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    out, model = f"{bucket}/flaky", undisturbed.outcome.bundle
-    with FlakyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.2) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        with Command(words(archive, out, model), tmp_path) as command:
-            finish(command, SHORT)
-    monkeypatch.undo()
-    assert table(out) == quiet
-    wrong = sum(proxy.faults.values()) - proxy.faults["passed"]
-    assert 0.15 < wrong / sum(proxy.faults.values()) < 0.25
-    assert min(proxy.faults[fault] for fault in ("500", "503", "reset-before", "reset-after", "stall")) > 5
-
-
 @contextmanager
-def behind_a_proxy(given: list[str], scratch: Path) -> Iterator[tuple[FlakyProxy, Command]]:
+def behind_a_proxy(
+    given: list[str], scratch: Path, share: float = 0, refuse: bool = False
+) -> Iterator[tuple[FlakyProxy, Command]]:
     """The command, and what alone it reaches the bucket's server by."""
-    with FlakyProxy(os.environ["AWS_ENDPOINT_URL"], share=0) as proxy:
+    with FlakyProxy(os.environ["AWS_ENDPOINT_URL"], share=share, refuse=refuse) as proxy:
         with pytest.MonkeyPatch.context() as there:
             there.setenv("AWS_ENDPOINT_URL", proxy.url)
             command = Command(given, scratch)
         with command:
             yield proxy, command
+
+
+def test_a_fifth_of_all_requests_may_fail(
+    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+) -> None:
+    out = f"{bucket}/flaky"
+    with behind_a_proxy(words(archive, out, undisturbed.outcome.bundle), tmp_path, share=0.2) as (proxy, command):
+        finish(command, SHORT)
+    assert table(out) == quiet
+    wrong = sum(proxy.faults.values()) - proxy.faults["passed"]
+    assert 0.15 < wrong / sum(proxy.faults.values()) < 0.25
+    assert min(proxy.faults[fault] for fault in ("500", "503", "reset-before", "reset-after", "stall")) > 5
 
 
 @pytest.mark.drill
@@ -245,14 +239,11 @@ def test_a_refusal_in_the_middle_is_one_line_and_the_run_goes_on(
     assert table(out) == quiet
 
 
-def test_a_refusal_is_told_in_one_line_and_soon(
-    undisturbed: Run, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with FlakyProxy(os.environ["AWS_ENDPOINT_URL"], share=1, refuse=True) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        begin = time.monotonic()
-        with Command(words(f"{bucket}/archive", f"{bucket}/refused", undisturbed.outcome.bundle), tmp_path) as command:
-            code, output, errors = command.finish(60)
+def test_a_refusal_is_told_in_one_line_and_soon(undisturbed: Run, bucket: str, tmp_path: Path) -> None:
+    given = words(f"{bucket}/archive", f"{bucket}/refused", undisturbed.outcome.bundle)
+    begin = time.monotonic()
+    with behind_a_proxy(given, tmp_path, refuse=True) as (_, command):
+        code, output, errors = command.finish(60)
     assert (code, output) == (4, "")
     assert errors.count("\n") == 1
     assert "refused" in errors
