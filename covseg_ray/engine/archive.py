@@ -19,7 +19,7 @@ from ray.util.queue import Queue
 from covseg_ray.engine.execution import context
 from covseg_ray.engine.load import LOADED, Wanted, load
 from covseg_ray.engine.outline import Outlining, outline
-from covseg_ray.engine.runtime import without_rays_own_lines
+from covseg_ray.engine.runtime import raised_there, without_rays_own_lines
 from covseg_ray.engine.watch import Watch, callback, report
 from covseg_ray.errors import CovsegError
 from covseg_ray.segmentation.bundle import Bundle
@@ -76,13 +76,20 @@ def _cores_of_local_session() -> int:
 
 
 class Segmenter:
-    """Replaces each film's square by the model's classes; one model load an actor."""
+    """Replaces each film's square by the model's classes; one model load an actor. A model that a node cannot load is
+    told with the first films: of what a constructor raises Ray keeps its traceback as text alone."""
 
     def __init__(self, files: list[ray.ObjectRef[Mapping[str, bytes]]], engine: str, device: str) -> None:
         threads = 1 if device == "cpu" else None
-        self.predictor = Predictor(from_files(ray.get(files[0])), device, engine=engine, threads=threads)
+        self.predictor: Predictor | CovsegError
+        try:
+            self.predictor = Predictor(from_files(ray.get(files[0])), device, engine=engine, threads=threads)
+        except CovsegError as error:
+            self.predictor = error
 
     def __call__(self, loaded: pa.Table) -> pa.Table:
+        if isinstance(self.predictor, CovsegError):
+            raise self.predictor
         return classified(self.predictor, loaded)
 
 
@@ -121,7 +128,7 @@ def run(work: Work, crew: Fleet, watch: Watch) -> None:
             raise _stood_still(out, settings.execution_no_progress_timeout_s) from error
         except RayTaskError as error:
             with translated(out):  # Ray writes rows and records by itself
-                raise error.cause from error
+                raise raised_there(error) from error
 
 
 def _stood_still(out: str, seconds: float) -> CovsegError:

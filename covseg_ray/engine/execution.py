@@ -12,6 +12,9 @@ REST_SECONDS = 0.05
 # it ends the run, by times that Ray draws from up to 2, 4, 8, 16 and thrice 32 seconds: 63 s on average, 126 at most.
 AWAY = ["endpoint URL"]
 RETRIES = 7
+# The share of a pool's actors below which Ray Data ends one. At its own half, the second of two actors ends when the
+# first film comes, and is started anew with the next.
+FEWEST_BUSY = 0.25
 
 
 class Rest(ExecutionCallback):
@@ -31,5 +34,6 @@ def context(callback: type[Rest]) -> DataContext:
     settings.enable_progress_bars = False
     settings.custom_execution_callback_classes = [callback]
     settings.retried_map_errors, settings.max_map_retries = AWAY, RETRIES
+    settings.autoscaling_config.actor_pool_util_downscaling_threshold = FEWEST_BUSY
     settings.raise_original_map_exception = True  # the one that Ray wraps it in loses it on its way here
     return settings

@@ -23,7 +23,7 @@ from covseg_ray.config import Job, differences
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.finish import BUNDLE, REPORT, finish
 from covseg_ray.engine.initial import initial_network
-from covseg_ray.engine.runtime import session
+from covseg_ray.engine.runtime import raised_there, session
 from covseg_ray.engine.source import Source, cache, fits_in_object_store
 from covseg_ray.engine.task import Task, drain, open_messages
 from covseg_ray.engine.tracking import read_history
@@ -228,7 +228,7 @@ def explained(error: ray.train.TrainingFailedError, folder: str) -> CovsegError:
         cause: BaseException | None = getattr(failure, "_base_exc", failure)
         while cause is not None:
             if isinstance(cause, RayTaskError):
-                cause = cause.cause
+                cause = raised_there(cause)
             if isinstance(cause, CovsegError):
                 return cause
             if isinstance(cause, OSError) and "No space left" in str(cause):

@@ -84,8 +84,8 @@ PLANS = {
         "train_peers.py",
         "Training on a CPU",
         "Images/s of training steps, the start left out: same films, network, batch of 32, loss and flips. `defaults` "
-        "is a DataLoader script in fp32 and NCHW, `tuned` the same with bf16 autocast and channels_last; several "
-        "processes are DDP under torchrun.",
+        "is a DataLoader script in fp32 and NCHW, `tuned` the same with channels_last, and bf16 autocast where the "
+        "chip gains by it; several processes are DDP under torchrun.",
         lambda given: fewer(given, 3),
     ),
     "serve": Plan(

@@ -24,9 +24,10 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.engine import archive as archive_engine
+from covseg_ray.engine import segment as segment_engine
 from covseg_ray.engine.bundles import load_bundle, save_bundle
 from covseg_ray.engine.segment import Request, most_rejects, segment
-from covseg_ray.errors import BusyError, CovsegError, TooManyRejectsError, UsageError
+from covseg_ray.errors import BusyError, CovsegError, ModelError, TooManyRejectsError, UsageError
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.guard import LEVEL, frontal
 from covseg_ray.segmentation.bundle import Bundle
@@ -268,6 +269,14 @@ def test_a_run_that_stands_still_is_told_in_a_line(
     monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 3.0)
     said = r"nothing moved for .* 0 of the cluster's \d+ CPUs are free"
     with neighbours(int(ray.cluster_resources()["CPU"])), pytest.raises(CovsegError, match=said):
+        segment(Request(str(archive), str(tmp_path), undisturbed.outcome.bundle), Told())
+
+
+def test_a_model_that_a_node_cannot_load_is_told_in_a_line(
+    undisturbed: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_engine, "to_files", lambda bundle: {})
+    with pytest.raises(ModelError, match=r"^bundle: model\.safetensors is missing[^\n]*$"):
         segment(Request(str(archive), str(tmp_path), undisturbed.outcome.bundle), Told())
 
 

@@ -232,7 +232,7 @@ def test_a_refusal_in_the_middle_is_one_line_and_the_run_goes_on(
         proxy.refuse = True
         code, output, errors = command.finish(120)
     assert (code, output) == (4, ""), errors
-    assert "AWS_* credentials" in errors.splitlines()[-1]
+    assert errors.splitlines()[-1].endswith("check the AWS_* credentials")
     assert "Traceback" not in errors
     assert done_there(out) < done_there(f"{bucket}/quiet"), "blocks were left to do"
     segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))

@@ -51,6 +51,7 @@ def assert_told_full(given: list[str], scratch: Path) -> None:
     assert (code, output) == (4, ""), errors
     assert [line for line in errors.splitlines() if "storage full" in line] == errors.splitlines()[-1:]
     assert "Traceback" not in errors
+    assert "ray.data" not in errors
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
