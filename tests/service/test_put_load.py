@@ -1,4 +1,4 @@
-"""Load on a server whose answers are known: how many came, how long they took, how many were refused."""
+"""Load on a server whose answers are known: how many came, how long they took, how many were refused and waited."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from covseg_ray.service.load import put_load
 
 ANSWER_SECONDS = 0.05
+WAIT_SECONDS = 0.4
 
 
 class Slow(http.server.BaseHTTPRequestHandler):
-    """Answers after a while; every third request of the server with 503."""
+    """Answers after a while; every third request of the server with 503 and a time to wait, every fifth with 500."""
 
     protocol_version = "HTTP/1.1"
     lock = threading.Lock()
@@ -25,9 +26,11 @@ class Slow(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         with Slow.lock:
             Slow.served += 1
-            status = 503 if Slow.served % 3 == 0 else 200
+            status = 503 if Slow.served % 3 == 0 else 500 if Slow.served % 5 == 0 else 200
         time.sleep(ANSWER_SECONDS)
         self.send_response(status)
+        if status == 503:
+            self.send_header("retry-after", str(WAIT_SECONDS))
         self.send_header("content-length", "0")
         self.end_headers()
 
@@ -51,10 +54,14 @@ def test_every_answer_is_counted_once_and_refusals_apart(url: str):
     load = put_load(url, b"a film", 4, 1.5)
     elapsed = time.monotonic() - begin
     refused = Slow.served // 3
-    assert load.failed == refused > 0
-    assert (Slow.served - refused) / elapsed <= load.per_second <= (Slow.served - refused) / 1.3
+    failed = Slow.served // 5 - Slow.served // 15
+    good = Slow.served - refused - failed
+    assert (load.refused, load.failed) == (refused, failed)
+    assert min(refused, failed) > 0
+    assert good / elapsed <= load.per_second <= good / 1.3
     assert 1000 * ANSWER_SECONDS <= load.p50_ms <= load.p99_ms
-    assert load.per_second <= 4 / ANSWER_SECONDS  # four clients that wait can do no more
+    # Four clients that wait can do no more: in 1.5 s, answers of 50 ms and, for every third, 400 ms of waiting.
+    assert Slow.served <= 4 * (1.5 / (ANSWER_SECONDS + WAIT_SECONDS / 3) + 3)
 
 
 def test_a_server_that_is_gone_is_counted_and_ends_nothing():
