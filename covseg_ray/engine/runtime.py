@@ -42,7 +42,7 @@ ON_ONE_MACHINE = {
 NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 KNOCK_SECONDS = 10.0
 STDERR = 2
-ADVICE = "\nFailed to apply UDF transform after "
+RETRY_ADVICE = "\nFailed to apply UDF transform after "
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -95,7 +95,7 @@ def raised_there(error: RayTaskError) -> Exception:
     """What a task or an actor raised, without the lines on how often it may be tried that Ray Data appends to it."""
     cause: Exception = error.cause
     if cause.args and isinstance(cause.args[0], str):
-        cause.args = (cause.args[0].partition(ADVICE)[0], *cause.args[1:])
+        cause.args = (cause.args[0].partition(RETRY_ADVICE)[0], *cause.args[1:])
     return cause
 
 
