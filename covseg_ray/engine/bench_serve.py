@@ -64,7 +64,8 @@ def _told(load: Load, say: Say) -> Load:
 
 
 def _rate(loads: Sequence[Load]) -> Rate:
-    slowest, middle = max(load.p99_ms for load in loads), sorted(load.p50_ms for load in loads)[len(loads) // 2]
+    slowest = max(load.p99_ms for load in loads)
+    middle = sorted(load.p50_ms for load in loads)[len(loads) // 2]
     refused, failed = sum(load.refused for load in loads), sum(load.failed for load in loads)
     note = f"p50 {middle:.0f} ms, p99 {slowest:.0f} ms, {refused:,} refused, {failed:,} failed"
     return Rate(f"{loads[0].clients} clients", tuple(load.per_second for load in loads), note)

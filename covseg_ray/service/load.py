@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import httpx2
 import numpy as np
 
+from covseg_ray.service.retries import Answer
+
 LIMIT_SECONDS = 120.0
 CONTENT = "image/png"
 
@@ -29,9 +31,7 @@ class Load:
 def put_load(url: str, film: bytes, clients: int, seconds: float) -> Load:
     """Send ``film``, a PNG, to the endpoint at ``url`` for so many seconds; what is on its way then is waited for. Who
     is refused waits as ``Retry-After`` says: clients that do not take the cores from those that are answered."""
-    spent: list[float] = []
-    refused: list[float] = []
-    failed: list[float] = []
+    answers: list[tuple[int, float]] = []  # each one's status, and the seconds that it took
     all_there = threading.Barrier(clients + 1)
 
     def send() -> None:
@@ -40,9 +40,10 @@ def put_load(url: str, film: bytes, clients: int, seconds: float) -> Load:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 begin = time.perf_counter()
-                status, pause = _post(client, url, film)
-                {200: spent, 503: refused}.get(status, failed).append(time.perf_counter() - begin)
-                time.sleep(max(0.0, min(pause, until - time.monotonic())))
+                answer = _post(client, url, film)
+                answers.append((answer.status, time.perf_counter() - begin))
+                asked = answer.retry_after(time.time()) or 0.0
+                time.sleep(max(0.0, min(asked, until - time.monotonic())))
 
     threads = [threading.Thread(target=send) for _ in range(clients)]
     for thread in threads:
@@ -52,14 +53,16 @@ def put_load(url: str, film: bytes, clients: int, seconds: float) -> Load:
     for thread in threads:
         thread.join()
     elapsed = time.monotonic() - begin
+    spent = [took for status, took in answers if status == 200]
+    refused = sum(status == 503 for status, _ in answers)
     p50, p99 = (1000 * float(value) for value in np.percentile(spent, [50, 99])) if spent else (np.nan, np.nan)
-    return Load(clients, len(spent) / elapsed, p50, p99, len(refused), len(failed))
+    return Load(clients, len(spent) / elapsed, p50, p99, refused, len(answers) - len(spent) - refused)
 
 
-def _post(client: httpx2.Client, url: str, film: bytes) -> tuple[int, float]:
-    """The answer's status, 0 where there is none, and the seconds to wait that it tells."""
+def _post(client: httpx2.Client, url: str, film: bytes) -> Answer:
+    """The answer; one of status 0 where none came."""
     try:
-        answer = client.post(f"{url}/v1/segment", content=film, headers={"accept": CONTENT})
+        found = client.post(f"{url}/v1/segment", content=film, headers={"accept": CONTENT})
     except httpx2.HTTPError:
-        return 0, 0.0
-    return answer.status_code, float(answer.headers.get("retry-after", 0))
+        return Answer(0, {}, b"")
+    return Answer(found.status_code, found.headers, found.content)
