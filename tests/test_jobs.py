@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,9 +27,9 @@ def test_the_published_recipe_is_the_default():
     assert job == config.Job()
 
 
-def test_the_parts_of_the_best_recipe_have_one_network_and_each_starts_from_the_one_before():
-    parts = [config.load(str(JOBS[0].with_name(f"{name}-best.toml"))) for name in ("train", "finish")]
-    assert parts[0].model.start == ""
-    for before, after in pairwise(parts):
-        assert after.model.start == f"{before.out}/{before.name}/bundle"
-        assert after.model == before.model.model_copy(update={"start": after.model.start})
+@pytest.mark.parametrize("recipe", ["best", "scratch"])
+def test_the_last_part_of_a_recipe_has_the_network_of_the_first_and_starts_from_it(recipe: str):
+    first, last = (config.load(str(JOBS[0].with_name(f"{part}-{recipe}.toml"))) for part in ("train", "finish"))
+    assert first.model.start == ""
+    start = f"{first.out}/{first.name}/bundle"
+    assert last.model == first.model.model_copy(update={"start": start, "encoder_weights": "none"})
