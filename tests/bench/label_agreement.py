@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -20,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from covseg_ray.segmentation.metrics import Counts, count, count_lung, image_iou, summarise
 from covseg_ray.storage.reading import list_units, read_info, read_unit
 from covseg_ray.storage.similarity import fingerprint, same_films
 
 LEAST = 0.99
 STEPS = 150
 RATE_BY_PART = {4: 0.01, 2: 0.003, 1: 0.001}
-RESAMPLES = 1_000
 
 
 def read_films(dataset: str) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
@@ -63,42 +64,37 @@ def register(fixed_HW: Tensor, moving_HW: Tensor) -> tuple[Tensor, float]:
     return found_23, float(correlation(fixed_HW, moved(moving_HW, found_23, "bilinear")))
 
 
-def overlap(first_HW: Tensor, second_HW: Tensor) -> tuple[float, float]:
-    """Pixels in both masks, and in either."""
-    return float((first_HW * second_HW).sum()), float(torch.maximum(first_HW, second_HW).sum())
-
-
-def agreement(overlaps_N2: NDArray[np.float64]) -> dict[str, object]:
-    """IoU of the pairs' masks: the mean over pairs, with its 95 % bootstrap interval, their median, how many come to
-    less than a half, and that of all pixels; pairs whose masks are both empty are left out."""
-    shared_N, either_N = overlaps_N2[overlaps_N2[:, 1] > 0].T
-    iou_N = shared_N / either_N
-    means = np.random.default_rng(0).choice(iou_N, (RESAMPLES, len(iou_N))).mean(1)
-    return {
-        "pairs": len(iou_N),
-        "mean_iou": iou_N.mean(),
-        "median_iou": np.median(iou_N),
+def agreement(counts_N4: Counts, lungs_N4: Counts) -> dict[str, object]:
+    """What `evaluate` says of a model, of the first film's masks as predicted and the second's as the truth; and of the
+    IoU of infection where the second has any, the median and how many come to less than a half."""
+    iou_N = image_iou(counts_N4)[counts_N4[:, 0] + counts_N4[:, 2] > 0]
+    metrics = summarise([f"{row:06}" for row in range(len(counts_N4))], counts_N4, lungs_N4)
+    told: dict[str, object] = {name: asdict(estimate) for name, estimate in metrics.items()}
+    return told | {
+        "infected": len(iou_N),
+        "median_iou": float(np.median(iou_N)),
         "under_half": int((iou_N < 0.5).sum()),
-        "interval": np.quantile(means, [0.025, 0.975]).tolist(),
-        "mean_dice": (2 * iou_N / (1 + iou_N)).mean(),
-        "pooled_iou": shared_N.sum() / either_N.sum(),
     }
 
 
 def measure(dataset: str, least: float) -> dict[str, object]:
     images_NHW, masks = read_films(dataset)
     found = [pair for pair in same_films([fingerprint(image_HW) for image_HW in images_NHW]) if not pair.exact]
-    overlaps: dict[str, list[tuple[float, float]]] = {name: [] for name in masks}
+    firsts: list[int] = []
+    laid: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in masks}
     for pair in found:
         fixed_HW, moving_HW = (torch.from_numpy(images_NHW[index]).float() for index in (pair.first, pair.second))
         affine_23, reached = register(fixed_HW, moving_HW)
-        if reached < least:
-            continue
-        for name, masks_NHW in masks.items():
-            one_HW, other_HW = (torch.from_numpy(masks_NHW[index]).float() for index in (pair.first, pair.second))
-            overlaps[name].append(overlap(one_HW, moved(other_HW, affine_23, "nearest")))
-    counts: dict[str, object] = {"films": len(images_NHW), "pairs": len(found), "same_picture": len(overlaps["lung"])}
-    return counts | {name: agreement(np.array(each)) for name, each in overlaps.items()}
+        if reached >= least:
+            firsts.append(pair.first)
+            for name, masks_NHW in masks.items():
+                moving_HW = torch.from_numpy(masks_NHW[pair.second]).float()
+                laid[name].append(moved(moving_HW, affine_23, "nearest").numpy() > 0)
+    infection_NHW, lung_NHW = np.stack(laid["infection"]), np.stack(laid["lung"])
+    counts_N4 = count(masks["infection"][firsts] > 0, infection_NHW)
+    lungs_N4 = count_lung(masks["lung"][firsts] > 0, lung_NHW, infection_NHW)
+    films: dict[str, object] = {"films": len(images_NHW), "pairs": len(found), "same_picture": len(firsts)}
+    return films | agreement(counts_N4, lungs_N4)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from label_agreement import LEAST, agreement, correlation, moved, overlap, register
+from label_agreement import LEAST, agreement, correlation, moved, register
 
 from covseg_ray.radiograph.phantom import make_phantom
 
@@ -18,8 +18,8 @@ def test_a_film_is_laid_over_what_was_cropped_from_it_and_its_mask_too() -> None
     found_23, reached = register(copy_HW, film_HW)
     assert float(correlation(copy_HW, film_HW)) < LEAST < reached
     assert found_23.numpy() == pytest.approx(crop_23.numpy(), abs=0.005)
-    shared, either = overlap(its_lung_HW, moved(lung_HW, found_23, "nearest"))
-    assert shared / either > 0.98
+    laid_HW = moved(lung_HW, found_23, "nearest")
+    assert (its_lung_HW * laid_HW).sum() / torch.maximum(its_lung_HW, laid_HW).sum() > 0.98
 
 
 def test_another_film_is_not_taken_for_a_copy() -> None:
@@ -34,11 +34,12 @@ def test_correlation_is_pearsons() -> None:
 
 
 def test_the_figures_are_those_by_hand_and_empty_pairs_are_left_out() -> None:
-    found = agreement(np.array([[30.0, 40.0], [0.0, 0.0], [1.0, 4.0]]))
-    assert found["pairs"] == 2
-    assert found["mean_iou"] == pytest.approx((0.75 + 0.25) / 2)
+    pixels_N4 = np.array([[30, 4, 6, 60], [0, 0, 0, 100], [1, 2, 1, 96]])
+    found = agreement(pixels_N4, pixels_N4)
+    assert found["infected"] == 2
+    assert found["iou_image"] == pytest.approx({"value": (0.75 + 0.25) / 2, "low": 0.25, "high": 0.75})
     assert found["median_iou"] == pytest.approx(0.5)
     assert found["under_half"] == 1
-    assert found["mean_dice"] == pytest.approx((60 / 70 + 2 / 5) / 2)
-    assert found["pooled_iou"] == pytest.approx(31 / 44)
-    assert found["interval"] == pytest.approx([0.25, 0.75])
+    assert found["dice_image"]["value"] == pytest.approx((60 / 70 + 2 / 5) / 2)
+    assert found["iou_pooled"]["value"] == pytest.approx(31 / 44)
+    assert found["lung_iou"]["value"] == pytest.approx(0.5)
