@@ -17,7 +17,8 @@ from covseg_ray.segmentation.captured import Captured
 from covseg_ray.segmentation.decision import Decide, Rule, drop_small
 from covseg_ray.segmentation.engines import build_forward, choose_engine, named_engine
 from covseg_ray.segmentation.graph import Forward, graph_forward
-from covseg_ray.segmentation.lean import lean, prepack
+from covseg_ray.segmentation.lean import lean
+from covseg_ray.segmentation.packed import prepack
 from covseg_ray.segmentation.precision import autocast, autocast_dtype, knows_bf16
 from covseg_ray.segmentation.preprocess import Preprocess
 

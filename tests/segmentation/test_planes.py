@@ -12,7 +12,8 @@ from near_ties import undecided_bundle
 from numpy.typing import NDArray
 
 from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.lean import lean, prepack
+from covseg_ray.segmentation.lean import lean
+from covseg_ray.segmentation.packed import prepack
 from covseg_ray.segmentation.planes import bits, pack, unpack
 from covseg_ray.segmentation.predictor import Predictor, films_to_classes
 

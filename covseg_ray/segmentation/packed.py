@@ -1,0 +1,61 @@
+"""A lean network's convolutions as oneDNN computes them best: their weights laid out for the processor once, the
+activation after them in the same pass."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+from torch import Tensor, nn
+
+from covseg_ray.segmentation.graph import Shape
+from covseg_ray.segmentation.lean import Lean, followers, input_shapes, replace
+
+
+class PackedConv2d(nn.Module):
+    """A convolution whose weights oneDNN has laid out for one shape of input: else it does so at every call, which for
+    one film takes as long as the convolution. Inductor's frozen graphs do the same.
+
+    With an ``activation`` it computes that too, before it writes a value.
+    """
+
+    def __init__(self, conv: nn.Conv2d, shape_NCHW: torch.Size, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.how = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight.detach(), *self.how, list(shape_NCHW))
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.then: tuple[str, list[float], str] = ("none", [], "")
+        if isinstance(activation, nn.ReLU6):
+            self.then = ("hardtanh", [0.0, 6.0], "")
+        elif activation is not None:
+            self.then = ("relu", [], "")
+
+    def forward(self, input_NCHW: Tensor) -> Tensor:
+        made: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            input_NCHW, self.weight, self.bias, *self.how, *self.then
+        )
+        return made
+
+
+def prepack(network: nn.Module, shape_NHW: Shape) -> nn.Module:
+    """The network with its convolutions packed for this processor and films of one shape, where it is lean and the
+    processor one that oneDNN has layouts for; it is changed."""
+    if not isinstance(network, Lean) or not has_layouts():
+        return network
+    names = {module: name for name, module in network.named_modules()}
+    activations = followers(network, shape_NHW, (nn.ReLU, nn.ReLU6))
+    for conv, shape in input_shapes(network, shape_NHW, [each for each in names if type(each) is nn.Conv2d]).items():
+        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            continue
+        # One that is in place takes the values before it from everyone; another may not be alone in reading them.
+        activation = activations.get(conv)
+        joined = activation if getattr(activation, "inplace", False) else None
+        replace(network, names[conv], PackedConv2d(conv, shape, joined))
+        if joined is not None:
+            replace(network, names[joined], nn.Identity())
+    return network
+
+
+def has_layouts() -> bool:
+    """Whether oneDNN is in this torch, and has layouts of its own for this processor."""
+    return bool(torch._C._has_mkldnn) and platform.machine().lower() in ("x86_64", "amd64")
