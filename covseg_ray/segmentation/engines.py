@@ -48,21 +48,19 @@ def build_forward(engine: str, module: nn.Module, shape_NHW: Shape, threads: int
 
     Args:
         engine: as :func:`choose_engine` returned it.
-        threads: of a CPU, 1 or more; by default as many as torch has.
+        threads: of a CPU, 1 or more, for OpenVINO and ONNX Runtime; by default as many as torch has.
         precision: ``fp32`` or ``bf16``, for OpenVINO; torch has its own from the context that it is called in.
     """
     if engine == "torch":
-        return torch_forward(module, threads)
+        return torch_forward(module)
     return graph_forward(translate(engine, module, shape_NHW), threads or torch.get_num_threads(), precision)
 
 
-def torch_forward(module: nn.Module, threads: int | None) -> Forward:
-    """The module by torch; ``threads`` holds for all of this process's torch.
+def torch_forward(module: nn.Module) -> Forward:
+    """The module by torch, on as many threads as torch has.
 
     The caller sets up ``inference_mode`` and ``autocast`` around many chunks: each new context casts the weights anew.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
     ready = channels_last(module)
 
     def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:

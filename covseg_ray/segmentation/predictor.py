@@ -76,6 +76,8 @@ class Predictor:
         side, network = self.spec.input_size, bundle.network()
         shape_NHW = (self.chunk, side, side)
         if self.engine == "torch":
+            if threads is not None:
+                torch.set_num_threads(threads)  # weights are laid out for so many
             network = lean(network, side, autocast_dtype(self.device, self.precision) or torch.float32)
             if self.device.type == "cuda":
                 module = films_to_classes(bundle, network)

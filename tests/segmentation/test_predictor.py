@@ -51,6 +51,24 @@ def test_agrees_with_the_network_called_by_hand(bundle: Bundle):
     assert 0.2 < (classes == bundle.spec.infection).mean() < 0.8
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_weights_are_laid_out_for_the_threads_that_compute(
+    bundle: Bundle, count: int, threads: None, monkeypatch: pytest.MonkeyPatch
+):
+    """oneDNN chooses a layout by them: one for another number costs a sixth of the rate."""
+    seen: list[int] = []
+    pack = predictor_module.prepack
+
+    def seeing(network: torch.nn.Module, shape_NHW: tuple[int, int, int]) -> torch.nn.Module:
+        seen.append(torch.get_num_threads())
+        return pack(network, shape_NHW)
+
+    monkeypatch.setattr(predictor_module, "prepack", seeing)
+    torch.set_num_threads(3)
+    Predictor(bundle, threads=count).predict(_films(1))
+    assert seen == [count] == [torch.get_num_threads()]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_masks_depend_on_neither_batch_nor_neighbours_nor_threads(bundle: Bundle, precision: str, threads: None):
     if precision == "bf16" and not knows_bf16(torch.device("cpu")):
