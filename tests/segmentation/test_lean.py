@@ -75,8 +75,6 @@ def test_scores_are_those_of_the_network(architecture: str, encoder: str) -> Non
 # A ResNet's blocks have one activation for two places: it stays. The other figures are counts of modules.
 @pytest.mark.parametrize(("encoder", "activations"), [("resnet18", 1 + 10), ("tu-tf_efficientnet_lite2", 42 + 10)])
 def test_a_unet_is_convolutions_alone_in_one_type(encoder: str, activations: int, dtype: torch.dtype) -> None:
-    with torch.inference_mode():
-        exact_NCHW = trained(encoder=encoder)(films())
     ready = lean(trained(encoder=encoder), SIDE, dtype)
     assert isinstance(ready, Lean)
     assert norms(ready) == 0
@@ -84,15 +82,12 @@ def test_a_unet_is_convolutions_alone_in_one_type(encoder: str, activations: int
     if dtype == torch.bfloat16 and not knows_bf16(torch.device("cpu")):
         pytest.skip("this CPU has no instructions for bf16: no predictor computes in it")
     with torch.inference_mode():
-        before_NCHW = ready(films())
+        before = ready(films())
         packed = prepack(ready, (2, SIDE, SIDE))
-        found_NCHW = packed(films())
-    if dtype == torch.float32:
-        np.testing.assert_allclose(found_NCHW.numpy(), before_NCHW.numpy(), atol=2e-5 * float(exact_NCHW.abs().max()))
-    error, error_before = ((made_NCHW - exact_NCHW).abs().mean() for made_NCHW in (found_NCHW, before_NCHW))
-    assert float(error) <= 1.2 * float(error_before) + 1e-6
+        assert torch.equal(packed(films()), before)
     if has_layouts():
         convs = [module for module in packed.modules() if isinstance(module, PackedConv2d)]
+        assert len(convs) > 20
         assert not any(type(module) is nn.Conv2d for module in packed.modules())
         assert sum(conv.then[0] != "none" for conv in convs) == activations
 
