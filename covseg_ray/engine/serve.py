@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -34,9 +35,10 @@ def build(args: dict[str, Any]) -> serve.Application:
     if os.environ.get(HAPROXY) == "1" and not serving.has_keys:
         raise ConfigError(f"{HAPROXY}=1: behind HAProxy everybody is let in, so API keys are needed; give a keys_file")
     bundles = {name: load_bundle(uri) for name, uri in serving.models.items()}
-    gpu = bool(ray.cluster_resources().get("GPU"))
-    devices = {name: device_for(bundle, serving.engine, gpu) for name, bundle in bundles.items()}
-    models = {name: _model(name, bundle, serving, devices[name]) for name, bundle in bundles.items()}
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    devices = {name: device_for(bundle, serving.engine, gpus > 0) for name, bundle in bundles.items()}
+    share = gpu_share(list(devices.values()).count("cuda"), gpus)
+    models = {name: _model(name, bundle, serving, devices[name], share) for name, bundle in bundles.items()}
     settings = Settings(
         max_requests=serving.waiting + serving.replicas[1] * 2 * max(map(films_at_once, devices.values())),
         max_body_bytes=serving.max_body_mib * 2**20,
@@ -56,7 +58,12 @@ def build(args: dict[str, Any]) -> serve.Application:
     return ingress.bind(settings, models)
 
 
-def _model(name: str, bundle: Bundle, serving: Serving, device: str) -> serve.Application:
+def gpu_share(models: int, gpus: int) -> float:
+    """Of a GPU, for each replica: all of it, or as much as lets every model have a replica."""
+    return 1 / max(1, math.ceil(models / max(1, gpus)))
+
+
+def _model(name: str, bundle: Bundle, serving: Serving, device: str, share: float) -> serve.Application:
     bundle.network()
     batch = films_at_once(device)
     # One batch is computed while the next one gathers. A few more where a batch is one film: for those that do not fit
@@ -76,6 +83,6 @@ def _model(name: str, bundle: Bundle, serving: Serving, device: str) -> serve.Ap
         ),
         max_surge_percent=100,
         health_check_period_s=2,
-        ray_actor_options={"num_cpus": serving.cores, "num_gpus": 1 if device == "cuda" else 0},
+        ray_actor_options={"num_cpus": serving.cores, "num_gpus": share if device == "cuda" else 0},
     )(Segmenter)
     return deployment.bind(name, serving.models[name], bundle.model_id, serving.engine, device, batch, serving.cores)

@@ -7,12 +7,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NoReturn
 
+import torch
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from covseg_ray.engine.bench import cores
 from covseg_ray.engine.runtime import session
 from covseg_ray.engine.serve import build
 from covseg_ray.errors import CovsegError
@@ -47,11 +50,16 @@ def run(
     What cannot be served is refused in a line, and what was there before serves on. On a cluster every node that has a
     replica answers.
     """
+
+    def fit(found: Endpoint) -> Endpoint:
+        return found if address else replace(found, serving=found.serving.fitted(cores(), torch.cuda.device_count()))
+
+    wanted = fit(wanted)
     with session(address, _cores(wanted), allow_open, QUICK), _hangups() as await_hangup, _endpoint(wanted):
         ready(wanted)
         while True:
             await_hangup()
-            wanted = _again(wanted, read_again, say)
+            wanted = _again(wanted, lambda: fit(read_again()), say)
 
 
 @contextmanager
