@@ -15,7 +15,6 @@ from covseg_ray.errors import ConfigError
 APPLICATION = "covseg-ray"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEYS_ENVIRONMENT = "COVSEG_API_KEYS"
-MOST_CORES = 4
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -23,7 +22,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 class Serving(BaseModel):
     """``models``: bundles by name, the first is the default. ``replicas``: the fewest and the most of each model, each
-    with so many ``cores`` where there is no GPU; see `fitted` for where neither is given.
+    with so many ``cores`` where there is no GPU; see `fitted` for where no replicas are given.
 
     ``waiting`` requests at most wait at one ingress beside those under way; more are refused with 503. Times are in
     seconds.
@@ -50,15 +49,13 @@ class Serving(BaseModel):
         return bool(self.keys_file or os.environ.get(KEYS_ENVIRONMENT))
 
     def fitted(self, cores: int, gpus: int) -> Serving:
-        """The same for a machine of its own: where neither ``replicas`` nor ``cores`` was given, up to as many of each
-        model as have room, one for each GPU, else with a quarter of the model's cores, of at most four."""
-        if self.model_fields_set & {"replicas", "cores"}:
+        """The same for a machine of its own: where ``replicas`` were not given, up to as many of each model as have
+        room, a GPU or ``self.cores`` each."""
+        if "replicas" in self.model_fields_set:
             return self
-        share = max(1, (gpus or cores) // len(self.models))
-        if gpus:
-            return self.model_copy(update={"replicas": (1, share)})
-        each = max(1, min(MOST_CORES, share // 4))
-        return self.model_copy(update={"replicas": (1, max(self.replicas[1], share // each)), "cores": each})
+        room = gpus or cores // self.cores
+        fewest = 1 if gpus else self.replicas[1]
+        return self.model_copy(update={"replicas": (1, max(fewest, room // len(self.models)))})
 
     @field_validator("replicas")
     @classmethod
