@@ -50,12 +50,12 @@ class Serving(BaseModel):
 
     def fitted(self, cores: int, gpus: int) -> Serving:
         """The same for a machine of its own: where ``replicas`` were not given, up to as many of each model as have
-        room, a GPU or ``self.cores`` each."""
+        room, a GPU or ``self.cores`` each; engines but torch compute on cores whatever GPUs there are."""
         if "replicas" in self.model_fields_set:
             return self
-        room = gpus or cores // self.cores
-        fewest = 1 if gpus else self.replicas[1]
-        return self.model_copy(update={"replicas": (1, max(fewest, room // len(self.models)))})
+        on_gpus = gpus > 0 and self.engine in ("auto", "torch")
+        room, least = (gpus, 1) if on_gpus else (cores // self.cores, self.replicas[1])
+        return self.model_copy(update={"replicas": (1, max(least, room // len(self.models)))})
 
     @field_validator("replicas")
     @classmethod

@@ -38,6 +38,11 @@ def test_what_was_given_stands() -> None:
     assert (wide.replicas, wide.cores) == ((1, 16), 4)
 
 
+def test_an_engine_of_cpus_has_no_use_for_gpus() -> None:
+    for_cpus = Serving(models={"default": "runs/paper/bundle"}, engine="openvino")
+    assert for_cpus.fitted(64, 8).replicas == (1, 64)
+
+
 @pytest.mark.parametrize(("models", "gpus"), [(1, 1), (1, 8), (2, 1), (3, 2), (5, 2), (8, 8)])
 def test_every_model_has_a_replica_on_the_gpus_there_are(models: int, gpus: int) -> None:
     share = gpu_share(models, gpus)
