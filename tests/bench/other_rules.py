@@ -62,23 +62,28 @@ def pixels_of(levels: NDArray[np.uint8], weights: NDArray[np.float64] | None = N
     return np.bincount(levels, weights, minlength=MOST + 1)
 
 
-def ways(rule: Rule) -> dict[str, Callable[[Film, Mask], Mask]]:
-    """From a film's probabilities and its truth, which one of them looks at, to its mask."""
-    level, smallest = round(rule.threshold * MOST + 0.5), rule.smallest_region
+def ways(rule: Rule) -> dict[str, Callable[[Film, Mask, Mask], Mask]]:
+    """From a film's probabilities, what the rule marks, and the truth, at which one of them looks, to its mask."""
+    level, smallest = level_of(rule), rule.smallest_region
 
     def smooth(film_HW: Film) -> Film:
         smoothed_HW: Film = ndimage.gaussian_filter(film_HW.astype(np.float32), 1).round().astype(np.uint8)
         return smoothed_HW
 
     return {
-        "the rule": lambda film_HW, _: marked(film_HW, level, smallest),
-        "by film": lambda film_HW, _: marked(film_HW, best_level(film_HW, film_HW / MOST), smallest),
-        "best by film": lambda film_HW, truth_HW: marked(film_HW, best_level(film_HW, truth_HW), smallest),
-        "smoothed": lambda film_HW, _: marked(smooth(film_HW), level, smallest),
-        "grown": lambda film_HW, _: ndimage.binary_dilation(marked(film_HW, level, smallest)),
-        "shrunk": lambda film_HW, _: ndimage.binary_erosion(marked(film_HW, level, smallest)),
-        "filled": lambda film_HW, _: ndimage.binary_fill_holes(marked(film_HW, level, smallest)),
+        "the rule": lambda film_HW, ruled_HW, _: ruled_HW,
+        "by film": lambda film_HW, ruled_HW, _: marked(film_HW, best_level(film_HW, film_HW / MOST), smallest),
+        "best by film": lambda film_HW, ruled_HW, truth_HW: marked(film_HW, best_level(film_HW, truth_HW), smallest),
+        "smoothed": lambda film_HW, ruled_HW, _: marked(smooth(film_HW), level, smallest),
+        "grown": lambda film_HW, ruled_HW, _: ndimage.binary_dilation(ruled_HW),
+        "shrunk": lambda film_HW, ruled_HW, _: ndimage.binary_erosion(ruled_HW),
+        "filled": lambda film_HW, ruled_HW, _: ndimage.binary_fill_holes(ruled_HW),
     }
+
+
+def level_of(rule: Rule) -> int:
+    """The lowest level that the rule marks, in 255ths."""
+    return round(rule.threshold * MOST + 0.5)
 
 
 def measure(bundle: Bundle, dataset: str) -> dict[str, dict[str, float]]:
@@ -95,9 +100,9 @@ def measure(bundle: Bundle, dataset: str) -> dict[str, dict[str, float]]:
         truth_NHW = films.masks_NHW > 0
         _, probability_NHW = predictor.look(films.images_NHW)
         for film_HW, truth_HW in zip(probability_NHW, truth_NHW, strict=True):
-            first_HW = by_way["the rule"](film_HW, truth_HW)
+            ruled_HW = marked(film_HW, level_of(rule), rule.smallest_region)
             for way, mask in by_way.items():
-                found_HW = mask(film_HW, truth_HW) if first_HW.any() else first_HW
+                found_HW = mask(film_HW, ruled_HW, truth_HW) if ruled_HW.any() else ruled_HW
                 counts[way].append(count(found_HW[None], truth_HW[None]))
     scores = {way: point_values(ids, np.concatenate(rows)) for way, rows in counts.items()}
     return {way: {name: found[name] for name in TOLD} for way, found in scores.items()}

@@ -36,7 +36,8 @@ def test_each_way_makes_the_mask_that_it_says() -> None:
     probability_HW[4, 4] = probability_HW[0, 0] = 90
     truth_HW = probability_HW > 0
     by_way = ways(Rule(threshold=0.5))
-    masks = {way: mask(probability_HW, truth_HW) for way, mask in by_way.items()}
+    ruled_HW = marked(probability_HW, 128, 0)
+    masks = {way: mask(probability_HW, ruled_HW, truth_HW) for way, mask in by_way.items()}
     assert {way: int(mask_HW.sum()) for way, mask_HW in masks.items() if way != "smoothed"} == {
         "the rule": 24,
         "by film": 24,
