@@ -21,7 +21,6 @@ from covseg_ray.serving import Serving, parse
 
 # Requests at one ingress: those being read and decoded as well as those that wait for a model.
 INGRESS_REQUESTS = 256
-LEAST_ONGOING = 8
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
@@ -66,9 +65,9 @@ def gpu_share(models: int, gpus: int) -> float:
 def _model(name: str, bundle: Bundle, serving: Serving, device: str, share: float) -> serve.Application:
     bundle.network()
     batch = films_at_once(device)
-    # One batch is computed while the next one gathers. A few more where a batch is one film: for those that do not fit
-    # the ingress asks the replicas again and again how long their queues are, and waiting there costs less.
-    ongoing = max(2 * batch, LEAST_ONGOING)
+    # One batch is computed while the next one gathers, and those that wait do it there: for what does not fit into the
+    # replicas the ingress asks them again and again how long their queues are, which takes from the cores.
+    ongoing = 2 * batch + serving.waiting
     fewest, most = serving.replicas
     deployment = serve.deployment(
         name=f"model-{name}",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from covseg_ray.segmentation.graph import Shape
+from covseg_ray.segmentation.joined import join
+from covseg_ray.segmentation.looking import followers, input_shapes, replace
 from covseg_ray.segmentation.network import channels_last
 from covseg_ray.segmentation.operators import smp
 
@@ -26,16 +24,19 @@ class Lean(nn.Module):
         return scores_NCHW
 
 
-def lean(network: nn.Module, side: int, dtype: torch.dtype) -> nn.Module:
+def lean(network: nn.Module, side: int, dtype: torch.dtype, joined: bool = False) -> nn.Module:
     """A network in evaluation mode, on the CPU, ready to predict films of ``side`` pixels in ``dtype``; it is changed.
 
-    Batch normalisation is folded into the convolution before it (Ioffe and Szegedy 2015, section 3.1). A network that
-    is more than convolutions then is left to autocast, which knows what must stay in float32.
+    Batch normalisation is folded into the convolution before it (Ioffe and Szegedy 2015, section 3.1), and with
+    ``joined`` the decoder is as :func:`covseg_ray.segmentation.joined.join` makes it. A network that is more than
+    convolutions then is left to autocast, which knows what must stay in float32.
     """
     settle(channels_last(network), side)
     fold(network, side)
+    if joined:
+        join(network, (1, side, side))
     with_weights = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
-    if not all(isinstance(module, nn.Conv2d) for module in with_weights):
+    if not all(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in with_weights):
         return network
     return Lean(channels_last(network.to(dtype)), dtype)
 
@@ -70,53 +71,3 @@ def fold(network: nn.Module, side: int) -> None:
         replace(network, names[conv], fuse_conv_bn_eval(conv, norm))
         rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, with_activation) else nn.Identity()
         replace(network, names[norm], rest)
-
-
-def followers(network: nn.Module, shape_NHW: Shape, kinds: tuple[type[nn.Module], ...]) -> dict[nn.Conv2d, Any]:
-    """The modules of exactly these kinds that take a convolution's output as it is, by that convolution; of pairs that
-    a pass goes through once."""
-    made: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}  # by the tensor, which is kept, so that its id stays its own
-    pairs: dict[nn.Conv2d, Any] = {}
-    calls: Counter[nn.Module] = Counter()
-
-    def taken(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        calls[module] += 1
-        if id(inputs[0]) in made:
-            conv, output, version = made[id(inputs[0])]
-            if output._version == version:  # else something was added to it in place
-                pairs[conv] = module
-
-    def given(module: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[module] += 1
-        made[id(output)] = module, output, output._version
-
-    modules = list(network.modules())
-    hooks = [module.register_forward_hook(given) for module in modules if type(module) is nn.Conv2d]
-    hooks += [module.register_forward_pre_hook(taken) for module in modules if type(module) in kinds]
-    look(network, shape_NHW, hooks)
-    return {conv: module for conv, module in pairs.items() if calls[conv] == calls[module] == 1}
-
-
-def input_shapes(network: nn.Module, shape_NHW: Shape, modules: list[nn.Module]) -> dict[Any, torch.Size]:
-    """The shape of what each of these modules takes, where a pass goes through it."""
-    shapes: dict[Any, torch.Size] = {}
-
-    def seen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        shapes[module] = inputs[0].shape
-
-    look(network, shape_NHW, [module.register_forward_pre_hook(seen) for module in modules])
-    return shapes
-
-
-def look(network: nn.Module, shape_NHW: Shape, hooks: list[Any]) -> None:
-    """One pass over black films, after which the hooks are taken off."""
-    count, *sides = shape_NHW
-    with torch.inference_mode(False), torch.no_grad():  # inference mode counts no versions
-        network(torch.zeros(count, 3, *sides).to(memory_format=torch.channels_last))
-    for hook in hooks:
-        hook.remove()
-
-
-def replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(network.get_submodule(parent), leaf, module)

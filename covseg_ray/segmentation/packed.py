@@ -1,5 +1,5 @@
 """A lean network's convolutions as oneDNN computes them best: their weights laid out for the processor once, the
-activation after them in the same pass."""
+addition and the activation after them in the same pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from covseg_ray.segmentation.graph import Shape
-from covseg_ray.segmentation.lean import Lean, followers, input_shapes, replace
+from covseg_ray.segmentation.joined import Joined
+from covseg_ray.segmentation.lean import Lean
+from covseg_ray.segmentation.looking import followers, input_shapes, replace
 
 
 class PackedConv2d(nn.Module):
@@ -37,11 +39,42 @@ class PackedConv2d(nn.Module):
         return made
 
 
+class PackedJoined(nn.Module):
+    """`Joined` with its weights laid out: what the skip's map gives is added, and the activation computed, before a
+    value is written."""
+
+    def __init__(self, joined: Joined, deep_NDHW: torch.Size) -> None:
+        super().__init__()
+        count, _, height, width = deep_NDHW
+        deep, skip = joined.deep, joined.skip
+        self.how = (list(deep.padding), list(deep.output_padding), list(deep.stride), list(deep.dilation), deep.groups)
+        self.weight = torch.ops.mkldnn._reorder_convolution_transpose_weight(
+            deep.weight.detach(), *self.how, list(deep_NDHW)
+        )
+        self.bias = None if deep.bias is None else deep.bias.detach()
+        self.skip = None
+        if skip is not None:
+            self.skip = PackedConv2d(skip, torch.Size((count, skip.in_channels, 2 * height, 2 * width)))
+
+    def forward(self, deep_NDHW: Tensor, skip_NSHW: Tensor | None) -> Tensor:
+        then = "relu" if self.skip is None else "none"
+        made: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
+            deep_NDHW, self.weight, self.bias, *self.how, then, [], ""
+        )
+        if self.skip is not None:
+            weights = (self.skip.weight, self.skip.bias, *self.skip.how)
+            torch.ops.mkldnn._convolution_pointwise_.binary(made, skip_NSHW, *weights, "add", 1.0, "relu", [], "")
+        return made
+
+
 def prepack(network: nn.Module, shape_NHW: Shape) -> nn.Module:
     """The network with its convolutions packed for this processor and films of one shape, where it is lean and the
     processor one that oneDNN has layouts for; it is changed."""
     if not isinstance(network, Lean) or not has_layouts():
         return network
+    joins: dict[nn.Module, str] = {each: name for name, each in network.named_modules() if isinstance(each, Joined)}
+    for joined, shape in input_shapes(network, shape_NHW, list(joins)).items():
+        replace(network, joins[joined], PackedJoined(joined, shape))
     names = {module: name for name, module in network.named_modules()}
     activations = followers(network, shape_NHW, (nn.ReLU, nn.ReLU6))
     for conv, shape in input_shapes(network, shape_NHW, [each for each in names if type(each) is nn.Conv2d]).items():

@@ -18,7 +18,7 @@ from covseg_ray.segmentation.decision import Decide, Rule, drop_small
 from covseg_ray.segmentation.engines import build_forward, choose_engine, named_engine
 from covseg_ray.segmentation.graph import Forward, graph_forward
 from covseg_ray.segmentation.lean import lean
-from covseg_ray.segmentation.packed import prepack
+from covseg_ray.segmentation.packed import has_layouts, prepack
 from covseg_ray.segmentation.precision import autocast, autocast_dtype, knows_bf16
 from covseg_ray.segmentation.preprocess import Preprocess
 
@@ -73,18 +73,21 @@ class Predictor:
         if bundle.graph is not None:
             rest = "fp32" if autocast_dtype(self.device) is None else "bf16"  # what is not in integers
             return _at_once(graph_forward(bundle.graph, threads or torch.get_num_threads(), rest))
-        side, network = self.spec.input_size, bundle.network()
+        if self.engine == "torch" and threads is not None:
+            torch.set_num_threads(threads)  # weights are laid out for so many
+        side = self.spec.input_size
         shape_NHW = (self.chunk, side, side)
-        if self.engine == "torch":
-            if threads is not None:
-                torch.set_num_threads(threads)  # weights are laid out for so many
-            network = lean(network, side, autocast_dtype(self.device, self.precision) or torch.float32)
-            if self.device.type == "cuda":
-                module = films_to_classes(bundle, network)
-                return Captured(module, shape_NHW, len(self.spec.classes), self.device, self.precision).begin
-            network = prepack(network, shape_NHW)
-        module = films_to_classes(bundle, network)
+        if self.device.type == "cuda":
+            module = films_to_classes(bundle, lean(bundle.network(), side, self._dtype()))
+            return Captured(module, shape_NHW, len(self.spec.classes), self.device, self.precision).begin
+        network = lean(bundle.network(), side, self._dtype(), joined=has_layouts())
+        module = films_to_classes(bundle, prepack(network, shape_NHW) if self.engine == "torch" else network)
         return _at_once(build_forward(self.engine, module, shape_NHW, threads, self.precision))
+
+    def _dtype(self) -> torch.dtype:
+        """Of the network's weights; OpenVINO and ONNX Runtime take float32 and change it themselves."""
+        found = autocast_dtype(self.device, self.precision) if self.engine == "torch" else None
+        return found or torch.float32
 
     def predict(self, images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Films uint8 ``[N, S, S]``, S the model's input size, to class indices uint8 ``[N, S, S]``.

@@ -5,34 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from normed_network import SIDE, films, trained
 from torch import nn
 
 from covseg_ray.segmentation.decision import most_probable
-from covseg_ray.segmentation.lean import Lean, fold, followers, lean
-from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.lean import Lean, fold, lean
+from covseg_ray.segmentation.looking import followers
 from covseg_ray.segmentation.packed import PackedConv2d, has_layouts, prepack
 from covseg_ray.segmentation.precision import knows_bf16
-
-SIDE = 64
-
-
-def trained(architecture: str = "unet", encoder: str = "resnet18") -> nn.Module:
-    """Random weights, and batch statistics that are not those of a new network."""
-    torch.manual_seed(0)
-    network = build_network(architecture, encoder, None, 3)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 2)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.1)
-    return network.eval()
-
-
-def films() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(2, 3, SIDE, SIDE, generator=generator).to(memory_format=torch.channels_last)
 
 
 def norms(network: nn.Module) -> int:

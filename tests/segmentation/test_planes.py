@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.lean import lean
-from covseg_ray.segmentation.packed import prepack
+from covseg_ray.segmentation.packed import has_layouts, prepack
 from covseg_ray.segmentation.planes import bits, pack, unpack
 from covseg_ray.segmentation.predictor import Predictor, films_to_classes
 
@@ -32,7 +32,7 @@ class TwoChunks:
     """Computes on the CPU what `Captured` computes on a GPU, by way of bit planes, and holds two chunks and no more."""
 
     def __init__(self, bundle: Bundle) -> None:
-        network = prepack(lean(bundle.network(), 64, torch.float32), (4, 64, 64))
+        network = prepack(lean(bundle.network(), 64, torch.float32, joined=has_layouts()), (4, 64, 64))
         self.module, self.planes = films_to_classes(bundle, network), bits(len(bundle.spec.classes))
         self.slots: cycle[list[NDArray[np.uint8]]] = cycle([[], []])
         self.most = self.under_way = 0
