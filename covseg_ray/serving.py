@@ -22,8 +22,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 class Serving(BaseModel):
     """``models``: bundles by name, the first is the default. ``replicas``: the fewest and the most of each model, each
-    with so many ``cores`` where there is no GPU; see `fitted` for where no replicas are given. A film that is ``alone``
-    at its ingress may have so many cores, or as many as the others; with torch, the other engines' are set for good.
+    with so many ``cores`` where there is no GPU; see `fitted` for where no replicas are given.
 
     ``waiting`` requests at most wait at one ingress beside those under way; more are refused with 503. Times are in
     seconds.
@@ -35,7 +34,6 @@ class Serving(BaseModel):
     engine: str = "auto"
     replicas: tuple[Positive, Positive] = (1, 2)
     cores: Positive = 1
-    alone: Positive | None = None
     ingresses: Positive = 1
     waiting: Positive = 16
     upscale_seconds: Seconds = 2.0
@@ -51,15 +49,13 @@ class Serving(BaseModel):
         return bool(self.keys_file or os.environ.get(KEYS_ENVIRONMENT))
 
     def fitted(self, cores: int, gpus: int) -> Serving:
-        """The same for a machine of its own: a film that is alone has all its cores, and where ``replicas`` were not
-        given there are up to as many of each model as have room, a GPU or ``self.cores`` each; engines but torch
-        compute on cores whatever GPUs there are."""
-        fit: dict[str, Any] = {"alone": self.alone or cores}
-        if "replicas" not in self.model_fields_set:
-            on_gpus = gpus > 0 and self.engine in ("auto", "torch")
-            room, least = (gpus, 1) if on_gpus else (cores // self.cores, self.replicas[1])
-            fit["replicas"] = (1, max(least, room // len(self.models)))
-        return self.model_copy(update=fit)
+        """The same for a machine of its own: where ``replicas`` were not given, up to as many of each model as have
+        room, a GPU or ``self.cores`` each; engines but torch compute on cores whatever GPUs there are."""
+        if "replicas" in self.model_fields_set:
+            return self
+        on_gpus = gpus > 0 and self.engine in ("auto", "torch")
+        room, least = (gpus, 1) if on_gpus else (cores // self.cores, self.replicas[1])
+        return self.model_copy(update={"replicas": (1, max(least, room // len(self.models)))})
 
     @field_validator("replicas")
     @classmethod

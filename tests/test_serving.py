@@ -33,8 +33,7 @@ def test_replicas_fit_the_machine(models: int, cores: int, gpus: int, most: int)
 
 def test_what_was_given_stands() -> None:
     given = Serving(models={"default": "runs/paper/bundle"}, replicas=(1, 2))
-    assert given.fitted(64, 0) == given.model_copy(update={"alone": 64})
-    assert Serving(models=given.models, alone=4).fitted(64, 0).alone == 4
+    assert given.fitted(64, 0) is given
     wide = Serving(models={"default": "runs/paper/bundle"}, cores=4).fitted(64, 0)
     assert (wide.replicas, wide.cores) == ((1, 16), 4)
 

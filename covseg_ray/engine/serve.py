@@ -84,5 +84,4 @@ def _model(name: str, bundle: Bundle, serving: Serving, device: str, share: floa
         health_check_period_s=2,
         ray_actor_options={"num_cpus": serving.cores, "num_gpus": share if device == "cuda" else 0},
     )(Segmenter)
-    cores, alone = serving.cores, serving.alone or serving.cores
-    return deployment.bind(name, serving.models[name], bundle.model_id, serving.engine, device, batch, cores, alone)
+    return deployment.bind(name, serving.models[name], bundle.model_id, serving.engine, device, batch, serving.cores)

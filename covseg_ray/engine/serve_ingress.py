@@ -35,7 +35,6 @@ class Replicas:
     def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
         self._handles = handles
         self._known: dict[str, ModelInfo] = {}
-        self._under_way = 0
 
     async def models(self) -> Mapping[str, ModelInfo]:
         for name, handle in self._handles.items():
@@ -44,12 +43,8 @@ class Replicas:
         return {name: self._known[name] for name in self._handles}
 
     async def __call__(self, name: str, squares: Squares) -> Prediction:
-        handle, alone = self._handles[name], self._under_way == 0
-        self._under_way += 1
-        try:
-            prediction: Prediction = await _answer(name, lambda: handle.predict.remote(squares, alone), PREDICT_SECONDS)
-        finally:
-            self._under_way -= 1
+        handle = self._handles[name]
+        prediction: Prediction = await _answer(name, lambda: handle.predict.remote(squares), PREDICT_SECONDS)
         self._known[name] = prediction.model
         return prediction
 

@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError
 from small_model import MODEL
 
 from covseg_ray.engine.serve_ingress import TRIES, Replicas
-from covseg_ray.service.models import OverloadedError, Prediction, Squares, UnavailableError
+from covseg_ray.service.models import OverloadedError, Prediction, UnavailableError
 
 FILM = np.zeros((32, 32), np.uint8)
 SQUARES = {MODEL.square: FILM}
@@ -57,32 +57,3 @@ def test_no_room_is_overload_for_a_film_and_not_ready_for_who_asks_what_is_serve
         asyncio.run(Replicas({"default": Handle(BUSY)})("default", SQUARES))
     with pytest.raises(UnavailableError, match="the model default is not ready"):
         asyncio.run(Replicas({"default": Handle(BUSY)}).models())
-
-
-class Slow:
-    """Answers when it is let, and keeps what it was told of each film."""
-
-    def __init__(self) -> None:
-        self.let, self.alone = asyncio.Event(), list[bool]()
-        self.predict = self
-
-    async def remote(self, squares: Squares, alone: bool) -> Prediction:
-        self.alone.append(alone)
-        await self.let.wait()
-        return Prediction(FILM, MODEL)
-
-
-def test_a_replica_is_told_which_film_has_the_machine_to_itself() -> None:
-    handle = Slow()
-    replicas = Replicas({"default": handle})
-
-    async def two_at_once_and_one_after() -> None:
-        two = [asyncio.create_task(replicas("default", SQUARES)) for _ in range(2)]
-        while len(handle.alone) < 2:
-            await asyncio.sleep(0)
-        handle.let.set()
-        await asyncio.gather(*two)
-        await replicas("default", SQUARES)
-
-    asyncio.run(two_at_once_and_one_after())
-    assert handle.alone == [True, False, True]
