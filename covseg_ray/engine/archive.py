@@ -17,6 +17,7 @@ from ray.exceptions import RayTaskError
 from ray.util.queue import Queue
 
 from covseg_ray.engine.execution import context
+from covseg_ray.engine.inputs import Inputs
 from covseg_ray.engine.load import LOADED, Wanted, load
 from covseg_ray.engine.outline import Outlining, outline
 from covseg_ray.engine.runtime import raised_there, without_rays_own_lines
@@ -26,7 +27,7 @@ from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.bundle_files import from_files
 from covseg_ray.segmentation.predictor import Predictor, device_for
 from covseg_ray.storage.filesystem import arrow_filesystem, join, locate, translated
-from covseg_ray.storage.listing import FOLDER, SCHEMA, Listing
+from covseg_ray.storage.listing import Listing
 from covseg_ray.storage.mending import RECORDS
 from covseg_ray.storage.results import RESULTS
 
@@ -121,6 +122,8 @@ def run(work: Work, crew: Fleet, watch: Watch) -> None:
     out = work.outlining.out
     settings = context(callback(watch))
     settings.checkpoint_config = _checkpoint(out)
+    # Films go on from a task when they are so many bytes: at Ray's 128 MiB, 2,000 would wait for each other.
+    settings.target_max_block_size = BLOCK_FILMS[crew.device] * work.wanted.film_bytes
     with ray.data.DataContext.current(settings), without_rays_own_lines():
         try:
             _films(work, crew).write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
@@ -152,13 +155,8 @@ def _checkpoint(out: str) -> CheckpointConfig:
 
 
 def _films(work: Work, crew: Fleet) -> ray.data.Dataset:
-    location = locate(join(work.outlining.out, FOLDER))
-    listed = ray.data.read_parquet(
-        location.path,
-        filesystem=arrow_filesystem(location),
-        schema=SCHEMA,
-        override_num_blocks=len(work.listing.starts),
-    )
+    files = len(work.listing.starts)
+    listed = ray.data.read_datasource(Inputs(work.outlining.out, work.listing), override_num_blocks=files)
     block = BLOCK_FILMS[crew.device]
     blocks = max(1, work.listing.inputs // block)
     loaded = listed.map_batches(

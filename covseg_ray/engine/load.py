@@ -57,6 +57,11 @@ class Wanted:
     pictures: bool = False
     headers: bool = False
 
+    @property
+    def film_bytes(self) -> int:
+        """What a film's row takes at most, but for a few words."""
+        return self.size**2 + (PICTURE_SIDE**2 if self.pictures else 0)
+
 
 def load(listed: pa.Table, wanted: Wanted) -> Iterator[pa.Table]:
     """Rows of a listing -> rows of ``LOADED``; one that cannot be a film has a reason and no square."""

@@ -8,6 +8,7 @@ nothing here uses it. Declaring the two operators it asks about lets the import 
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -51,7 +52,20 @@ def _compiled_operators_load() -> bool:
     return False
 
 
+@functools.cache
 def smp() -> ModuleType:
-    """``segmentation_models_pytorch``, imported on first use: it takes two seconds."""
+    """``segmentation_models_pytorch``, imported on first use: it takes a second.
+
+    What it brings stays until the process ends. The garbage collector is kept from looking through it, which costs
+    half a second while it comes and nearly one at the end.
+    """
     ensure_operators()
-    return importlib.import_module("segmentation_models_pytorch")
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        library = importlib.import_module("segmentation_models_pytorch")
+    finally:
+        if collects:
+            gc.enable()
+    gc.freeze()
+    return library

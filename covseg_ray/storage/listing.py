@@ -110,8 +110,13 @@ def read_items(out: str, listing: Listing, items: Iterable[int]) -> dict[int, Me
     """The members that stand under these numbers."""
     found: dict[int, Member] = {}
     for number, wanted in groupby(sorted(set(items)), key=lambda item: bisect_right(listing.starts, item) - 1):
-        location = locate(file_uri(out, number))
-        with translated(location.uri), location.fs.open(location.path, "rb") as file:
-            table = pq.read_table(file, filters=[("item", "in", list(wanted))])
+        table = read_file(out, number, list(wanted))
         found.update(zip(table["item"].to_pylist(), members_of(table.to_pylist()), strict=True))
     return found
+
+
+def read_file(out: str, number: int, items: list[int] | None = None) -> pa.Table:
+    """A file of the listing, or those of its rows that stand under ``items``."""
+    location = locate(file_uri(out, number))
+    with translated(location.uri), location.fs.open(location.path, "rb") as file:
+        return pq.read_table(file, filters=None if items is None else [("item", "in", items)])

@@ -26,3 +26,16 @@ def test_importing_the_room_does_not_import_the_library():
         "print([name for name in ('torchvision', 'segmentation_models_pytorch', 'ray') if name in sys.modules])"
     )
     assert _python(code) == "[]"
+
+
+def test_what_the_library_brings_is_not_collected_again_and_the_rest_still_is():
+    code = (
+        "import gc\n"
+        "from covseg_ray.segmentation.operators import smp\n"
+        "library = smp()\n"
+        "print(library.__name__, gc.isenabled(), gc.get_freeze_count() > 100_000, gc.get_count()[0] < 10_000)\n"
+        "gc.disable()\n"
+        "smp.cache_clear()\n"
+        "print(smp() is library, gc.isenabled())"
+    )
+    assert _python(code) == "segmentation_models_pytorch True True True\nTrue False"
