@@ -28,7 +28,7 @@ from covseg_ray.segmentation.bundle_files import from_files
 from covseg_ray.segmentation.predictor import Predictor, device_for
 from covseg_ray.storage.filesystem import arrow_filesystem, join, locate, translated
 from covseg_ray.storage.listing import Listing
-from covseg_ray.storage.mending import RECORDS
+from covseg_ray.storage.mending import RECORDS, finished
 from covseg_ray.storage.results import RESULTS
 
 # The most that is done again after a kill is the blocks in flight, and each has so many films.
@@ -155,8 +155,9 @@ def _checkpoint(out: str) -> CheckpointConfig:
 
 
 def _films(work: Work, crew: Fleet) -> ray.data.Dataset:
-    files = len(work.listing.starts)
-    listed = ray.data.read_datasource(Inputs(work.outlining.out, work.listing), override_num_blocks=files)
+    out = work.outlining.out
+    inputs = Inputs(out, work.listing, finished(out))
+    listed = ray.data.read_datasource(inputs, override_num_blocks=1)  # with more, Ray would cut what a task gives
     block = BLOCK_FILMS[crew.device]
     blocks = max(1, work.listing.inputs // block)
     loaded = listed.map_batches(

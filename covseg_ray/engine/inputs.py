@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
@@ -17,11 +19,16 @@ from covseg_ray.storage.listing import SCHEMA, Listing, read_file
 
 
 class Inputs(Datasource):
-    """Rows of ``listing.SCHEMA``, in as many tasks as the listing at ``out`` has files, whatever Ray asks for."""
+    """Rows of ``listing.SCHEMA``, in as many tasks as the listing at ``out`` has files with anything to do in them.
 
-    def __init__(self, out: str, listing: Listing) -> None:
+    ``finished_I`` are the items that are done, int64: of files that have others too, Ray Data leaves them out.
+    """
+
+    def __init__(self, out: str, listing: Listing, finished_I: NDArray[np.int64]) -> None:
         super().__init__()
-        self._out, self._listing = out, listing
+        sizes_F = np.diff([*listing.starts, listing.inputs])
+        done_F = np.bincount(np.searchsorted(listing.starts, finished_I, "right") - 1, minlength=len(sizes_F))
+        self._out, self._rows = out, {int(file): int(sizes_F[file]) for file in np.flatnonzero(done_F < sizes_F)}
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
@@ -29,12 +36,11 @@ class Inputs(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        ends = [*self._listing.starts[1:], self._listing.inputs]
         return [
-            ReadTask(partial(_read, self._out, number), BlockMetadata(end - start, None, None, None), SCHEMA)
-            for number, (start, end) in enumerate(zip(self._listing.starts, ends, strict=True))
+            ReadTask(partial(_read, self._out, file), BlockMetadata(rows, None, None, None), SCHEMA)
+            for file, rows in self._rows.items()
         ]
 
 
-def _read(out: str, number: int) -> list[pa.Table]:
-    return [read_file(out, number)]
+def _read(out: str, file: int) -> list[pa.Table]:
+    return [read_file(out, file)]

@@ -14,8 +14,10 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from covseg_ray.storage.filesystem import delete_files, join, list_files, read_bytes, read_files, write_bytes
 from covseg_ray.storage.results import RESULTS
@@ -67,6 +69,15 @@ def gather(out: str) -> None:
         blocks[name.removesuffix(_PARQUET)] = pq.read_table(io.BytesIO(data), schema=_SCHEMA)
     kept = _write_gathered(out, blocks)
     delete_files(join(out, RECORDS), (name for name in names if name != kept))
+
+
+def finished(out: str) -> NDArray[np.int64]:
+    """The items of all blocks that are done, after `mend`, each once: a kill while records were gathered leaves some
+    under two names."""
+    names = [name for name in list_files(join(out, RECORDS)) if name.endswith(_PARQUET)]
+    records = read_files(join(out, RECORDS), names).values() if names else ()
+    items = [pq.read_table(io.BytesIO(data), columns=["item"])["item"].to_numpy() for data in records]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *items]))
 
 
 def _read_gathered(out: str, names: list[str]) -> dict[str, Blocks]:

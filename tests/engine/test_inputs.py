@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import ray
@@ -15,20 +16,27 @@ from covseg_ray.storage.listing import write_listing
 from covseg_ray.storage.members import Member
 
 
-def test_each_file_of_a_listing_is_a_task(ray_session: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("finished", "left"),
+    [
+        ([], [(0, 499, 500), (500, 999, 500), (1000, 1199, 200)]),
+        ([*range(500, 1000), 0, 1199], [(0, 499, 500), (1000, 1199, 200)]),
+        ([*range(499), *range(1000, 1200)], [(0, 499, 500), (500, 999, 500)]),
+    ],
+)
+def test_each_file_of_a_listing_that_is_not_done_is_a_task(
+    ray_session: None, tmp_path: Path, finished: list[int], left: list[tuple[int, int, int]]
+) -> None:
     def task(rows: pa.Table) -> pa.Table:
         items = rows["item"].to_pylist()
         return pa.table({"first": [items[0]], "last": [items[-1]], "rows": [len(items)]})
 
     films = [Member(f"{i}.png", f"/films/{i}.png", "file", "", 0, 9) for i in range(1200)]
     listing = write_listing(str(tmp_path), films, lambda count: None)
-    listed = ray.data.read_datasource(Inputs(str(tmp_path), listing), override_num_blocks=1)
+    inputs = Inputs(str(tmp_path), listing, np.array(finished, np.int64))
+    listed = ray.data.read_datasource(inputs, override_num_blocks=1)
     tasks = listed.map_batches(task, batch_size=None, batch_format="pyarrow", zero_copy_batch=True).take_all()
-    assert sorted((each["first"], each["last"], each["rows"]) for each in tasks) == [
-        (0, 499, 500),
-        (500, 999, 500),
-        (1000, 1199, 200),
-    ]
+    assert sorted((each["first"], each["last"], each["rows"]) for each in tasks) == left
 
 
 @pytest.mark.parametrize("pictures", [False, True])

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from covseg_ray.storage.filesystem import delete, list_files, read_bytes, write_bytes
-from covseg_ray.storage.mending import MANY_RECORDS, gather, mend
+from covseg_ray.storage.mending import MANY_RECORDS, finished, gather, mend
 
 WHOLE = {".checkpoint/u_1_000000.parquet", "results/u_1_000000-0.parquet"}
 LEFT_BY_KILLS = {
@@ -58,8 +58,10 @@ def items_of(out: str) -> list[int]:
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_many_records_are_gathered_and_still_mended(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> None:
     out = f"{request.getfixturevalue('bucket')}/{tmp_path.name}" if place == "s3" else str(tmp_path)
+    assert finished(out).tolist() == []
     blocks = {f"u_{n:06d}": list(range(3 * n, 3 * n + 3)) for n in range(MANY_RECORDS)}
     write_blocks(out, blocks)
+    assert finished(out).tolist() == list(range(3 * MANY_RECORDS))
     gather(out)
     assert sum(name.startswith(".checkpoint/") for name in list_files(out)) == MANY_RECORDS, "few are left alone"
     late = {"v_000000": [5000, 4000], "v_000001": [6000]}
@@ -67,7 +69,7 @@ def test_many_records_are_gathered_and_still_mended(request: pytest.FixtureReque
     gather(out)
     (record,) = [name for name in list_files(out) if name.startswith(".checkpoint/")]
     everything = sorted(item for items in (blocks | late).values() for item in items)
-    assert items_of(out) == everything
+    assert items_of(out) == finished(out).tolist() == everything
     assert mend(out) == 0
     assert len(list_files(out)) == 1 + len(blocks | late)
 
@@ -80,6 +82,7 @@ def test_many_records_are_gathered_and_still_mended(request: pytest.FixtureReque
         write_bytes(f"{out}/{name}", data)
     assert set(items_of(out)) == set(everything)
     assert mend(out) == 0
+    assert finished(out).tolist() == everything
     gather(out)
     assert items_of(out) == everything
     assert record not in list_files(out)
