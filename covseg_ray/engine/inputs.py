@@ -11,9 +11,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from ray.data import Datasource, ReadTask
+from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
-from ray.data.context import DataContext
 
 from covseg_ray.storage.listing import SCHEMA, Listing, read_file
 
