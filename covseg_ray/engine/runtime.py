@@ -31,8 +31,12 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
 }
-# A process that one machine has no use for: nobody calls it back as a cloud does with its own.
-ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# Processes that one machine has no use for: nobody calls it back as a cloud does with its own, and one reader is enough
+# for the footers of the records of a stopped run.
+ON_ONE_MACHINE = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
+}
 # Ray turns 127.0.0.1 into the machine's own address and then listens on all of them, unless clusters are switched off:
 # by a variable named after the two systems where that is the default, which it reads when it is imported.
 NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
