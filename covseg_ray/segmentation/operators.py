@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import gc
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
+_LIBRARY = "segmentation_models_pytorch"
 _ABSENT = ("nms", "qnms")
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
@@ -52,18 +54,19 @@ def _compiled_operators_load() -> bool:
     return False
 
 
-@functools.cache
 def smp() -> ModuleType:
     """``segmentation_models_pytorch``, imported on first use: it takes a second.
 
     What it brings stays until the process ends. The garbage collector is kept from looking through it, which costs
     half a second while it comes and nearly one at the end.
     """
+    if _LIBRARY in sys.modules:
+        return importlib.import_module(_LIBRARY)
     ensure_operators()
     collects = gc.isenabled()
     gc.disable()
     try:
-        library = importlib.import_module("segmentation_models_pytorch")
+        library = importlib.import_module(_LIBRARY)
     finally:
         if collects:
             gc.enable()
