@@ -38,8 +38,8 @@ def mend(out: str) -> int:
     Nobody may be writing there. Ray's own way to begin again would take the rows of a record that stands under both
     names, and keep the record.
     """
-    names = [name for name in list_files(join(out, RECORDS)) if name.endswith(_PARQUET)]
-    rows = [name for name in list_files(join(out, RESULTS)) if name.endswith(_PARQUET)]
+    names = _names(out, RECORDS)
+    rows = _names(out, RESULTS)
     gathered = _read_gathered(out, names)
     single = {name.removesuffix(_PARQUET) for name in names if not name.endswith(_PENDING)} - set(gathered)
     done = single.union(*gathered.values())
@@ -57,7 +57,7 @@ def mend(out: str) -> int:
 
 def gather(out: str) -> None:
     """Put the records of finished blocks into one file where there are many. Nobody may be writing there."""
-    names = [name for name in list_files(join(out, RECORDS)) if name.endswith(_PARQUET)]
+    names = _names(out, RECORDS)
     if len(names) <= MANY_RECORDS:
         return
     gathered = _read_gathered(out, names)
@@ -74,10 +74,14 @@ def gather(out: str) -> None:
 def finished(out: str) -> NDArray[np.int64]:
     """The items of all blocks that are done, after `mend`, each once: a kill while records were gathered leaves some
     under two names."""
-    names = [name for name in list_files(join(out, RECORDS)) if name.endswith(_PARQUET)]
+    names = _names(out, RECORDS)
     records = read_files(join(out, RECORDS), names).values() if names else ()
     items = [pq.read_table(io.BytesIO(data), columns=["item"])["item"].to_numpy() for data in records]
     return np.unique(np.concatenate([np.empty(0, np.int64), *items]))
+
+
+def _names(out: str, folder: str) -> list[str]:
+    return [name for name in list_files(join(out, folder)) if name.endswith(_PARQUET)]
 
 
 def _read_gathered(out: str, names: list[str]) -> dict[str, Blocks]:
