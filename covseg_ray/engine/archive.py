@@ -123,7 +123,8 @@ def run(work: Work, crew: Fleet, watch: Watch) -> None:
     settings = context(callback(watch))
     settings.checkpoint_config = _checkpoint(out)
     # Films go on from a task when they are so many bytes: at Ray's 128 MiB, 2,000 would wait for each other.
-    settings.target_max_block_size = BLOCK_FILMS[crew.device] * work.wanted.film_bytes
+    block_bytes = BLOCK_FILMS[crew.device] * work.wanted.film_bytes
+    settings.target_max_block_size = min(block_bytes, settings.target_max_block_size or block_bytes)
     with ray.data.DataContext.current(settings), without_rays_own_lines():
         try:
             _films(work, crew).write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
