@@ -6,8 +6,8 @@ Without torch: an ingress starts soon and stays small.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from typing import Any, cast
 
 from fastapi import FastAPI
 from ray import serve
@@ -27,6 +27,7 @@ RETRY_AFTER_SECONDS = 1
 TRIES = 8
 READY_SECONDS = 5.0
 PREDICT_SECONDS = 60.0
+MESSAGE_BYTES = 2 * 2**20  # of squares; Ray Serve's gRPC takes no message above 4 MiB
 
 
 class Replicas:
@@ -44,7 +45,7 @@ class Replicas:
 
     async def __call__(self, name: str, squares: Squares) -> Prediction:
         handle = self._handles[name]
-        prediction: Prediction = await _answer(name, lambda: handle.predict.remote(squares), PREDICT_SECONDS)
+        prediction: Prediction = await _answer(name, lambda: _predict(handle, squares), PREDICT_SECONDS)
         self._known[name] = prediction.model
         return prediction
 
@@ -54,6 +55,21 @@ class Replicas:
         except OverloadedError:
             raise UnavailableError(f"the model {name} is not ready") from None
         return info
+
+
+async def _predict(handle: DeploymentHandle[Any], squares: Squares) -> Prediction:
+    """Ask by gRPC, which costs less than Ray's calls of actors, where a message may be so long. As a stream of one
+    prediction, or gRPC would bring what the replica says of its queue with the answer, when it is out of date."""
+    length = sum(square_SS.nbytes for square_SS in squares.values())
+    ask = handle.options(
+        method_name="predict",
+        stream=True,
+        _by_reference=length > MESSAGE_BYTES,
+        request_serialization="pickle",
+        response_serialization="pickle",
+    )
+    [prediction] = [each async for each in cast(AsyncIterable[Prediction], ask.remote(squares))]
+    return prediction
 
 
 async def _answer(name: str, ask: Callable[[], Awaitable[Any]], seconds: float) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +42,10 @@ class Segmenter:
     def info(self) -> ModelInfo:
         return self._info
 
-    async def predict(self, squares: Squares) -> Prediction:
+    async def predict(self, squares: Squares) -> AsyncIterator[Prediction]:
+        """A stream of one."""
         square_SS = squares.get(self._info.square)
-        if square_SS is None:
-            return Prediction(None, self._info)
-        return Prediction(await self._in_batch(square_SS), self._info)
+        yield Prediction(None if square_SS is None else await self._in_batch(square_SS), self._info)
 
     async def _predict_batch(self, squares: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         self._sizes.observe(len(squares))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
 
-import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,10 +58,10 @@ class Decoders:
         self._free: SimpleQueue[DecodingChild] = SimpleQueue()
         for child in self._children:
             self._free.put(child)
-        self._limiter = anyio.CapacityLimiter(settings.decoders)
+        self._threads = ThreadPoolExecutor(settings.decoders)
 
     async def decode(self, data: bytes) -> Radiograph | Rejected:
-        return await anyio.to_thread.run_sync(self._decode, data, limiter=self._limiter)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, data)
 
     def _decode(self, data: bytes) -> Radiograph | Rejected:
         child = self._free.get()
@@ -75,6 +76,7 @@ class Decoders:
             child.decode(b"GIF")
 
     def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for child in self._children:
             child.close()
 
@@ -164,4 +166,4 @@ def _lay(film: Radiograph, square: Square) -> _Laid:
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """A large film takes tenths of a second to resize or to encode: other requests go on meanwhile."""
-    return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
+    return await asyncio.to_thread(function, *args, **kwargs)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 import yaml
 from conftest import Run
 from near_ties import undecided_on_phantoms
@@ -29,10 +30,15 @@ from covseg_ray.radiograph.guard import fitted
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.segment_progress import SegmentProgress
+from covseg_ray.segmentation.bundle import Bundle, BundleSpec
+from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.preprocess import Preprocess
 from covseg_ray.service.client import Client
 from covseg_ray.serving import endpoint, parse
 
 PORT = 8731
+LARGE = 2112  # pixels a side: 4.25 MiB of classes
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +49,24 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(undisturbed: Run, other: str) -> Iterator[str]:
-    """Two models, the trained one and another, on this session's Ray."""
+def large(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model next to free whose square is more than one message of gRPC may hold."""
+    uri, film = str(tmp_path_factory.mktemp("large") / "bundle"), make_phantom(5, 0, LARGE).image
+    torch.manual_seed(3)
+    network = build_network("linknet", "tu-test_resnet").eval()
+    with torch.inference_mode():
+        logits_NCHW = network(Preprocess()(torch.from_numpy(film[None])))
+        network.segmentation_head[0].bias[1] += (logits_NCHW[:, 0] - logits_NCHW[:, 1]).median()
+    spec = BundleSpec(architecture="linknet", encoder="tu-test_resnet", input_size=LARGE)
+    save_bundle(uri, Bundle(spec, network.state_dict()))
+    return uri
+
+
+@pytest.fixture(scope="module")
+def url(undisturbed: Run, other: str, large: str) -> Iterator[str]:
+    """Three models, the trained one and two others, on this session's Ray."""
     serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host="127.0.0.1", port=PORT))
-    models = {"trained": undisturbed.outcome.bundle, "other": other}
+    models = {"trained": undisturbed.outcome.bundle, "other": other, "large": large}
     serve.run(build({"models": models, "replicas": [1, 1]}), name="covseg-ray", route_prefix="/")
     yield f"http://127.0.0.1:{PORT}"
     serve.shutdown()
@@ -85,8 +105,19 @@ def test_an_answer_has_one_request_id(url: str) -> None:
         assert told == given.get("x-request-id", told)
 
 
-def test_several_models_answer_by_name(url: str, undisturbed: Run, other: str) -> None:
-    ids = {"trained": load_bundle(undisturbed.outcome.bundle).model_id, "other": load_bundle(other).model_id}
+def test_a_square_larger_than_a_message_arrives_whole(url: str, large: str) -> None:
+    film_HW = make_phantom(5, 0, LARGE).image
+    classes_HW = Predictor(load_bundle(large)).predict(film_HW[None])[0]
+    assert 0.3 < classes_HW.mean() < 0.7
+    headers = {"accept": "image/png"}
+    with httpx2.Client(base_url=url, timeout=120, trust_env=False) as client:
+        answer = client.post("/v1/segment?model=large", content=encode_png(film_HW), headers=headers)
+    assert answer.content == encode_png1(classes_HW)
+
+
+def test_several_models_answer_by_name(url: str, undisturbed: Run, other: str, large: str) -> None:
+    uris = {"trained": undisturbed.outcome.bundle, "other": other, "large": large}
+    ids = {name: load_bundle(uri).model_id for name, uri in uris.items()}
     film = encode_png(make_phantom(1, 0, 120).image)
     with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
         told = client.get("/v1/model").json()["models"]
