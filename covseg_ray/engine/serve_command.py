@@ -22,11 +22,13 @@ from covseg_ray.errors import CovsegError
 from covseg_ray.serving import APPLICATION, Endpoint
 
 # A request crosses fewer threads and takes gRPC from the proxy, which costs less than Ray's calls of actors; the
-# controller looks twice a second instead of ten times; Serve's own lines stay in its log files; and in HAProxy mode
-# the end waits 5 s, not 30, which are there for load balancers beyond the machine.
+# controller looks twice a second instead of ten times, and metrics are handed on once instead of ten times; Serve's own
+# lines stay in its log files; and in HAProxy mode the end waits 5 s, not 30, which are there for load balancers beyond
+# the machine.
 QUICK = {
     "RAY_SERVE_PROXY_USE_GRPC": "1",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
