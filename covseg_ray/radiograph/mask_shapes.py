@@ -24,9 +24,14 @@ def outlines(mask_HW: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
     the middle between a pixel of the mask and one that is not (marching squares at 1/2, by contourpy), with the last
     point like the first and only the points where they turn: even-odd filling gives the mask's pixels back.
     """
-    padded_HW = np.pad(mask_HW.astype(np.float64), 1)
+    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+    if not len(rows):
+        return []
+    top, left = int(rows[0]), int(columns[0])
+    padded_HW = np.pad(mask_HW[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.float64), 1)
     lines = contour_generator(z=padded_HW, line_type=LineType.Separate).lines(0.5)
-    return [_corners(np.asarray(line)) - 0.5 for line in lines]
+    corner_2 = np.array([left - 0.5, top - 0.5])
+    return [_corners(np.asarray(line)) + corner_2 for line in lines]
 
 
 def _corners(line_P2: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,19 +40,20 @@ def severity(infection_HW: NDArray[np.uint8], lung_HW: NDArray[np.uint8]) -> Sev
     infected_HW, lung = infection_HW.astype(bool) & lung_HW.astype(bool), lung_HW.astype(bool)
     middle = _middle(lung)
     sides = {"left": np.s_[:, :middle], "right": np.s_[:, middle:]}
-    areas = {name: int(lung[side].sum()) for name, side in sides.items()}
+    areas = {name: int(np.count_nonzero(lung[side])) for name, side in sides.items()}
     zones = {
         f"{name}-{zone}": share
         for name, side in sides.items()
         for zone, share in zip(ZONES, _thirds(infected_HW[side], lung[side]), strict=True)
     }
+    area = int(np.count_nonzero(lung))
     return Severity(
         whole=_share(infected_HW, lung),
         left=_share(infected_HW[sides["left"]], lung[sides["left"]]),
         right=_share(infected_HW[sides["right"]], lung[sides["right"]]),
         zones=zones,
-        plausible=bool(LEAST_LUNG <= lung.mean() <= MOST_LUNG)
-        and bool(2 * lung[:, middle].sum() < lung.sum() / lung.any(0).sum())
+        plausible=LEAST_LUNG <= area / lung.size <= MOST_LUNG
+        and bool(2 * lung[:, middle].sum() < area / lung.any(0).sum())
         and min(areas.values()) >= LEAST_SIDE * max(areas.values()),
     )
 
@@ -81,5 +82,5 @@ def _thirds(infected_HW: NDArray[np.bool_], lung_HW: NDArray[np.bool_]) -> list[
 
 
 def _share(infected: NDArray[np.bool_], lung: NDArray[np.bool_]) -> float | None:
-    area = int(lung.sum())
-    return int(infected.sum()) / area if area else None
+    area = int(np.count_nonzero(lung))
+    return int(np.count_nonzero(infected)) / area if area else None

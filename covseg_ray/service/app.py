@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from covseg_ray import __version__
 from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.radiograph.findings import covered
 from covseg_ray.service import examples
 from covseg_ray.service.answers import (
     DICOM,
@@ -120,7 +121,7 @@ async def _outlined(film: SentFilm, outliner: Outliner, model: str | None, obser
     if isinstance(found, Rejected):
         observe.rejected(found.reason)
     else:
-        observe.infection(float(found.masks["infection"].mean()))
+        observe.infection(covered(found.masks["infection"]))
     return found
 
 
