@@ -33,6 +33,7 @@ _FILMS = frozenset({"1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", 
 # Secondary capture; its multi-frame kinds of grey bytes and of grey words, which may hold one frame.
 _CAPTURES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.7.3"})
 _MODALITIES = frozenset({"CR", "DX", "DR", "RG"})
+_ROWS = 64  # of a film at once: few enough that they stay in the processor's cache
 _LONGEST_FIRST_VALUE = 64  # bytes, of the first element of a file that has no preamble
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -130,12 +131,14 @@ def _check_layout(header: FileDataset, limits: Limits) -> None:
 
 
 def _shown(header: FileDataset, stored_HW: NDArray[np.integer]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Row by row through a table of every value between the film's least and greatest."""
+    """Some rows at a time through a table of every value between the film's least and greatest."""
     least, greatest = int(stored_HW.min()), int(stored_HW.max())
     levels_N = grey_levels(header, np.arange(least, greatest + 1))
     shown_HW = np.empty(stored_HW.shape, levels_N.dtype)
-    for row, stored_W in enumerate(stored_HW):
-        shown_HW[row] = levels_N[stored_W.astype(np.intp) - least]
+    for top in range(0, len(stored_HW), _ROWS):
+        rows = slice(top, top + _ROWS)
+        indices_HW = stored_HW[rows].astype(np.intp) - least
+        levels_N.take(indices_HW, out=shown_HW[rows], mode="clip")  # another mode copies what it writes
     return shown_HW
 
 
