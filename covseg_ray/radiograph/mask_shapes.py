@@ -17,6 +17,14 @@ def run_lengths(mask_HW: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), lengths]) if flat[0] else lengths
 
 
+def box(mask_HW: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around the mask's pixels; none of either where it marks none."""
+    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 def outlines(mask_HW: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
     """Closed polygons float [P, 2] of x and y around the mask's regions and their holes.
 
@@ -24,13 +32,10 @@ def outlines(mask_HW: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
     the middle between a pixel of the mask and one that is not (marching squares at 1/2, by contourpy), with the last
     point like the first and only the points where they turn: even-odd filling gives the mask's pixels back.
     """
-    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
-    if not len(rows):
-        return []
-    top, left = int(rows[0]), int(columns[0])
-    padded_HW = np.pad(mask_HW[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.float64), 1)
+    rows, columns = box(mask_HW)
+    padded_HW = np.pad(mask_HW[rows, columns].astype(np.float64), 1)
     lines = contour_generator(z=padded_HW, line_type=LineType.Separate).lines(0.5)
-    corner_2 = np.array([left - 0.5, top - 0.5])
+    corner_2 = np.array([columns.start - 0.5, rows.start - 0.5])
     return [_corners(np.asarray(line)) + corner_2 for line in lines]
 
 

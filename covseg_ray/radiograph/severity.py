@@ -46,7 +46,7 @@ def severity(infection_HW: NDArray[np.uint8], lung_HW: NDArray[np.uint8]) -> Sev
         for name, side in sides.items()
         for zone, share in zip(ZONES, _thirds(infected_HW[side], lung[side]), strict=True)
     }
-    area = int(np.count_nonzero(lung))
+    area = sum(areas.values())
     return Severity(
         whole=_share(infected_HW, lung),
         left=_share(infected_HW[sides["left"]], lung[sides["left"]]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,7 +56,7 @@ def create_app(predict: Predict, settings: Settings, observe: Observe) -> FastAP
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(outliner.decoders.start)
+        await in_thread(outliner.decoders.start)
         yield
         outliner.decoders.close()
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from covseg_ray import __version__
 from covseg_ray.errors import DatasetError, UsageError
-from covseg_ray.radiograph.mask_shapes import run_lengths
+from covseg_ray.radiograph.mask_shapes import box, run_lengths
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.radiograph.severity import ZONES
 from covseg_ray.storage.filesystem import exists, join, locate, translated, write_files
@@ -179,15 +179,14 @@ def _mask(out: str, row: dict[str, Any]) -> NDArray[np.uint8]:
 
 
 def _coco_annotation(item: int, mask_HW: NDArray[np.uint8]) -> dict[str, Any]:
-    rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
-    top, left = int(rows[0]), int(columns[0])
+    rows, columns = box(mask_HW)
     return {
         "id": item + 1,  # COCO's own evaluation takes an annotation 0 for none
         "image_id": item,
         "category_id": _INFECTION["id"],
         "segmentation": {"size": list(mask_HW.shape), "counts": run_lengths(mask_HW).tolist()},
         "area": int(mask_HW.sum()),
-        "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+        "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
         "iscrowd": 1,
     }
 

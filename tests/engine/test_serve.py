@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
-import torch
 import yaml
 from conftest import Run
-from near_ties import undecided_on_phantoms
+from near_ties import undecided_bundle, undecided_on_phantoms
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
@@ -30,10 +29,7 @@ from covseg_ray.radiograph.guard import fitted
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.segment_progress import SegmentProgress
-from covseg_ray.segmentation.bundle import Bundle, BundleSpec
-from covseg_ray.segmentation.network import build_network
 from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.segmentation.preprocess import Preprocess
 from covseg_ray.service.client import Client
 from covseg_ray.serving import endpoint, parse
 
@@ -51,14 +47,8 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model next to free whose square is more than one message of gRPC may hold."""
-    uri, film = str(tmp_path_factory.mktemp("large") / "bundle"), make_phantom(5, 0, LARGE).image
-    torch.manual_seed(3)
-    network = build_network("linknet", "tu-test_resnet").eval()
-    with torch.inference_mode():
-        logits_NCHW = network(Preprocess()(torch.from_numpy(film[None])))
-        network.segmentation_head[0].bias[1] += (logits_NCHW[:, 0] - logits_NCHW[:, 1]).median()
-    spec = BundleSpec(architecture="linknet", encoder="tu-test_resnet", input_size=LARGE)
-    save_bundle(uri, Bundle(spec, network.state_dict()))
+    uri = str(tmp_path_factory.mktemp("large") / "bundle")
+    save_bundle(uri, undecided_bundle(make_phantom(5, 0, LARGE).image[None], "linknet", "tu-test_resnet"))
     return uri
 
 
