@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from covseg_ray.config import Job, changed, known_keys, nearest
+from covseg_ray.config.search import Search
+from covseg_ray.config.train import Job, changed, known_keys, nearest
 from covseg_ray.errors import ConfigError
-from covseg_ray.search import Search
 
 # What names a run, or judges its trials, is the same for all of them.
 NOT_SEARCHED = ("preset", "name", "out", "search", "train.select")

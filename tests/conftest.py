@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from covseg_ray import config
+from covseg_ray.config import train as config
 
 # Files that one process takes, one after the other: those that share the model of `undisturbed`, which takes minutes to
 # train, and those that start clusters, of which there must not be two at a time.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from covseg_ray import config
+from covseg_ray.config import train as config
 from covseg_ray.segmentation.augment import augmentation
 from covseg_ray.segmentation.losses import build_loss
 from covseg_ray.segmentation.network import check_names

@@ -18,8 +18,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import covseg_ray
-from covseg_ray import config, errors
+from covseg_ray import errors
 from covseg_ray.cli.main import app
+from covseg_ray.config import train as config
 from covseg_ray.reports.metric_words import METRICS
 
 if sys.version_info >= (3, 11):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from covseg_ray import config
+from covseg_ray.config import train as config
 from covseg_ray.errors import ConfigError
 from covseg_ray.trials import plan, possible
 

@@ -79,7 +79,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Films/s of a job's training and of what feeds it, over bare steps on films in memory."""
-    from covseg_ray import config
+    from covseg_ray.config import train as config
 
     job = config.load(job_file, overrides or [])
     from covseg_ray.engine.bench_train import bench_train

@@ -33,7 +33,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print the effective configuration and where each value came from."""
-    from covseg_ray.config import load, sources
+    from covseg_ray.config.train import load, sources
 
     tree = load(job, overrides or ()).model_dump(mode="json")
     origins = sources(job, overrides or ())

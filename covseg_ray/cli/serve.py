@@ -29,7 +29,7 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve models over HTTP, with a page to drop films on. SIGHUP takes up changed bundles and settings."""
-    from covseg_ray import serving
+    from covseg_ray.config import serve as serving
 
     def read() -> serving.Endpoint:
         return serving.endpoint(config, models or [], host, port, keys_file)

@@ -20,7 +20,7 @@ from covseg_ray.cli.tune import tune
 from covseg_ray.errors import EXIT_SIGINT, UsageError
 
 if TYPE_CHECKING:
-    from covseg_ray.config import Job as TrainingJob
+    from covseg_ray.config.train import Job as TrainingJob
     from covseg_ray.engine.submit import Client
 
 JOB_FILE = "job.toml"
@@ -117,7 +117,7 @@ def bench_job(words: list[str]) -> Job:
 def serve_job(words: list[str]) -> Job:
     """What `covseg-ray serve` takes: -c SERVE.yaml, --model, --host, --port, --keys-file (a path on the nodes).
     The endpoint is there until the job is stopped."""
-    from covseg_ray import serving
+    from covseg_ray.config import serve as serving
 
     given = parsed(serve, words)
     wanted = serving.endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
@@ -126,14 +126,14 @@ def serve_job(words: list[str]) -> Job:
 
 def checked(given: Mapping[str, Any]) -> TrainingJob:
     """The job of a command's job file and overrides. Raises ConfigError."""
-    from covseg_ray import config
+    from covseg_ray.config import train as config
 
     return config.load(given["job_file"], given["overrides"] or [])
 
 
 def with_file(words: list[str], wanted: TrainingJob) -> Job:
     """The command with a job file of all that was given here, overrides among it."""
-    from covseg_ray import config
+    from covseg_ray.config import train as config
 
     return Job([*words, "-c", JOB_FILE], {JOB_FILE: config.written(wanted)})
 

@@ -18,7 +18,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model. The same command again goes on where a stopped run was."""
-    from covseg_ray import config
+    from covseg_ray.config import train as config
 
     job = config.load(job_file, overrides or [])
     ask(job.out)

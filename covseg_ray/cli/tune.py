@@ -18,7 +18,8 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Try values of a job's keys and keep the best. The same command again goes on where a stopped one was."""
-    from covseg_ray import config, trials
+    from covseg_ray import trials
+    from covseg_ray.config import train as config
 
     job = config.load(job_file, overrides or [])
     trials.plan(job)

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 import torch
 
-from covseg_ray.config import Job
+from covseg_ray.config.train import Job
 from covseg_ray.engine import stream
 from covseg_ray.engine.bench import Say, cores, in_turn, place
 from covseg_ray.engine.bench_nodes import Asked, actors, session_machine

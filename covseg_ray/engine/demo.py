@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from covseg_ray.config import Data, Job, Model, Train
+from covseg_ray.config.train import Data, Job, Model, Train
 from covseg_ray.engine.segment import Request, segment
 from covseg_ray.engine.train import Outcome, Progress, train
 from covseg_ray.engine.watch import Progress as FilmsProgress

@@ -7,7 +7,7 @@ from pathlib import Path
 import ray.train
 import torch
 
-from covseg_ray.config import Job
+from covseg_ray.config.train import Job
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.engine.checkpoint import STATE_FILE
 from covseg_ray.engine.evaluate import evaluate

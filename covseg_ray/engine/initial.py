@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from covseg_ray.config import Job
+from covseg_ray.config.train import Job
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.augment import augmentation

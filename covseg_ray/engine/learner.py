@@ -13,8 +13,8 @@ import ray.train.torch
 import torch
 from torch import Tensor, nn
 
-from covseg_ray.config import Job
-from covseg_ray.config import Train as TrainConfig
+from covseg_ray.config.train import Job
+from covseg_ray.config.train import Train as TrainConfig
 from covseg_ray.segmentation.averaged import Averaged
 from covseg_ray.segmentation.losses import build_loss
 from covseg_ray.segmentation.network import build_network, channels_last

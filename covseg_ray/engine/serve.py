@@ -10,6 +10,7 @@ import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
+from covseg_ray.config.serve import Serving, parse
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.serve_ingress import RETRY_AFTER_SECONDS, Ingress
 from covseg_ray.engine.serve_model import Segmenter
@@ -17,7 +18,6 @@ from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import device_for, films_at_once
 from covseg_ray.service.settings import Settings
-from covseg_ray.serving import Serving, parse
 
 # Requests at one ingress: those being read and decoded as well as those that wait for a model.
 INGRESS_REQUESTS = 256

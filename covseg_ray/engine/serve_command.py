@@ -15,11 +15,11 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from covseg_ray.config.serve import APPLICATION, Endpoint
 from covseg_ray.engine.bench import cores
 from covseg_ray.engine.runtime import session
 from covseg_ray.engine.serve import build
 from covseg_ray.errors import CovsegError
-from covseg_ray.serving import APPLICATION, Endpoint
 
 # A request crosses fewer threads and takes gRPC from the proxy, which costs less than Ray's calls of actors; the
 # controller looks twice a second instead of ten times, and metrics are handed on once instead of ten times; Serve's own

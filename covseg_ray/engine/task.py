@@ -9,7 +9,7 @@ import ray
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from covseg_ray.config import Job
+from covseg_ray.config.train import Job
 from covseg_ray.engine.source import Source
 
 

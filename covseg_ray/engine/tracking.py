@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from covseg_ray.config import Job
+from covseg_ray.config.train import Job
 from covseg_ray.engine.metrics import TrainingMetrics
 from covseg_ray.errors import UsageError
 from covseg_ray.storage.filesystem import join, read_bytes, write_bytes

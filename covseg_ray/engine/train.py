@@ -19,7 +19,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from covseg_ray.config import Job, differences
+from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.finish import BUNDLE, REPORT, finish
 from covseg_ray.engine.initial import initial_network

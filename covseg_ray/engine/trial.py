@@ -23,7 +23,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.queue import Queue
 
-from covseg_ray.config import Job
+from covseg_ray.config.train import Job
 from covseg_ray.engine.source import Source
 from covseg_ray.engine.task import Task, open_messages
 from covseg_ray.engine.tracking import METRICS_FILE, read_history

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from covseg_ray.config import Job
+from covseg_ray.config.train import Job
 from covseg_ray.engine.tracking import METRICS_FILE, read_history
 from covseg_ray.reports.trial_result import FAILED, FINISHED, STOPPED, TrialResult, told
 from covseg_ray.storage.filesystem import exists, join, read_bytes, write_bytes

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import ray
 
-from covseg_ray.config import Data, Job, Model, written
+from covseg_ray.config.train import Data, Job, Model, written
 from covseg_ray.engine.bundles import load_bundle, save_bundle
 from covseg_ray.engine.finish import BUNDLE, REPORT
 from covseg_ray.engine.initial import initial_network

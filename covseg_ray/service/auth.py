@@ -6,9 +6,9 @@ import hmac
 import os
 from pathlib import Path
 
+from covseg_ray.config.serve import KEYS_ENVIRONMENT, LOOPBACK
 from covseg_ray.errors import UsageError
 from covseg_ray.service.refusals import RefusedRequestError
-from covseg_ray.serving import KEYS_ENVIRONMENT, LOOPBACK
 
 SHORTEST = 16
 

@@ -20,7 +20,7 @@ def training() -> dict[str, object]:
     """Steps of the paper's recipe by the films in them, validation, and what a checkpoint takes, without Ray."""
     import torch
 
-    from covseg_ray.config import Job
+    from covseg_ray.config.train import Job
     from covseg_ray.engine.learner import build_learner, make_fast
     from covseg_ray.segmentation.augment import augment, augmentation
     from covseg_ray.segmentation.metrics import point_values

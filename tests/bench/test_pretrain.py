@@ -11,7 +11,7 @@ import pytest
 import torch
 from pretrain_encoder import CUT, ByRestoring, squares
 
-from covseg_ray import config
+from covseg_ray.config import train as config
 from covseg_ray.engine.initial import initial_network
 from covseg_ray.segmentation.weights import read_safetensors
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from covseg_ray import config
+from covseg_ray.config import train as config
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.engine.initial import initial_network
 from covseg_ray.engine.learner import compiles

@@ -19,6 +19,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
 
+from covseg_ray.config.serve import endpoint, parse
 from covseg_ray.engine.bundles import load_bundle, save_bundle
 from covseg_ray.engine.evaluate import evaluate, examples, show
 from covseg_ray.engine.segment import Request, segment
@@ -31,7 +32,6 @@ from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.service.client import Client
-from covseg_ray.serving import endpoint, parse
 
 PORT = 8731
 LARGE = 2112  # pixels a side: 4.25 MiB of classes

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, load_file
 from torch.nn import functional as F
 
-from covseg_ray import config
+from covseg_ray.config import train as config
 from covseg_ray.engine.train import train
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.segmentation.operators import smp

@@ -14,7 +14,7 @@ import pytest
 import ray
 from runs import Command, descendants, epochs, title
 
-from covseg_ray import config
+from covseg_ray.config import train as config
 from covseg_ray.engine.trial import Prepared, scheduler
 from covseg_ray.engine.tune import Outcome, tune
 from covseg_ray.errors import BusyError, DatasetError, UsageError

@@ -15,7 +15,7 @@ import pytest
 from clusters import Cluster, cluster
 from runs import descendants, listening
 
-from covseg_ray import config
+from covseg_ray.config import train as config
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.masks import encode_png1

@@ -12,8 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from covseg_ray import config
 from covseg_ray.cli.main import app
+from covseg_ray.config import train as config
 from covseg_ray.engine.initial import initial_network
 from covseg_ray.engine.learner import Learner, build_learner
 from covseg_ray.engine.stream import Batch, sent

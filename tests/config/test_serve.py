@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from covseg_ray.config.serve import Serving
 from covseg_ray.engine.serve import gpu_share
-from covseg_ray.serving import Serving
 
 
 def served(models: int) -> Serving:

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from covseg_ray.config.search import Search, Tune
 from covseg_ray.errors import ConfigError
-from covseg_ray.search import Search, Tune
 
 if sys.version_info >= (3, 11):
     import tomllib
