@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from covseg_ray.engine.load import PICTURE_SIDE, read_films
 from covseg_ray.radiograph.decode import Radiograph
+from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import resize_mask, shrink
-from covseg_ray.radiograph.guard import LEVEL
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.reports.archive_page import Outlined, RejectedInput, archive_report
 from covseg_ray.storage.listing import Listing, read_items

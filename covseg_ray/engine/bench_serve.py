@@ -18,8 +18,8 @@ from covseg_ray.engine.bench_models import Models
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.runtime import KEEP_MEMORY
 from covseg_ray.errors import CovsegError, UsageError
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.service.load import Load, put_load
 

@@ -8,8 +8,8 @@ from covseg_ray.config.train import Data, Job, Model, Train
 from covseg_ray.engine.segment import Request, segment
 from covseg_ray.engine.train import Outcome, Progress, train
 from covseg_ray.engine.watch import Progress as FilmsProgress
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.filesystem import exists, join, write_bytes
 from covseg_ray.storage.packing import synthesise
 from covseg_ray.storage.shards import DATASET_FILE

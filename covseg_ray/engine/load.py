@@ -13,11 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from covseg_ray.radiograph.child import DecodingChild
 from covseg_ray.radiograph.decode import Radiograph, Rejected
+from covseg_ray.radiograph.decoder_process import DecodingChild
+from covseg_ray.radiograph.dicom.seg import header_bytes
+from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Resize, shrink, standardise
-from covseg_ray.radiograph.guard import frontal
-from covseg_ray.radiograph.segmentation_object import header_bytes
 from covseg_ray.storage.archives import read_members
 from covseg_ray.storage.listing import members_of
 from covseg_ray.storage.members import Member

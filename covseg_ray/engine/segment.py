@@ -22,7 +22,7 @@ from covseg_ray.engine.runtime import session
 from covseg_ray.engine.task import open_messages
 from covseg_ray.engine.watch import Progress, Watch, check_rejects
 from covseg_ray.errors import UsageError
-from covseg_ray.radiograph.guard import LEVEL
+from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.bundle_files import to_files
 from covseg_ray.segmentation.engines import ENGINES

@@ -87,14 +87,14 @@ class RefusedError(Exception):
 def decode(data: bytes, limits: Limits = Limits()) -> Radiograph | Rejected:
     """Decode one PNG, JPEG, TIFF or DICOM file; never raises.
 
-    DICOM goes to `covseg_ray.radiograph.dicom.decode_dicom` and needs the extra ``dicom``. Of the others, 8 bits and
+    DICOM goes to `covseg_ray.radiograph.dicom.decode.decode_dicom` and needs the extra ``dicom``. Of the others, 8 bits and
     less become uint8 (1 bit: 0 and 255), 16-bit grey stays uint16. Colour becomes luma (ITU-R BT.601, as Pillow's
     ``convert("L")``); alpha is dropped; 16-bit colour and 16-bit grey with alpha are reduced to 8 bits by Pillow. EXIF
     orientation is applied, WhiteIsZero TIFF inverted. 32-bit integers and floats pass when every value is a whole
     number from 0 to 65535. Files of several frames are refused, and the few layouts that Pillow cannot read
     (big-endian WhiteIsZero TIFF of 16 bits among them).
     """
-    from covseg_ray.radiograph.dicom import decode_dicom, looks_like_dicom  # which imports this module
+    from covseg_ray.radiograph.dicom.decode import decode_dicom, looks_like_dicom  # which imports this module
 
     if looks_like_dicom(data):
         return decode_dicom(data, limits)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.radiograph.guard import LEVEL
+from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.reports import charts, pictures
 from covseg_ray.reports.charts import percent
 from covseg_ray.reports.templates import render

@@ -14,14 +14,14 @@ from fastapi import Request
 from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError
+from covseg_ray.radiograph.contours import outlines, run_lengths
 from covseg_ray.radiograph.decode import Rejected
-from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.dicom.seg import encode_seg
 from covseg_ray.radiograph.findings import measure
+from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import eight_bits, shrink
-from covseg_ray.radiograph.guard import LEVEL
-from covseg_ray.radiograph.mask_shapes import outlines, run_lengths
 from covseg_ray.radiograph.masks import encode_png1, overlay
-from covseg_ray.radiograph.segmentation_object import encode_seg
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.service.outlining import Outlined
 from covseg_ray.service.refusals import RefusedRequestError
 

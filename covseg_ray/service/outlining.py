@@ -15,12 +15,12 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.radiograph.child import DecodingChild
 from covseg_ray.radiograph.decode import Radiograph, Rejected
-from covseg_ray.radiograph.dicom import looks_like_dicom
+from covseg_ray.radiograph.decoder_process import DecodingChild
+from covseg_ray.radiograph.dicom.decode import looks_like_dicom
 from covseg_ray.radiograph.findings import class_masks
+from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Placement, standardise
-from covseg_ray.radiograph.guard import frontal
 from covseg_ray.service.models import ModelInfo, OverloadedError, Predict, Square, UnavailableError
 from covseg_ray.service.refusals import RefusedRequestError, busy
 from covseg_ray.service.settings import Settings
@@ -37,7 +37,7 @@ R = TypeVar("R")
 @dataclass(frozen=True)
 class Outlined:
     """A film and its masks at its own size, uint8 [H, W] of 0 and 1, as `class_masks` names them; ``frontal`` is how
-    much it is like a frontal chest film, as `covseg_ray.radiograph.guard.frontal` says."""
+    much it is like a frontal chest film, as `covseg_ray.radiograph.frontal_check.frontal` says."""
 
     film: Radiograph
     masks: dict[str, NDArray[np.uint8]]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from covseg_ray import __version__
 from covseg_ray.errors import DatasetError, UsageError
-from covseg_ray.radiograph.mask_shapes import box, run_lengths
+from covseg_ray.radiograph.contours import box, run_lengths
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.radiograph.severity import ZONES
 from covseg_ray.storage.filesystem import exists, join, locate, translated, write_files

@@ -28,8 +28,8 @@ from ledger import memory_mib
 from rounds import Arm, FailedError, Figures, Measured, covseg, in_turn, last_line, tell
 
 from covseg_ray.engine.bundles import save_bundle
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.bundle import Bundle, BundleSpec
 from covseg_ray.segmentation.network import build_network
 

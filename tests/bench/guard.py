@@ -15,10 +15,10 @@ import numpy as np
 from guard_pictures import Square, another, drawn, harmless, no_film, pictures_in, slices, spoilt
 from numpy.typing import NDArray
 
-from covseg_ray.radiograph import guard
+from covseg_ray.radiograph import frontal_check as guard
 from covseg_ray.radiograph.decode import Radiograph, decode
+from covseg_ray.radiograph.frontal_check import LEVEL, Gaussian, Guard, edges
 from covseg_ray.radiograph.geometry import standardise
-from covseg_ray.radiograph.guard import LEVEL, Gaussian, Guard, edges
 from covseg_ray.radiograph.phantom import make_phantom
 
 LABELS = ("COVID-19", "Non-COVID", "Normal")

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from covseg_ray.engine.archive import BLOCK_FILMS
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.segment import Request, claim
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.listing import write_listing
 from covseg_ray.storage.mending import RECORDS

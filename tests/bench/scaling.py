@@ -30,8 +30,8 @@ NODES = (1, 2, 4, 8, 16, 32, 64)
 
 def measure(model: str, storage: str, films: int, side: int) -> Rates:
     """All of it, in some minutes; films are phantoms, written below ``storage``."""
-    from covseg_ray.radiograph.encode import encode_png
     from covseg_ray.radiograph.phantom import make_phantom
+    from covseg_ray.radiograph.png import encode_png
     from covseg_ray.storage.filesystem import write_bytes
 
     data = [encode_png(make_phantom(0, index, side).image) for index in range(films)]

@@ -23,9 +23,9 @@ from train_peers import write_films as write_training
 
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.radiograph.decode import Radiograph, decode
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.decision import Rule
 from covseg_ray.segmentation.predictor import Predictor

@@ -34,8 +34,8 @@ from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.engine.metrics import TrainingMetrics
 from covseg_ray.engine.segment import Request, segment
 from covseg_ray.engine.serve import build
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.bundle import Bundle
 

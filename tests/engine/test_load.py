@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from covseg_ray.engine.load import LOADED, PICTURE_SIDE, Wanted, load
-from covseg_ray.radiograph.guard import fitted
+from covseg_ray.radiograph.frontal_check import fitted
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.archives import list_members
 from covseg_ray.storage.listing import SCHEMA

@@ -25,10 +25,10 @@ from covseg_ray.engine.evaluate import evaluate, examples, show
 from covseg_ray.engine.segment import Request, segment
 from covseg_ray.engine.serve import build
 from covseg_ray.errors import ConfigError, ModelError, StorageError
-from covseg_ray.radiograph.encode import encode_png
-from covseg_ray.radiograph.guard import fitted
+from covseg_ray.radiograph.frontal_check import fitted
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.service.client import Client

@@ -20,8 +20,8 @@ from dicom_films import encoded, film
 from local_cluster import LocalCluster, local_cluster, possible
 from safetensors.numpy import load
 
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.packing import synthesise
 
 pytestmark = [

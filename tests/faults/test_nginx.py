@@ -20,8 +20,8 @@ from certificates import write_certificate
 from servers import free_port, serving
 
 from covseg_ray.engine.bundles import save_bundle
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.bundle import Bundle
 
 pytestmark = [

@@ -16,8 +16,8 @@ from runs import Command, epochs, train_words
 
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.engine.segment import Request, segment
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.bundle import Bundle
 

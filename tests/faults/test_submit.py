@@ -17,9 +17,9 @@ from runs import descendants, listening
 
 from covseg_ray.config import train as config
 from covseg_ray.engine.bundles import save_bundle
-from covseg_ray.radiograph.encode import encode_png
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
 

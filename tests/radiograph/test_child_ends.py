@@ -17,7 +17,7 @@ from test_child import FILM, as_image, ended
 
 PARENT = """
 import os, sys, time
-from covseg_ray.radiograph.child import DecodingChild
+from covseg_ray.radiograph.decoder_process import DecodingChild
 child = DecodingChild(seconds=3)
 child.decode(b"no film")
 print(child.pid, flush=True)

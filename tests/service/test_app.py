@@ -20,10 +20,10 @@ from endpoints import Counts, InProcess, served
 from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
-from covseg_ray.radiograph.encode import encode_png
+from covseg_ray.radiograph.frontal_check import LEVEL, frontal
 from covseg_ray.radiograph.geometry import standardise
-from covseg_ray.radiograph.guard import LEVEL, frontal
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.service import examples

@@ -19,7 +19,7 @@ from pyarrow import csv as arrow_csv
 from test_results import result, write_results, write_results_of_before
 
 from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
-from covseg_ray.radiograph.mask_shapes import run_lengths
+from covseg_ray.radiograph.contours import run_lengths
 from covseg_ray.radiograph.masks import decode_png1, encode_png1
 from covseg_ray.radiograph.severity import Severity, severity
 from covseg_ray.storage.exports import ROWS_AT_ONCE, export_coco, export_csv, export_png

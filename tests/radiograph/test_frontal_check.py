@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from covseg_ray.radiograph.decode import Radiograph, decode
+from covseg_ray.radiograph.frontal_check import FEATURES, LEVEL, Gaussian, Guard, edges, fitted, frontal
 from covseg_ray.radiograph.geometry import standardise
-from covseg_ray.radiograph.guard import FEATURES, LEVEL, Gaussian, Guard, edges, fitted, frontal
 from covseg_ray.radiograph.phantom import make_phantom
 
 REAL_DICOM = Path(__file__).parents[3] / "shared/data/dicom"

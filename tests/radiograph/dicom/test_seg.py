@@ -29,7 +29,7 @@ from pydicom.uid import (
 
 import covseg_ray
 from covseg_ray.errors import DatasetError
-from covseg_ray.radiograph.segmentation_object import encode_seg
+from covseg_ray.radiograph.dicom.seg import encode_seg
 
 SHARED = Path(__file__).parents[2].parent / "shared/data/dicom"
 RNG = np.random.default_rng(5)
@@ -157,7 +157,7 @@ def test_films_of_other_encodings(syntax: str) -> None:
 def test_the_same_run_gives_the_same_bytes() -> None:
     source = encoded(film(GREY_HW))
     code = (
-        "import sys, datetime, numpy as np; from covseg_ray.radiograph.segmentation_object import encode_seg;"
+        "import sys, datetime, numpy as np; from covseg_ray.radiograph.dicom.seg import encode_seg;"
         "masks = np.unpackbits(np.frombuffer(bytes.fromhex(sys.argv[1]), np.uint8), count=6030).reshape(2, 45, 67);"
         "masks = dict(zip(('lung', 'infection'), masks));"
         f"sys.stdout.buffer.write(encode_seg(sys.stdin.buffer.read(), masks, {MODEL_ID!r}, {CREATED!r}))"

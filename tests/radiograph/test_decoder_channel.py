@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from covseg_ray.radiograph.decode import Limits, Radiograph, Rejected
-from covseg_ray.radiograph.film_channel import receive_answer, receive_film, send_answer, send_film
+from covseg_ray.radiograph.decoder_channel import receive_answer, receive_film, send_answer, send_film
 
 LIMITS = Limits(max_pixels=100)
 PIXELS_HW = np.arange(60, dtype=np.uint16).reshape(6, 10)

@@ -15,7 +15,7 @@ import time
 
 from covseg_ray.errors import CovsegError
 from covseg_ray.radiograph.decode import Limits, Radiograph, RefusedError, Rejected, check_bytes, decode
-from covseg_ray.radiograph.film_channel import receive, receive_answer, receive_film, send_answer, send_film
+from covseg_ray.radiograph.decoder_channel import receive, receive_answer, receive_film, send_answer, send_film
 
 LIMITS = Limits()
 SECONDS = 30.0
@@ -25,7 +25,7 @@ _GRACE_SECONDS = 1.0
 _POLL_SECONDS = 2.0
 _READY = b"ready"
 # The child finds its modules where its parent does, whatever the working directory is.
-_START = "import sys; sys.path[:] = sys.argv[2:]; from covseg_ray.radiograph.child import serve; serve(sys.argv[1])"
+_START = "import sys; sys.path[:] = sys.argv[2:]; from covseg_ray.radiograph.decoder_process import serve; serve(sys.argv[1])"
 
 
 class _LostError(Exception):

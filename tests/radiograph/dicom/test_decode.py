@@ -33,7 +33,7 @@ from pydicom.uid import (
 )
 
 from covseg_ray.radiograph.decode import Limits, Radiograph, Rejected, decode
-from covseg_ray.radiograph.dicom import decode_dicom, looks_like_dicom
+from covseg_ray.radiograph.dicom.decode import decode_dicom, looks_like_dicom
 
 
 def hand_made_film(pixels_HW: NDArray[np.uint8]) -> bytes:

@@ -2,7 +2,7 @@
 
 pydicom comes with the extra ``dicom`` and is imported when the first film is decoded. What it and its plugins say may
 quote a patient's attributes: their texts are neither passed on nor let out as warnings or log lines. A codec may still
-crash or hang the process on a hostile film: `covseg_ray.radiograph.child` is for films that nobody vouches for.
+crash or hang the process on a hostile film: `covseg_ray.radiograph.decoder_process` is for films that nobody vouches for.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.radiograph.decode import Limits, Radiograph, RefusedError, Rejected, check_bytes, check_pixels
-from covseg_ray.radiograph.grey_levels import grey_levels
-from covseg_ray.radiograph.stored_pixels import check_inflated, check_syntax, ends_early, stored_pixels
+from covseg_ray.radiograph.dicom.lut import grey_levels
+from covseg_ray.radiograph.dicom.pixels import check_inflated, check_syntax, ends_early, stored_pixels
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
@@ -54,7 +54,7 @@ def decode_dicom(data: bytes, limits: Limits) -> Radiograph | Rejected:
 
     A film is one frame of grey pixels, 1 to 16 bits, signed or not, of computed radiography, digital X-ray (for
     presentation or processing) or secondary capture, whose modality is CR, DX, DR or RG; the first two may leave the
-    modality out. Its pixels come as `covseg_ray.radiograph.grey_levels.grey_levels` says: uint8 up to 8 bits, uint16
+    modality out. Its pixels come as `covseg_ray.radiograph.dicom.lut.grey_levels` says: uint8 up to 8 bits, uint16
     beyond, bright = dense. Pixel padding is not told apart, and the film is not turned upright.
 
     Read are all uncompressed syntaxes, deflated, RLE, JPEG of 8 bits, lossless JPEG, JPEG-LS, JPEG 2000 and HTJ2K,

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from covseg_ray.radiograph.mask_shapes import outlines
+from covseg_ray.radiograph.contours import outlines
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)))
