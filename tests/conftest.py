@@ -89,7 +89,7 @@ def ray_session(s3_server: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dataset of 100 phantoms of 64 pixels a side: 80 in train, 20 in val."""
-    from covseg_ray.storage.packing import synthesise
+    from covseg_ray.storage.datasets.pack import synthesise
 
     dataset = str(tmp_path_factory.mktemp("phantoms") / "dataset")
     synthesise(dataset, 100, seed=7, size=64)

@@ -25,8 +25,8 @@ from covseg_ray.segmentation.bundle import Bundle, BundleSpec
 from covseg_ray.segmentation.bundle_files import to_files
 from covseg_ray.segmentation.network import build_network
 from covseg_ray.segmentation.preprocess import Preprocess
+from covseg_ray.storage.datasets.pack import synthesise
 from covseg_ray.storage.filesystem import locate, write_files
-from covseg_ray.storage.packing import synthesise
 
 REAL_SERVER = "AWS_ENDPOINT_URL" in os.environ
 FILM = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)

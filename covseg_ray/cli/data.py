@@ -15,8 +15,8 @@ from covseg_ray.errors import EXIT_REJECTS, UsageError
 
 if TYPE_CHECKING:
     from covseg_ray.radiograph.geometry import Resize
-    from covseg_ray.storage.audit import Audit
-    from covseg_ray.storage.shards import DatasetInfo, Reject
+    from covseg_ray.storage.datasets.audit import Audit
+    from covseg_ray.storage.datasets.shards import DatasetInfo, Reject
 
 app = typer.Typer(no_args_is_help=True, help="Pack, invent, look at and check datasets of chest films.")
 
@@ -35,8 +35,8 @@ def pack(
     as_json: Json = False,
 ) -> None:
     """Write the films and masks at SOURCE as a dataset of Parquet shards."""
-    from covseg_ray.storage.packing import pack as pack_films
-    from covseg_ray.storage.packing import read_exclusions
+    from covseg_ray.storage.datasets.pack import pack as pack_films
+    from covseg_ray.storage.datasets.pack import read_exclusions
 
     if resize not in ("stretch", "letterbox"):
         raise UsageError(f"unknown resize rule {resize!r}; use stretch or letterbox")
@@ -64,7 +64,7 @@ def synth(
     as_json: Json = False,
 ) -> None:
     """Invent COUNT chest films with infection and lung masks: no patient, no download."""
-    from covseg_ray.storage.packing import synthesise
+    from covseg_ray.storage.datasets.pack import synthesise
 
     with _progress("drawing films") as progress:
         info = synthesise(dataset, count, seed=seed, progress=progress)
@@ -78,9 +78,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print what a dataset holds; with --out, draw some of it."""
-    from covseg_ray.storage.contact_sheet import contact_sheet
+    from covseg_ray.storage.datasets.contact_sheet import contact_sheet
+    from covseg_ray.storage.datasets.read import read_info
     from covseg_ray.storage.filesystem import write_bytes
-    from covseg_ray.storage.reading import read_info
 
     info = read_info(dataset)
     if out:
@@ -103,7 +103,7 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Find copies and patients across splits, masks that contradict their label, and films that cannot be read."""
-    from covseg_ray.storage.audit import audit as audit_films
+    from covseg_ray.storage.datasets.audit import audit as audit_films
     from covseg_ray.storage.filesystem import write_bytes
 
     with _progress("looking") as progress:

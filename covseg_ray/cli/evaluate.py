@@ -54,8 +54,8 @@ def evaluate(
     from covseg_ray.engine.bundles import load_bundle
     from covseg_ray.engine.evaluation_page import evaluation_page
     from covseg_ray.engine.runtime import session
+    from covseg_ray.storage.datasets.pack import read_exclusions
     from covseg_ray.storage.filesystem import write_bytes
-    from covseg_ray.storage.packing import read_exclusions
 
     wanted = named(labels) or None
     left_out = read_exclusions(exclude) if exclude else frozenset()

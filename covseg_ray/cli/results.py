@@ -27,7 +27,7 @@ class Format(str, Enum):
 @app.command()
 def show(out: Out, as_json: Json = False) -> None:
     """Print how many films were segmented, why others were not, and how much infection there is."""
-    from covseg_ray.storage.results import read_summary
+    from covseg_ray.storage.runs.result_table import read_summary
 
     summary = read_summary(out)
     kept = {name: summary[name] for name in ("inputs", "ok", "rejected", "reasons", "films_per_second")}
@@ -46,8 +46,8 @@ def export(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder or s3:// URI to write to.")],
 ) -> None:
     """Write results.csv, masks/*.png or annotations.json to DIR."""
-    from covseg_ray.storage import exports
     from covseg_ray.storage.filesystem import join
+    from covseg_ray.storage.runs import exports
 
     write, name, what = {
         Format.csv: (exports.export_csv, exports.CSV_FILE, "rows"),
@@ -63,7 +63,7 @@ def _infection(out: str, films: int) -> dict[str, Any]:
     """
     import numpy as np
 
-    from covseg_ray.storage.results import RESULTS, SUMMARY, known
+    from covseg_ray.storage.runs.result_table import RESULTS, SUMMARY, known
 
     _, fractions = known(out, "infection_fraction")
     if len(fractions) != films:

@@ -27,9 +27,9 @@ from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.bundle_files import from_files
 from covseg_ray.segmentation.predictor import Predictor, device_for
 from covseg_ray.storage.filesystem import arrow_filesystem, join, locate, translated
-from covseg_ray.storage.listing import Listing
-from covseg_ray.storage.mending import RECORDS, finished
-from covseg_ray.storage.results import RESULTS
+from covseg_ray.storage.runs.recovery import RECORDS, finished
+from covseg_ray.storage.runs.result_table import RESULTS
+from covseg_ray.storage.runs.worklist import Listing
 
 # The most that is done again after a kill is the blocks in flight, and each has so many films.
 BLOCK_FILMS = {"cpu": 64, "cuda": 512}

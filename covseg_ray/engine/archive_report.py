@@ -17,8 +17,8 @@ from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import resize_mask, shrink
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.reports.archive_page import Outlined, RejectedInput, archive_report
-from covseg_ray.storage.listing import Listing, read_items
-from covseg_ray.storage.results import known, scan
+from covseg_ray.storage.runs.result_table import known, scan
+from covseg_ray.storage.runs.worklist import Listing, read_items
 
 SHOWN = 12
 UNLIKE = 6

@@ -23,9 +23,9 @@ from covseg_ray.engine.segment import Request, outlining, segment, wanted
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.segmentation.predictor import Predictor, engine_of
-from covseg_ray.storage.archives import list_members
+from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.filesystem import join, locate
-from covseg_ray.storage.listing import SCHEMA
+from covseg_ray.storage.runs.worklist import SCHEMA
 
 ALONE, WHOLE = "the model in memory", "segment, from source to results"
 LOADING, PREDICTING, OUTLINING = "read and decode", "predict", "outline and encode"

@@ -20,7 +20,7 @@ from covseg_ray.segmentation.calibration import Histogram, count_levels
 from covseg_ray.segmentation.free_response import mark
 from covseg_ray.segmentation.metrics import count, count_lung
 from covseg_ray.segmentation.predictor import Predictor, device_here
-from covseg_ray.storage.reading import Films, Unit, read_unit
+from covseg_ray.storage.datasets.read import Films, Unit, read_unit
 
 
 class Counted(NamedTuple):

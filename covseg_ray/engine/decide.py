@@ -13,7 +13,7 @@ from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.choosing import LEVELS, SHARES, Choice, choose, count_rules
 from covseg_ray.segmentation.decision import Rule
 from covseg_ray.segmentation.predictor import Predictor, device_here
-from covseg_ray.storage.reading import list_units
+from covseg_ray.storage.datasets.read import list_units
 
 HALF = 0.5
 BATCH = 32

@@ -10,9 +10,9 @@ from covseg_ray.engine.train import Outcome, Progress, train
 from covseg_ray.engine.watch import Progress as FilmsProgress
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
+from covseg_ray.storage.datasets.pack import synthesise
+from covseg_ray.storage.datasets.shards import DATASET_FILE
 from covseg_ray.storage.filesystem import exists, join, write_bytes
-from covseg_ray.storage.packing import synthesise
-from covseg_ray.storage.shards import DATASET_FILE
 
 FILMS = 250
 SIDE = 128

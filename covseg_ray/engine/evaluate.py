@@ -16,7 +16,7 @@ from covseg_ray.segmentation.free_response import FreeResponse, free_response
 from covseg_ray.segmentation.metrics import Estimate, image_iou, summarise
 from covseg_ray.segmentation.predictor import Predictor
 from covseg_ray.segmentation.strata import Stratum, summarise_strata
-from covseg_ray.storage.reading import Films, Unit, list_units, read_info, read_unit, without
+from covseg_ray.storage.datasets.read import Films, Unit, list_units, read_info, read_unit, without
 
 ALL = "all"
 PICTURES = 9

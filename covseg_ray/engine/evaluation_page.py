@@ -18,7 +18,7 @@ from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.calibration import Calibration
 from covseg_ray.segmentation.free_response import RULE, FreeResponse
 from covseg_ray.segmentation.metrics import Estimate
-from covseg_ray.storage.reading import read_info
+from covseg_ray.storage.datasets.read import read_info
 
 GROUPS = {"label": "", "infected_share": "Infection "}
 

@@ -16,7 +16,7 @@ from covseg_ray.segmentation.graph import Graph, translate
 from covseg_ray.segmentation.metrics import Estimate, summarise
 from covseg_ray.segmentation.predictor import Predictor, films_to_classes
 from covseg_ray.segmentation.quantise import quantise
-from covseg_ray.storage.reading import list_units, read_info, read_unit
+from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 
 GATE = 0.002
 CALIBRATE, CHECK = "train", "val"

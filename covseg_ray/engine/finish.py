@@ -15,8 +15,8 @@ from covseg_ray.engine.evaluation_page import facts, findings, intervals
 from covseg_ray.engine.tracking import read_history
 from covseg_ray.reports.page import training_report
 from covseg_ray.segmentation.bundle import Bundle, BundleSpec, TrainedOn
+from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.filesystem import join, write_bytes
-from covseg_ray.storage.reading import read_info
 
 BUNDLE = "bundle"
 REPORT = "report.html"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from covseg_ray.storage.listing import SCHEMA, Listing, read_file
+from covseg_ray.storage.runs.worklist import SCHEMA, Listing, read_file
 
 
 class Inputs(Datasource):

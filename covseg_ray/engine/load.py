@@ -18,10 +18,10 @@ from covseg_ray.radiograph.decoder_process import DecodingChild
 from covseg_ray.radiograph.dicom.seg import header_bytes
 from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Resize, shrink, standardise
-from covseg_ray.storage.archives import read_members
-from covseg_ray.storage.listing import members_of
-from covseg_ray.storage.members import Member
-from covseg_ray.storage.rows import read_rows
+from covseg_ray.storage.archives.dataset_rows import read_rows
+from covseg_ray.storage.archives.members import Member
+from covseg_ray.storage.archives.read import read_members
+from covseg_ray.storage.runs.worklist import members_of
 
 # A piece of a task's output: small enough that what comes after has something to do soon.
 PIECE = 16

@@ -22,7 +22,7 @@ from covseg_ray.radiograph.geometry import Placement, Resize
 from covseg_ray.radiograph.masks import encode_png1, overlay
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.filesystem import join, write_bytes
-from covseg_ray.storage.results import SCHEMA
+from covseg_ray.storage.runs.result_table import SCHEMA
 
 WRITABLE = ("masks", "overlays", "dicom-seg")
 KEPT = (

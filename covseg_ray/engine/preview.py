@@ -14,8 +14,8 @@ from covseg_ray.engine.segment import Request
 from covseg_ray.engine.watch import Progress
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import predictor_here
-from covseg_ray.storage.archives import list_members
-from covseg_ray.storage.members import refusal
+from covseg_ray.storage.archives.members import refusal
+from covseg_ray.storage.archives.read import list_members
 
 TIMED_FILMS = 32
 

@@ -28,12 +28,12 @@ from covseg_ray.segmentation.bundle_files import to_files
 from covseg_ray.segmentation.engines import ENGINES
 from covseg_ray.segmentation.predictor import engine_of
 from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
-from covseg_ray.storage.archives import list_members
+from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import Lease, hold
-from covseg_ray.storage.listing import Listing, read_listing, write_listing
-from covseg_ray.storage.mending import gather, mend
-from covseg_ray.storage.results import SUMMARY, check_ledger, known, read_summary, tally
+from covseg_ray.storage.runs.recovery import gather, mend
+from covseg_ray.storage.runs.result_table import SUMMARY, check_ledger, known, read_summary, tally
+from covseg_ray.storage.runs.worklist import Listing, read_listing, write_listing
 
 RUN_FILE = "run.json"
 REPORT = "report.html"

@@ -11,7 +11,7 @@ import ray
 from numpy.typing import NDArray
 
 from covseg_ray.engine.order import Portion, within_unit
-from covseg_ray.storage.reading import Films, Unit, read_unit
+from covseg_ray.storage.datasets.read import Films, Unit, read_unit
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from covseg_ray.engine.tracking import read_history
 from covseg_ray.engine.worker import train_worker
 from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
 from covseg_ray.segmentation.metrics import Estimate
+from covseg_ray.storage.datasets.read import list_units, read_info
 from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import hold
-from covseg_ray.storage.reading import list_units, read_info
 
 JOB_FILE = "job.json"
 GIB = 2**30

@@ -23,9 +23,9 @@ from covseg_ray.reports.search_page import search_report
 from covseg_ray.reports.trial_result import TrialResult, best_of, told
 from covseg_ray.segmentation.augment import augmentation
 from covseg_ray.segmentation.losses import build_loss
+from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.filesystem import delete, exists, join, locate, write_bytes
 from covseg_ray.storage.lease import Lease, hold
-from covseg_ray.storage.reading import read_info
 from covseg_ray.trials import Trial, plan, possible
 
 BEST_JOB = "best.toml"

@@ -16,7 +16,7 @@ from covseg_ray.engine.execution import Rest
 from covseg_ray.engine.metrics import SegmentMetrics
 from covseg_ray.errors import TooManyRejectsError
 from covseg_ray.storage.lease import Lease
-from covseg_ray.storage.results import Tally
+from covseg_ray.storage.runs.result_table import Tally
 
 TELL_SECONDS = 1.0
 

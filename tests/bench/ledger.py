@@ -22,10 +22,10 @@ from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.segment import Request, claim
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.storage.archives import list_members
-from covseg_ray.storage.listing import write_listing
-from covseg_ray.storage.mending import RECORDS
-from covseg_ray.storage.results import RESULTS, SCHEMA
+from covseg_ray.storage.archives.read import list_members
+from covseg_ray.storage.runs.recovery import RECORDS
+from covseg_ray.storage.runs.result_table import RESULTS, SCHEMA
+from covseg_ray.storage.runs.worklist import write_listing
 
 LEFT = 256
 

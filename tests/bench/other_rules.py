@@ -31,7 +31,7 @@ from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.decision import MOST, Rule, drop_small
 from covseg_ray.segmentation.metrics import count, point_values
 from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.storage.reading import list_units
+from covseg_ray.storage.datasets.read import list_units
 
 LEVELS = np.arange(1, MOST + 1)  # probabilities in 255ths
 TOLD = ("iou_all", "dice_all", "iou_pooled", "iou_image", "dice_image", "false_alarm")

@@ -28,7 +28,7 @@ from covseg_ray.segmentation.augment import augment, augmentation
 from covseg_ray.segmentation.network import build_network, channels_last
 from covseg_ray.segmentation.precision import autocast
 from covseg_ray.segmentation.preprocess import Preprocess
-from covseg_ray.storage.reading import list_units, read_unit
+from covseg_ray.storage.datasets.read import list_units, read_unit
 
 RATE, DECAY = 0.001, 0.01
 CUT = 8  # squares of an eighth of a film's side; half of them are cut out

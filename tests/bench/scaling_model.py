@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from covseg_ray.storage.archives import READERS
+from covseg_ray.storage.archives.read import READERS
 
 BATCH = 32
 BLOCK = {"cores": 64, "GPUs": 512}

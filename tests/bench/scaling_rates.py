@@ -31,9 +31,9 @@ def timed(work: Callable[[], object]) -> float:
 
 def reading(storage: str, folder: str) -> dict[str, float]:
     """Listing of a manifest, and reading: the films one after the other, and one large object."""
-    from covseg_ray.storage.archives import list_members
+    from covseg_ray.storage.archives.read import list_members
     from covseg_ray.storage.filesystem import list_files, read_bytes, write_bytes
-    from covseg_ray.storage.listing import write_listing
+    from covseg_ray.storage.runs.worklist import write_listing
 
     names = pa.table({"uri": [f"films/{index:09d}.png" for index in range(50_000)]})
     pq.write_table(names, f"{folder}/films.parquet")
@@ -55,9 +55,9 @@ def stages(model: str, storage: str) -> dict[str, float]:
     from covseg_ray.engine.outline import Outlining, outline
     from covseg_ray.radiograph.phantom import make_phantom
     from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
-    from covseg_ray.storage.archives import list_members
+    from covseg_ray.storage.archives.read import list_members
     from covseg_ray.storage.filesystem import read_bytes
-    from covseg_ray.storage.listing import file_uri, write_listing
+    from covseg_ray.storage.runs.worklist import file_uri, write_listing
 
     spec, model_id = load_bundle(model).spec, "0" * 16
     write_listing(f"{storage}/listed", list_members(f"{storage}/films"), list[int]().append)
@@ -152,8 +152,8 @@ def ending(model: str, folder: Path) -> dict[str, float]:
     from covseg_ray.engine.bundles import load_bundle
     from covseg_ray.engine.segment import Request, finish
     from covseg_ray.reports.segment_progress import SegmentProgress
-    from covseg_ray.storage.archives import list_members
-    from covseg_ray.storage.listing import write_listing
+    from covseg_ray.storage.archives.read import list_members
+    from covseg_ray.storage.runs.worklist import write_listing
 
     bundle, seconds = load_bundle(model), []
     for blocks in (100, 500):

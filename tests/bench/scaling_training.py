@@ -56,7 +56,7 @@ def training() -> dict[str, object]:
 
 def starting(folder: str) -> dict[str, float]:
     """``covseg-ray train`` of one small epoch: all but the epoch is its start and its end."""
-    from covseg_ray.storage.packing import synthesise
+    from covseg_ray.storage.datasets.pack import synthesise
 
     synthesise(f"{folder}/tiny", 40, size=64)
     sets = {"data.dataset": f"{folder}/tiny", "out": folder, "name": "run", "train.epochs": 1, "train.batch_size": 16}

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from covseg_ray.cli.results import app
 from covseg_ray.errors import StorageError, UsageError
 from covseg_ray.radiograph.masks import encode_png1
-from covseg_ray.storage.results import SCHEMA
+from covseg_ray.storage.runs.result_table import SCHEMA
 
 
 def run(*words: str) -> Result:

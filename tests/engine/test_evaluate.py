@@ -16,8 +16,8 @@ from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.evaluate import evaluate
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.storage.packing import pack
-from covseg_ray.storage.reading import list_units, read_unit
+from covseg_ray.storage.datasets.pack import pack
+from covseg_ray.storage.datasets.read import list_units, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 

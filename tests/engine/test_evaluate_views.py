@@ -20,7 +20,7 @@ from covseg_ray.segmentation.calibration import calibration, count_levels
 from covseg_ray.segmentation.decision import Rule
 from covseg_ray.segmentation.free_response import free_response, mark
 from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.storage.reading import list_units, read_info, read_unit
+from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 

@@ -18,8 +18,8 @@ from covseg_ray.errors import CovsegError, ModelError, UsageError
 from covseg_ray.segmentation.bundle import Bundle
 from covseg_ray.segmentation.decision import Rule
 from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.storage.packing import synthesise
-from covseg_ray.storage.reading import list_units, read_unit
+from covseg_ray.storage.datasets.pack import synthesise
+from covseg_ray.storage.datasets.read import list_units, read_unit
 
 SIDE = 64
 

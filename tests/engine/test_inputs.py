@@ -12,8 +12,8 @@ import ray
 from covseg_ray.engine.archive import BLOCK_FILMS
 from covseg_ray.engine.inputs import Inputs
 from covseg_ray.engine.load import LOADED, PICTURE_SIDE, Wanted
-from covseg_ray.storage.listing import write_listing
-from covseg_ray.storage.members import Member
+from covseg_ray.storage.archives.members import Member
+from covseg_ray.storage.runs.worklist import write_listing
 
 
 @pytest.mark.parametrize(

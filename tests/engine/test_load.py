@@ -13,9 +13,9 @@ from PIL import Image
 from covseg_ray.engine.load import LOADED, PICTURE_SIDE, Wanted, load
 from covseg_ray.radiograph.frontal_check import fitted
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.storage.archives import list_members
-from covseg_ray.storage.listing import SCHEMA
-from covseg_ray.storage.packing import synthesise
+from covseg_ray.storage.archives.read import list_members
+from covseg_ray.storage.datasets.pack import synthesise
+from covseg_ray.storage.runs.worklist import SCHEMA
 
 WANTED = Wanted(64, "stretch")
 

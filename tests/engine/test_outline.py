@@ -13,7 +13,7 @@ from PIL import Image
 
 from covseg_ray.engine.load import LOADED
 from covseg_ray.engine.outline import Outlining, outline
-from covseg_ray.storage.results import SCHEMA
+from covseg_ray.storage.runs.result_table import SCHEMA
 
 LUNGS = ("background", "lung", "infection")
 RNG = np.random.default_rng(5)

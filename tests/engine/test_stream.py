@@ -19,8 +19,8 @@ from covseg_ray.engine.execution import Rest
 from covseg_ray.engine.order import Portion
 from covseg_ray.engine.source import Source, cache, fits_in_object_store, targets
 from covseg_ray.engine.worker import Place
-from covseg_ray.storage.packing import synthesise
-from covseg_ray.storage.reading import list_units, read_unit
+from covseg_ray.storage.datasets.pack import synthesise
+from covseg_ray.storage.datasets.read import list_units, read_unit
 
 UNIT_SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 Film = tuple[int, int]

@@ -17,9 +17,9 @@ from covseg_ray.config import train as config
 from covseg_ray.engine.train import train
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.segmentation.operators import smp
+from covseg_ray.storage.datasets.pack import synthesise
+from covseg_ray.storage.datasets.read import list_units, read_unit
 from covseg_ray.storage.filesystem import list_files, read_bytes
-from covseg_ray.storage.packing import synthesise
-from covseg_ray.storage.reading import list_units, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 

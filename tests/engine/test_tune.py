@@ -19,8 +19,8 @@ from covseg_ray.engine.trial import Prepared, scheduler
 from covseg_ray.engine.tune import Outcome, tune
 from covseg_ray.errors import BusyError, DatasetError, UsageError
 from covseg_ray.reports.trial_result import FINISHED, STOPPED, TrialResult
+from covseg_ray.storage.datasets.pack import synthesise
 from covseg_ray.storage.filesystem import list_files, read_bytes
-from covseg_ray.storage.packing import synthesise
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 

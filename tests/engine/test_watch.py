@@ -15,7 +15,7 @@ from covseg_ray.engine.task import open_messages
 from covseg_ray.engine.watch import Watch, report
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.lease import hold
-from covseg_ray.storage.results import Tally
+from covseg_ray.storage.runs.result_table import Tally
 
 
 @pytest.fixture

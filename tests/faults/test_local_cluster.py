@@ -22,7 +22,7 @@ from safetensors.numpy import load
 
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.storage.packing import synthesise
+from covseg_ray.storage.datasets.pack import synthesise
 
 pytestmark = [
     pytest.mark.alone,

@@ -16,7 +16,7 @@ from test_segment_faults import table
 
 from covseg_ray.engine.segment import Request, segment
 from covseg_ray.reports.segment_progress import SegmentProgress
-from covseg_ray.storage.results import SCHEMA
+from covseg_ray.storage.runs.result_table import SCHEMA
 
 REASONS_OF_A_RUN = REASONS | {"decoder-crashed", "decoder-hung", "not-an-image", "empty"}
 STATUS, REASON, MASK = (SCHEMA.get_field_index(name) for name in ("status", "reason", "mask"))

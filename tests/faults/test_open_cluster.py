@@ -79,7 +79,7 @@ def test_a_command_refuses_a_real_open_cluster(tmp_path_factory: pytest.TempPath
     from near_ties import undecided_on_phantoms
 
     from covseg_ray.engine.bundles import save_bundle
-    from covseg_ray.storage.packing import synthesise
+    from covseg_ray.storage.datasets.pack import synthesise
 
     folder = tmp_path_factory.mktemp("o")
     save_bundle(str(folder / "bundle"), undecided_on_phantoms(64))

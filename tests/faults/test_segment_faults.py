@@ -139,7 +139,7 @@ def test_gathered_records_are_gone_on_with(
         if name not in (*missing, "summary.json", "report.html"):
             write_bytes(f"{out}/{name}", data)
     run = json.loads(files["run.json"])
-    monkeypatch.setattr("covseg_ray.storage.mending.MANY_RECORDS", 2)
+    monkeypatch.setattr("covseg_ray.storage.runs.recovery.MANY_RECORDS", 2)
     told = SegmentProgress(io.StringIO())
     assert segment(Request(archive, out, undisturbed.outcome.bundle), told)["inputs"] == SHORT
     assert table(out) == quiet

@@ -14,6 +14,7 @@ import pyarrow.fs
 import pytest
 
 from covseg_ray.errors import CovsegError, DatasetError, StorageError
+from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.filesystem import (
     arrow_filesystem,
     create_bytes,
@@ -28,7 +29,6 @@ from covseg_ray.storage.filesystem import (
     write_bytes,
     write_files,
 )
-from covseg_ray.storage.reading import read_info
 
 GIVEN = dict(os.environ)
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covseg_ray.radiograph.decode import Rejected
-from covseg_ray.storage.archives import list_members, read_members
+from covseg_ray.storage.archives.read import list_members, read_members
 
 FILMS = [(f"{number}.png", png(number)) for number in range(4)]
 BOMBS = {
@@ -80,7 +80,7 @@ REASONS = {
 CHILD = """
 import resource, sys
 from covseg_ray.radiograph.decode import Rejected, decode
-from covseg_ray.storage.archives import list_members, read_members
+from covseg_ray.storage.archives.read import list_members, read_members
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for member, data in read_members(list_members(sys.argv[1])):
     film = data if isinstance(data, Rejected) else decode(data)

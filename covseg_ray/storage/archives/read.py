@@ -1,0 +1,201 @@
+"""The films of an archive as it lies, millions of them: listed as a stream, read without unpacking anything to disk.
+
+A source is a folder or prefix, a glob, one file, a manifest (CSV or Parquet) or a packed dataset. Tar, tar.gz and zip
+that are found there are opened; an archive inside an archive is an input like any other, and no film.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from itertools import groupby, islice
+
+from covseg_ray.errors import StorageError
+from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.storage.archives.dataset_rows import list_rows, list_shards
+from covseg_ray.storage.archives.image_ids import image_id
+from covseg_ray.storage.archives.members import DAMAGE, Member, attempted, complete, film, refusal, rejected, unreadable
+from covseg_ray.storage.archives.source_files import SourceFile, list_source, place
+from covseg_ray.storage.archives.tars import TarGzReader, list_tar
+from covseg_ray.storage.archives.zips import ZipReader, list_zip
+from covseg_ray.storage.datasets.shards import DATASET_FILE
+from covseg_ray.storage.filesystem import Location, exists, join, read_bytes, translated
+
+LISTERS = 8
+AHEAD_FILES = 16
+PAGE_MEMBERS = 4000
+READERS = 8
+AHEAD_FILMS = 32
+AHEAD_BYTES = 64 * 2**20
+
+Lister = Callable[[SourceFile], Iterator[Member]]
+
+_READ_THROUGH: dict[str, type[TarGzReader] | type[ZipReader]] = {"tar.gz": TarGzReader, "zip": ZipReader}
+_ARCHIVE = re.compile(r"\.(tar|tar\.gz|tgz|zip)$", re.IGNORECASE)
+
+
+def list_members(source: str) -> Iterator[Member]:
+    """Every input of ``source``, in the order of the files' paths and then of their place inside.
+
+    Files and members that cannot be films are listed with their `problem`; an archive that cannot be read to its end
+    stands as one member besides those before the damage. Archives are listed in several threads, a few thousand
+    members ahead. Raises StorageError where nothing is there or the storage fails, UsageError for a glob that is none,
+    DatasetError for a manifest or a dataset that cannot be used.
+    """
+    files = list_source(source)
+    if _is_dataset(source):
+        return _listed(list_shards(source), lambda file: list_rows)
+    return _listed(files, _lister)
+
+
+def read_members(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | Rejected]]:
+    """The bytes of each member, or why there are none, in the order asked for; `read_rows` is for members of shards.
+
+    Files and tar are read by ranges in several threads, up to 32 films or 64 MiB ahead. A zip or tar.gz is opened once
+    for as many of its members as follow one another; a tar.gz is unpacked once, from its beginning to the last of
+    them, if they come in the order of listing. Raises StorageError where the storage itself fails.
+    """
+    for (kind, container), run in groupby(members, key=_way):
+        if kind == "shard":
+            raise ValueError(f"{container}: rows hold pixels; read_rows gives them")
+        if kind == "range":
+            yield from _ranges(run)
+            continue
+        with closing(_READ_THROUGH[kind](container)) as archive:
+            for member in run:
+                yield member, refusal(member) or archive.read(member)
+
+
+def _is_dataset(source: str) -> bool:
+    """Whether ``dataset.json`` is there and is ours: others use the name too."""
+    uri = join(source, DATASET_FILE)
+    if not exists(uri):
+        return False
+    try:
+        document = json.loads(read_bytes(uri))
+    except ValueError:
+        return False
+    return isinstance(document, dict) and "shards" in document
+
+
+def _lister(file: SourceFile) -> Lister | None:
+    match = _ARCHIVE.search(file.path)
+    if match is None or file.problem is not None:
+        return None
+    return list_zip if match[1].lower() == "zip" else list_tar
+
+
+def _listed(files: Iterator[SourceFile], lister: Callable[[SourceFile], Lister | None]) -> Iterator[Member]:
+    with ThreadPoolExecutor(LISTERS) as pool:
+        ahead = deque(_begun(pool, file, lister(file)) for file in islice(files, AHEAD_FILES))
+        try:
+            while ahead:
+                yield from ahead.popleft()
+                ahead.extend(_begun(pool, file, lister(file)) for file in islice(files, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begun(pool: ThreadPoolExecutor, file: SourceFile, lister: Lister | None) -> Iterator[Member]:
+    """The members of a file; of an archive, the first of them are already being listed."""
+    if lister is None:
+        return iter([_whole(file, file.problem)])
+    members = _inside(file, lister)
+    return _pages(pool, members, pool.submit(_page, members))
+
+
+def _pages(pool: ThreadPoolExecutor, members: Iterator[Member], page: Future[list[Member]]) -> Iterator[Member]:
+    while listed := page.result():
+        page = pool.submit(_page, members)
+        yield from listed
+
+
+def _page(members: Iterator[Member]) -> list[Member]:
+    return list(islice(members, PAGE_MEMBERS))
+
+
+def _inside(file: SourceFile, lister: Lister) -> Iterator[Member]:
+    try:
+        with translated(file.uri):
+            if file.size < 0 and not _is_file(place(file.uri)):
+                yield _whole(file, "not-a-file")
+                return
+            try:
+                yield from lister(file)
+            except DAMAGE:
+                yield _whole(file, "broken-archive")
+    except StorageError as error:
+        yield _whole(file, unreadable(file.uri, error).reason)
+
+
+def _is_file(location: Location) -> bool:
+    return bool(location.fs.info(location.path)["type"] == "file")
+
+
+def _whole(file: SourceFile, problem: str | None) -> Member:
+    return Member(image_id(file.path), file.uri, "file", "", 0, file.size, problem)
+
+
+def _way(member: Member) -> tuple[str, str]:
+    return ("range", "") if member.kind in ("file", "tar") else (member.kind, member.container)
+
+
+def _ranges(members: Iterator[Member]) -> Iterator[tuple[Member, bytes | Rejected]]:
+    pending: deque[tuple[Member, Future[bytes | Rejected]]] = deque()
+    with ThreadPoolExecutor(READERS) as pool:
+        try:
+            for member in members:
+                pending.append((member, pool.submit(_range, member)))
+                while len(pending) > AHEAD_FILMS or sum(_weight(each) for each, _ in pending) > AHEAD_BYTES:
+                    yield _oldest(pending)
+            while pending:
+                yield _oldest(pending)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _weight(member: Member) -> int:
+    return member.size if member.size >= 0 else AHEAD_BYTES // READERS
+
+
+def _oldest(pending: deque[tuple[Member, Future[bytes | Rejected]]]) -> tuple[Member, bytes | Rejected]:
+    member, future = pending.popleft()
+    return member, future.result()
+
+
+def _range(member: Member) -> bytes | Rejected:
+    refused = refusal(member)
+    if refused is not None:
+        return refused
+    location, read = place(member.container), _tar_film if member.kind == "tar" else _file_film
+    return attempted(member.container, lambda: read(location, member))
+
+
+def _tar_film(location: Location, member: Member) -> bytes | Rejected:
+    start = member.offset
+    return complete(film(lambda first, last: _fetched(location, start + first, start + last), member.size), member.size)
+
+
+def _file_film(location: Location, member: Member) -> bytes | Rejected:
+    if member.size < 0:
+        info = location.fs.info(location.path)
+        if info["type"] != "file":
+            return rejected("not-a-file")
+        return _range(replace(member, size=int(info["size"])))
+    # One byte more than there should be, to see whether there are more.
+    return complete(film(lambda first, last: _fetched(location, first, last), member.size + 1), member.size)
+
+
+def _fetched(location: Location, first: int, last: int) -> bytes:
+    try:
+        return bytes(location.fs.cat_file(location.path, start=first, end=last))
+    except OSError as error:
+        code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+        if code in ("InvalidRange", "416"):
+            return b""  # S3's word for a range beyond the end; from a disk there simply come no bytes
+        raise

@@ -1,0 +1,125 @@
+"""Members of tar and tar.gz: listing both, reading the latter. A tar is told from a tar.gz by its first bytes.
+
+Python's tarfile takes a bad header in the middle of an archive for its end, keeps every member it has seen, and reads a
+header as long as it claims to be; here the first is told, the second dropped, the third rationed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import IO, cast
+
+from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.storage.archives.image_ids import Copies, image_id
+from covseg_ray.storage.archives.members import (
+    DAMAGE,
+    Kind,
+    Member,
+    Rationed,
+    attempted,
+    complete,
+    damaged,
+    film,
+    inner_name,
+)
+from covseg_ray.storage.archives.source_files import SourceFile, is_hidden, open_archive
+
+HEADER_BYTES = 64 * 2**10  # of one member, long names and extended attributes included
+_GZIP = b"\x1f\x8b"
+_CHUNK_BYTES = 2**20
+
+
+def list_tar(file: SourceFile) -> Iterator[Member]:
+    """The members of a tar or tar.gz in their order; raises one of `DAMAGE` at the first byte that makes no sense."""
+    copies = Copies()
+    with open_archive(file.uri) as opened:
+        kind, stream, end = _stream(opened)
+        for info in _headers(stream, end):
+            name = inner_name(info.name)
+            if info.isdir() or is_hidden(name):
+                continue
+            yield Member(
+                image_id=image_id(file.path, name, copies.count(name)),
+                container=file.uri,
+                kind=kind,
+                name=name.encode("utf-8", "backslashreplace").decode(),
+                offset=info.offset_data,
+                size=info.size,
+                problem=_problem(info),
+            )
+        while kind == "tar.gz" and stream.read(_CHUNK_BYTES):  # to the check sum
+            pass
+
+
+def _stream(opened: IO[bytes]) -> tuple[Kind, IO[bytes], int]:
+    """What kind of tar this is, the tar itself, and where it ends at the latest."""
+    zipped = opened.read(len(_GZIP)) == _GZIP
+    end = opened.seek(0, os.SEEK_END)
+    opened.seek(0)
+    return ("tar.gz", _unzipped(opened), sys.maxsize) if zipped else ("tar", opened, end)
+
+
+def _unzipped(opened: IO[bytes]) -> IO[bytes]:
+    return cast(IO[bytes], gzip.GzipFile(fileobj=opened, mode="rb"))
+
+
+def _headers(stream: IO[bytes], end: int) -> Iterator[tarfile.TarInfo]:
+    rationed = Rationed(stream, end, HEADER_BYTES)
+    archive = tarfile.TarFile(fileobj=cast(IO[bytes], rationed), encoding="utf-8")
+    while (info := archive.next()) is not None:
+        if info.size < 0 or archive.offset < info.offset_data:
+            raise tarfile.ReadError("a member of less than no bytes")
+        yield info
+        archive.members.clear()  # type: ignore[attr-defined]
+        archive.pax_headers = {}
+        rationed.left = HEADER_BYTES
+    if rationed.last != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("no end mark: a bad header, or the archive was cut")
+
+
+def _problem(info: tarfile.TarInfo) -> str | None:
+    if info.islnk() or info.issym():
+        return "link"
+    if not info.isreg():
+        return "not-a-file"
+    return "unsupported" if info.issparse() else None
+
+
+class TarGzReader:
+    """Reads members of one tar.gz, which is unpacked as a stream: again from its beginning for one that lies behind."""
+
+    def __init__(self, container: str) -> None:
+        self._container = container
+        self._files = ExitStack()
+        self._stream: IO[bytes] | None = None
+        self._damage: tuple[int, Rejected] | None = None
+
+    def close(self) -> None:
+        self._files.close()
+
+    def read(self, member: Member) -> bytes | Rejected:
+        """Raises StorageError where the storage itself fails."""
+        if self._damage is not None and member.offset >= self._damage[0]:
+            return self._damage[1]
+        return attempted(self._container, lambda: self._film(member))
+
+    def _film(self, member: Member) -> bytes | Rejected:
+        try:
+            stream = self._at(member.offset)
+            return complete(film(lambda first, last: stream.read(last - first), member.size), member.size)
+        except DAMAGE as error:
+            self._stream = None
+            self._damage = member.offset, damaged(error)
+            return self._damage[1]
+
+    def _at(self, offset: int) -> IO[bytes]:
+        if self._stream is None or self._stream.tell() > offset:
+            self._files.close()
+            self._stream = _unzipped(self._files.enter_context(open_archive(self._container)))
+        self._stream.seek(offset)
+        return self._stream

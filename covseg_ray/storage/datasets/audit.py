@@ -1,0 +1,157 @@
+"""What is wrong with films before anyone trains on them: copies and patients across splits, masks that contradict their
+label.
+
+Of two films that are the same, or of the same patient in two splits, the one that measures (test before val before
+train) is kept and the other found; with a ``side``, that of another split is kept and the film of that side found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from covseg_ray.errors import UsageError
+from covseg_ray.storage.datasets.layouts import read_layout
+from covseg_ray.storage.datasets.near_duplicates import Fingerprint, Pair, fingerprint, same_films
+from covseg_ray.storage.datasets.pack import Progress, counted, film, mapped
+from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
+from covseg_ray.storage.datasets.shards import DATASET_FILE, Reject, ShardRow
+from covseg_ray.storage.filesystem import exists, join
+
+INFECTED = frozenset({"COVID-19"})
+CLEAN = frozenset({"Non-COVID", "Normal"})
+SOURCE_SIZE = 256
+_KEEP = {"test": 2, "val": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A film that should go; ``kind``: ``exact-duplicate``, ``near-duplicate``, ``shared-patient``, ``empty-mask``,
+    ``unexpected-mask``."""
+
+    kind: str
+    image_id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """``films`` were looked at; the patient of ``without_patient`` of them is not known. ``rejected`` could not be, and
+    are in no dataset anyway."""
+
+    films: int
+    without_patient: int
+    findings: tuple[Finding, ...]
+    rejected: tuple[Reject, ...]
+
+    def exclusions(self) -> str:
+        """The list that ``data pack --exclude`` takes: every found film once, its reasons as a comment."""
+        reasons: dict[str, list[str]] = {}
+        for finding in self.findings:
+            reasons.setdefault(finding.image_id, []).append(f"{finding.kind}: {finding.detail}")
+        return "".join(f"{image_id}  # {'; '.join(reasons[image_id])}\n" for image_id in sorted(reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class _Film:
+    image_id: str
+    split: str
+    label: str
+    infected: bool
+    patient_id: str | None
+    mark: Fingerprint
+
+
+def audit(uri: str, *, layout: str | None = None, side: str | None = None, progress: Progress | None = None) -> Audit:
+    """Look at every film of a dataset, or of a folder or manifest that is not packed yet.
+
+    Exact copies are found anywhere, near copies and shared patients across splits. ``side`` is the split whose films
+    are found where a pair lies across it and another. Raises what reading raises, and UsageError for a ``side`` that
+    is no split.
+    """
+    films: list[_Film] = []
+    rejected: list[Reject] = []
+    if exists(join(uri, DATASET_FILE)):
+        rejected += read_info(uri).rejected
+        films += _packed(uri, progress)
+    else:
+        for row in _unpacked(uri, layout, progress):
+            if isinstance(row, Reject):
+                rejected.append(row)
+            else:
+                films.append(row)
+    films.sort(key=lambda each: each.image_id)
+    splits = sorted({each.split for each in films})
+    if side is not None and side not in splits:
+        raise UsageError(f"--side {side}: {uri} has no such split; it has {', '.join(splits)}")
+    contradictions = (finding for each in films for finding in _contradictions(each))
+    findings = [*_duplicates(films, side), *_shared_patients(films, side), *contradictions]
+    without_patient = sum(each.patient_id is None for each in films)
+    return Audit(len(films), without_patient, tuple(findings), tuple(rejected))
+
+
+def _packed(uri: str, progress: Progress | None) -> Iterator[_Film]:
+    info = read_info(uri)
+    done = 0
+    for split in info.splits:
+        for unit in list_units(uri, split):
+            films = read_unit(uri, unit)
+            infected = films.masks_NHW.max(axis=(1, 2)) > 0
+            for index, image_id in enumerate(films.image_ids):
+                mark = fingerprint(films.images_NHW[index])
+                patient_id = films.patient_ids[index]
+                yield _Film(image_id, split, films.labels[index], bool(infected[index]), patient_id, mark)
+            done += len(films.image_ids)
+            if progress:
+                progress(done, info.rows)
+
+
+def _unpacked(source: str, layout: str | None, progress: Progress | None) -> Iterator[_Film | Reject]:
+    found = read_layout(source, layout)
+    rows = mapped(lambda sample: film(found.root, sample, SOURCE_SIZE, "stretch"), found.samples)
+    for row in counted(rows, len(found.samples), progress):
+        yield _marked(row) if isinstance(row, ShardRow) else row
+
+
+def _marked(row: ShardRow) -> _Film:
+    infected = bool(np.any(row.mask_HW))
+    return _Film(row.image_id, row.split, row.label, infected, row.patient_id, fingerprint(row.image_HW))
+
+
+def _duplicates(films: list[_Film], side: str | None) -> Iterator[Finding]:
+    for pair in same_films([each.mark for each in films]):
+        first, second = films[pair.first], films[pair.second]
+        if pair.exact or first.split != second.split:
+            kept, excluded = (first, second) if _rank(first, side) >= _rank(second, side) else (second, first)
+            yield Finding("exact-duplicate" if pair.exact else "near-duplicate", excluded.image_id, _same(kept, pair))
+
+
+def _same(kept: _Film, pair: Pair) -> str:
+    return f"of {kept.image_id}" if pair.exact else f"of {kept.image_id}, correlation {pair.correlation:.3f}"
+
+
+def _shared_patients(films: list[_Film], side: str | None) -> Iterator[Finding]:
+    """Every film of a patient but those of the one split that keeps them; equal ranks keep the first split by name."""
+    by_patient: dict[str, list[_Film]] = {}
+    for each in films:
+        if each.patient_id is not None:
+            by_patient.setdefault(each.patient_id, []).append(each)
+    for of_one in by_patient.values():
+        kept = min(of_one, key=lambda each: (-_rank(each, side), each.split))
+        for each in of_one:
+            if each.split != kept.split:
+                yield Finding("shared-patient", each.image_id, f"the same patient as {kept.image_id}")
+
+
+def _rank(each: _Film, side: str | None) -> int:
+    """The higher is kept."""
+    return -1 if each.split == side else _KEEP.get(each.split, 0)
+
+
+def _contradictions(each: _Film) -> Iterator[Finding]:
+    if each.label in INFECTED and not each.infected:
+        yield Finding("empty-mask", each.image_id, f"labelled {each.label} but no infection is drawn")
+    if each.label in CLEAN and each.infected:
+        yield Finding("unexpected-mask", each.image_id, f"labelled {each.label} but infection is drawn")

@@ -1,0 +1,51 @@
+"""A dataset at a glance: a few films of every split and label, with the contour of their masks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from covseg_ray.radiograph.masks import overlay
+from covseg_ray.storage.datasets.read import Films, list_units, read_info, read_unit
+
+TILE = 224
+CAPTION = 18
+GAP = 6
+INK, PAPER = (225, 230, 235), (16, 20, 24)
+
+
+def contact_sheet(dataset_uri: str, films_per_row: int = 6) -> bytes:
+    """A PNG with one row of films for every split and label of the dataset, each with its ``image_id`` below.
+
+    The films are the first of their row groups, which stand in the order of a hash: a fair pick, and always the same.
+    """
+    info = read_info(dataset_uri)
+    rows = [(split, label) for split, labels in info.splits.items() for label in labels]
+    width = films_per_row * (TILE + GAP) + GAP
+    row_height = TILE + 2 * CAPTION + GAP
+    sheet = Image.new("RGB", (width, len(rows) * row_height + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, (split, label) in enumerate(rows):
+        top = number * row_height + GAP
+        draw.text((GAP, top), f"{split} / {label}: {info.splits[split][label]:,} films", fill=INK)
+        for column, (image_id, tile_HW3) in enumerate(_first(dataset_uri, split, label, films_per_row)):
+            left = GAP + column * (TILE + GAP)
+            sheet.paste(Image.fromarray(tile_HW3).resize((TILE, TILE)), (left, top + CAPTION))
+            draw.text((left, top + CAPTION + TILE + 2), image_id[-36:], fill=INK)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _first(dataset_uri: str, split: str, label: str, count: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    for unit in list_units(dataset_uri, split, [label]):
+        films: Films = read_unit(dataset_uri, unit)
+        for image_id, image_HW, mask_HW in zip(films.image_ids, films.images_NHW, films.masks_NHW, strict=True):
+            if count == 0:
+                return
+            count -= 1
+            yield image_id, overlay(image_HW, mask_HW)

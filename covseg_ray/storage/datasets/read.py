@@ -1,0 +1,205 @@
+"""Films out of Parquet shards: what a dataset holds, the units it is read in, and one unit's arrays.
+
+A unit is one row group, the least that Parquet reads at once. ``dataset.json`` is the list of shards: a file
+that it does not name is never read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from covseg_ray.errors import DatasetError
+from covseg_ray.radiograph.decode import Rejected, decode
+from covseg_ray.radiograph.masks import decode_png1
+from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Reject, Shard
+from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, translated
+
+PARALLEL_LABELS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Rows of one row group: ``path`` relative to the dataset, ``rows`` the positions in the group that are wanted."""
+
+    path: str
+    row_group: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Films:
+    """Films of a unit: uint8 images [N, H, W], 0/1 uint8 masks of the same shape."""
+
+    image_ids: list[str]
+    labels: list[str]
+    images_NHW: NDArray[np.uint8]
+    masks_NHW: NDArray[np.uint8]
+    patient_ids: list[str | None]
+    lungs_NHW: NDArray[np.uint8] | None = None
+
+
+def read_info(uri: str) -> DatasetInfo:
+    """What the dataset at ``uri`` holds. Raises StorageError where it is out of reach, DatasetError where none is."""
+    if not exists(join(uri, DATASET_FILE)):
+        raise DatasetError(f"{uri}: no dataset there (no {DATASET_FILE}); make one with `covseg-ray data pack`")
+    try:
+        return _parse_info(json.loads(read_bytes(join(uri, DATASET_FILE))))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{join(uri, DATASET_FILE)}: not a dataset of version {SCHEMA_VERSION} ({error})") from error
+
+
+def _parse_info(document: dict[str, Any]) -> DatasetInfo:
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"it says version {document['schema_version']}")
+    shards = [Shard(**{**shard, "row_groups": tuple(shard["row_groups"])}) for shard in document["shards"]]
+    return DatasetInfo(
+        size=document["size"],
+        resize=document["resize"],
+        image_encoding=document["image_encoding"],
+        layout=document["layout"],
+        splits=document["splits"],
+        shards=tuple(shards),
+        rejected=tuple(Reject(**reject) for reject in document["rejected"]),
+    )
+
+
+def list_units(dataset_uri: str, split: str, labels: Sequence[str] | None = None) -> list[Unit]:
+    """The units of ``split`` in the order of its files; with ``labels``, of such films alone.
+
+    Without ``labels`` this reads ``dataset.json`` alone, with them the ``label`` column besides. Raises DatasetError
+    for a split or a label that the dataset does not have.
+    """
+    info = read_info(dataset_uri)
+    if split not in info.splits:
+        raise DatasetError(f"{dataset_uri}: no split {split!r}; it has {', '.join(info.splits)}")
+    shards = [shard for shard in info.shards if shard.split == split]
+    if labels is None:
+        return [
+            Unit(shard.path, group, tuple(range(count)))
+            for shard in shards
+            for group, count in enumerate(shard.row_groups)
+        ]
+    unknown = sorted(set(labels) - set(info.splits[split]))
+    if unknown or not labels:
+        has = ", ".join(info.splits[split])
+        raise DatasetError(f"{dataset_uri}: split {split!r} has no films labelled {', '.join(unknown)}; it has {has}")
+    with ThreadPoolExecutor(PARALLEL_LABELS) as pool:
+        found = pool.map(lambda shard: _units_with(dataset_uri, shard, set(labels)), shards)
+        return [unit for units in found for unit in units]
+
+
+def without(dataset_uri: str, units: Sequence[Unit], exclude: frozenset[str]) -> list[Unit]:
+    """The units without the films whose ``image_id`` is in ``exclude``; reads the units' ``image_id`` column.
+
+    Raises DatasetError where ``exclude`` names none of their films, or all of them.
+    """
+    with ThreadPoolExecutor(PARALLEL_LABELS) as pool:
+        rest = [unit for unit in pool.map(lambda unit: _unit_without(dataset_uri, unit, exclude), units) if unit.rows]
+    films, kept = (sum(len(unit.rows) for unit in each) for each in (units, rest))
+    if not kept or kept == films:
+        what = "all" if not kept else "none"
+        raise DatasetError(
+            f"{dataset_uri}: {what} of the {films} films are on the list of {len(exclude)} image ids to leave out; "
+            "give a list of some of them, as `covseg-ray data audit --side SPLIT --out FILE` writes it"
+        )
+    return rest
+
+
+def _unit_without(dataset_uri: str, unit: Unit, exclude: frozenset[str]) -> Unit:
+    (column,) = _read_groups(dataset_uri, unit.path, [unit.row_group], ["image_id"])
+    image_ids = column["image_id"].to_pylist()
+    return Unit(unit.path, unit.row_group, tuple(row for row in unit.rows if image_ids[row] not in exclude))
+
+
+def _units_with(dataset_uri: str, shard: Shard, labels: set[str]) -> list[Unit]:
+    units = []
+    for group, column in enumerate(_read_groups(dataset_uri, shard.path, range(len(shard.row_groups)), ["label"])):
+        rows = tuple(row for row, label in enumerate(column["label"].to_pylist()) if label in labels)
+        if rows:
+            units.append(Unit(shard.path, group, rows))
+    return units
+
+
+def read_unit(dataset_uri: str, unit: Unit, *, with_lung: bool = False, lung_needed: bool = True) -> Films:
+    """The films of ``unit``, decoded; without ``lung_needed``, a lung mask that is not there is all 0.
+
+    Raises DatasetError where the shard's bytes are not those that were written, or a mask is missing.
+    """
+    columns = ["image_id", "label", "patient_id", "height", "width", "image", "image_encoding", "mask"]
+    columns += ["lung"] * with_lung
+    (table,) = _read_groups(dataset_uri, unit.path, [unit.row_group], columns)
+    if len(unit.rows) != table.num_rows:
+        table = table.take(list(unit.rows))
+    shape = (int(table["height"][0].as_py()), int(table["width"][0].as_py()))
+    return Films(
+        image_ids=table["image_id"].to_pylist(),
+        labels=table["label"].to_pylist(),
+        images_NHW=_images(table, shape),
+        masks_NHW=_masks(table, "mask", shape),
+        patient_ids=table["patient_id"].to_pylist(),
+        lungs_NHW=_masks(table, "lung", shape, needed=lung_needed) if with_lung else None,
+    )
+
+
+def _read_groups(dataset_uri: str, path: str, groups: Sequence[int], columns: list[str]) -> list[pa.Table]:
+    location = locate(join(dataset_uri, path))
+    # Parquet asks for exact ranges: a cache that reads ahead would fetch most of the file again.
+    with translated(location.uri), location.fs.open(location.path, "rb", cache_type="none") as file:
+        try:
+            parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+            return [parquet.read_row_group(group, columns=columns) for group in groups]
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+                raise  # storage's own; Arrow's word on bad bytes is a plain OSError without a number
+            raise _damaged(dataset_uri, path, int(file.size), error) from error
+
+
+def _damaged(dataset_uri: str, path: str, size: int, error: Exception) -> DatasetError:
+    written = next((shard.bytes for shard in read_info(dataset_uri).shards if shard.path == path), None)
+    return DatasetError(
+        f"{join(dataset_uri, path)}: not the shard that was written ({size:,} bytes, {written or 0:,} in "
+        f"{DATASET_FILE}: {str(error).splitlines()[0]}); pack the dataset again under another name"
+    )
+
+
+def _images(table: pa.Table, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    image_ids = table["image_id"].to_pylist()
+    images = [_image(*stored) for stored in zip(table["image"], table["image_encoding"], image_ids, strict=True)]
+    return _stacked(images, shape, image_ids)
+
+
+def _image(stored: pa.BinaryScalar, encoding: pa.StringScalar, image_id: str) -> NDArray[Any]:
+    if encoding.as_py() == "raw":
+        return np.frombuffer(stored.as_buffer(), np.uint8)
+    decoded = decode(stored.as_py())
+    if isinstance(decoded, Rejected):
+        raise DatasetError(f"{image_id}: its stored image cannot be read: {decoded.detail}; pack the dataset again")
+    return decoded.pixels
+
+
+def _masks(table: pa.Table, column: str, shape: tuple[int, int], *, needed: bool = True) -> NDArray[np.uint8]:
+    image_ids = table["image_id"].to_pylist()
+    masks = []
+    for stored, image_id in zip(table[column], image_ids, strict=True):
+        if needed and not stored.is_valid:
+            raise DatasetError(f"{image_id}: the dataset holds no {column} of this film; pack it again with one")
+        masks.append(decode_png1(stored.as_py()) if stored.is_valid else np.zeros(shape, np.uint8))
+    return _stacked(masks, shape, image_ids)
+
+
+def _stacked(images: list[NDArray[Any]], shape: tuple[int, int], image_ids: list[str]) -> NDArray[np.uint8]:
+    stack_NHW = np.empty((len(images), *shape), np.uint8)
+    for target_HW, image, image_id in zip(stack_NHW, images, image_ids, strict=True):
+        if image.size != target_HW.size:
+            raise DatasetError(f"{image_id}: stored {image.size} pixels where {shape[0]} x {shape[1]} were expected")
+        target_HW[:] = image.reshape(shape)
+    return stack_NHW

@@ -1,0 +1,122 @@
+"""What a run of bulk segmentation has to do: each input of its source once, numbered, in Parquet files under
+``OUT/listing``. It is made once and kept, so that a run that goes on does the same work however the source has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from covseg_ray.storage.archives.members import Member
+from covseg_ray.storage.filesystem import delete, exists, join, locate, read_bytes, translated, write_bytes
+
+FOLDER = "listing"
+COMPLETE = "listing.json"
+SCHEMA = pa.schema(
+    [
+        pa.field("item", pa.int64(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("container", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("problem", pa.string()),
+    ]
+)
+# A file is one task's work. A zip's directory is read anew by each, and a tar.gz unpacked from its beginning.
+_INPUTS = 500
+_OF_ONE_ARCHIVE = {"zip": 5_000, "tar.gz": 10_000_000}
+_MEMBER_FIELDS = [field.name for field in fields(Member)]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How many ``inputs`` there are, by `Member.kind` in ``kinds``; ``bytes`` adds up the sizes that are known.
+
+    ``starts`` are the first items of the files.
+    """
+
+    inputs: int
+    bytes: int
+    kinds: Mapping[str, int]
+    starts: Sequence[int]
+
+
+def read_listing(out: str) -> Listing | None:
+    """The listing of the run at ``out``, None where it was not finished."""
+    if not exists(join(out, COMPLETE)):
+        return None
+    return Listing(**json.loads(read_bytes(join(out, COMPLETE))))
+
+
+def write_listing(out: str, members: Iterable[Member], listed: Callable[[int], None]) -> Listing:
+    """Number ``members`` from 0 and write them; ``listed`` is told how many there are so far."""
+    delete(join(out, FOLDER))  # what a listing that was cut short left
+    inputs, size, kinds, starts = 0, 0, Counter[str](), list[int]()
+    for run in runs(members):
+        rows = [{"item": inputs + place, **asdict(member)} for place, member in enumerate(run)]
+        _write(file_uri(out, len(starts)), pa.Table.from_pylist(rows, schema=SCHEMA))
+        starts.append(inputs)
+        inputs += len(run)
+        size += sum(max(member.size, 0) for member in run)
+        kinds.update(member.kind for member in run)
+        listed(inputs)
+    listing = Listing(inputs, size, dict(kinds), starts)
+    write_bytes(join(out, COMPLETE), json.dumps(asdict(listing)).encode())
+    return listing
+
+
+def file_uri(out: str, number: int) -> str:
+    return join(out, FOLDER, f"part-{number:07d}.parquet")
+
+
+def members_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Member]:
+    """The members that rows of a listing stand for."""
+    return (Member(*(row[name] for name in _MEMBER_FIELDS)) for row in rows)
+
+
+def runs(members: Iterable[Member]) -> Iterator[list[Member]]:
+    """Members that one task reads: 500 of them, more where an archive is better read in one go."""
+    run: list[Member] = []
+    for member in members:
+        if run and len(run) >= (_OF_ONE_ARCHIVE.get(member.kind, 0) if _follows(run[-1], member) else 0) + _INPUTS:
+            yield run
+            run = []
+        run.append(member)
+    if run:
+        yield run
+
+
+def _follows(before: Member, member: Member) -> bool:
+    return before.container == member.container
+
+
+def _write(uri: str, table: pa.Table) -> None:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    write_bytes(uri, buffer.getvalue().to_pybytes())
+
+
+def read_items(out: str, listing: Listing, items: Iterable[int]) -> dict[int, Member]:
+    """The members that stand under these numbers."""
+    found: dict[int, Member] = {}
+    for number, wanted in groupby(sorted(set(items)), key=lambda item: bisect_right(listing.starts, item) - 1):
+        table = read_file(out, number, list(wanted))
+        found.update(zip(table["item"].to_pylist(), members_of(table.to_pylist()), strict=True))
+    return found
+
+
+def read_file(out: str, number: int, items: list[int] | None = None) -> pa.Table:
+    """A file of the listing, or those of its rows that stand under ``items``."""
+    location = locate(file_uri(out, number))
+    with translated(location.uri), location.fs.open(location.path, "rb") as file:
+        return pq.read_table(file, filters=None if items is None else [("item", "in", items)])

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from covseg_ray.errors import DatasetError
+from covseg_ray.storage.datasets.read import list_units, read_unit, without
+from covseg_ray.storage.datasets.shards import ShardRow, write_dataset
+
+SIDE = 16
+DRAWN = np.eye(SIDE, dtype=np.uint8)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    """Forty films, half of them with a lung mask, every fourth with a patient."""
+    rows = [
+        ShardRow(
+            f"film-{index:02d}",
+            "val",
+            "COVID-19" if index % 2 else "Normal",
+            np.full((SIDE, SIDE), index, np.uint8),
+            DRAWN,
+            lung_HW=None if index % 2 else DRAWN[::-1],
+            patient_id=None if index % 4 else f"P{index}",
+        )
+        for index in range(40)
+    ]
+    write_dataset(rows, str(tmp_path / "dataset"), size=SIDE)
+    return str(tmp_path / "dataset")
+
+
+def ids(dataset: str, units: list) -> list[str]:
+    return sorted(image_id for unit in units for image_id in read_unit(dataset, unit).image_ids)
+
+
+def test_films_on_the_list_are_left_out_and_no_others(dataset: str) -> None:
+    gone = frozenset({"film-03", "film-04", "film-39", "train/film-01"})
+    units = without(dataset, list_units(dataset, "val"), gone)
+    assert ids(dataset, units) == [f"film-{i:02d}" for i in range(40) if f"film-{i:02d}" not in gone]
+    for unit in units:
+        films = read_unit(dataset, unit)
+        assert films.images_NHW[:, 0, 0].tolist() == [int(image_id[-2:]) for image_id in films.image_ids]
+
+
+def test_it_goes_together_with_labels(dataset: str) -> None:
+    units = without(dataset, list_units(dataset, "val", ["Normal"]), frozenset({"film-02", "film-03"}))
+    assert ids(dataset, units) == [f"film-{i:02d}" for i in range(0, 40, 2) if i != 2]
+
+
+@pytest.mark.parametrize(
+    ("gone", "what"),
+    [({"train/1"}, "none of the 40 films"), ({f"film-{i:02d}" for i in range(40)}, "all of the 40 films")],
+)
+def test_a_list_that_leaves_all_or_nothing_is_refused(dataset: str, gone: set[str], what: str) -> None:
+    with pytest.raises(DatasetError, match=what):
+        without(dataset, list_units(dataset, "val"), frozenset(gone))
+
+
+def test_a_lung_mask_that_is_not_there_is_empty_or_an_error(dataset: str) -> None:
+    for unit in list_units(dataset, "val"):
+        films = read_unit(dataset, unit, with_lung=True, lung_needed=False)
+        for image_id, lung_HW in zip(films.image_ids, films.lungs_NHW, strict=True):
+            assert np.array_equal(lung_HW, np.zeros_like(DRAWN) if int(image_id[-2:]) % 2 else DRAWN[::-1])
+    with pytest.raises(DatasetError, match="holds no lung of this film"):
+        [read_unit(dataset, unit, with_lung=True) for unit in list_units(dataset, "val")]
+
+
+def test_patients_come_with_their_films(dataset: str) -> None:
+    for unit in list_units(dataset, "val"):
+        films = read_unit(dataset, unit)
+        known = [None if int(each[-2:]) % 4 else f"P{int(each[-2:])}" for each in films.image_ids]
+        assert films.patient_ids == known
