@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.network.build import build_network
 
 SIDE = 64
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from covseg_ray.cli.main import main
-from covseg_ray.segmentation.bundle import Bundle, BundleSpec
-from covseg_ray.segmentation.bundle_files import to_files
-from covseg_ray.segmentation.network import build_network
-from covseg_ray.segmentation.preprocess import Preprocess
+from covseg_ray.segmentation.network.build import build_network
+from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec
+from covseg_ray.segmentation.network.bundle_files import to_files
+from covseg_ray.segmentation.network.preprocess import Preprocess
 from covseg_ray.storage.datasets.pack import synthesise
 from covseg_ray.storage.filesystem import locate, write_files
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from covseg_ray.config import train as config
-from covseg_ray.segmentation.augment import augmentation
-from covseg_ray.segmentation.losses import build_loss
-from covseg_ray.segmentation.network import check_names
+from covseg_ray.segmentation.network.build import check_names
+from covseg_ray.segmentation.training.augment import augmentation
+from covseg_ray.segmentation.training.losses import build_loss
 
 JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.toml"))
 

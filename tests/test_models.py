@@ -13,7 +13,7 @@ from PIL import Image
 
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "models/covid-qu-ex"

@@ -27,10 +27,10 @@ from covseg_ray.cli.options import (
 
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluate import Evaluation
-    from covseg_ray.segmentation.calibration import Calibration
-    from covseg_ray.segmentation.free_response import FreeResponse
-    from covseg_ray.segmentation.metrics import Estimate
-    from covseg_ray.segmentation.strata import Stratum
+    from covseg_ray.segmentation.evaluation.calibration import Calibration
+    from covseg_ray.segmentation.evaluation.froc import FreeResponse
+    from covseg_ray.segmentation.evaluation.metrics import Estimate
+    from covseg_ray.segmentation.evaluation.subgroups import Stratum
 
 IN_STRATA = ("iou_image", "iou_all", "false_alarm")
 
@@ -102,7 +102,7 @@ def _calibration(found: Calibration) -> dict[str, Any]:
 
 
 def _free_response(found: FreeResponse) -> dict[str, Any]:
-    from covseg_ray.segmentation.free_response import RULE
+    from covseg_ray.segmentation.evaluation.froc import RULE
 
     return {"rule": RULE, **asdict(found), "curve": [point._asdict() for point in found.curve]}
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from covseg_ray.engine.export import Compared
-    from covseg_ray.segmentation.bundle import Bundle
-    from covseg_ray.segmentation.layers import Layer
+    from covseg_ray.segmentation.network.bundle import Bundle
+    from covseg_ray.segmentation.network.layers import Layer
 
 app = typer.Typer(help="Model bundles: what they hold, and when they call a pixel infection.", no_args_is_help=True)
 
@@ -133,7 +133,7 @@ def info(
 ) -> None:
     """Print a model's layers and parameters, what it was trained on and the metrics it reached."""
     from covseg_ray.engine.bundles import load_bundle
-    from covseg_ray.segmentation.layers import describe
+    from covseg_ray.segmentation.network.layers import describe
 
     model = load_bundle(bundle)
     layers = describe(model)
@@ -155,7 +155,7 @@ def info(
 
 
 def _facts(model: Bundle) -> Table:
-    from covseg_ray.segmentation.card import in_words
+    from covseg_ray.segmentation.network.card import in_words
 
     spec = model.spec
     facts = {

@@ -23,9 +23,9 @@ from covseg_ray.engine.outline import Outlining, outline
 from covseg_ray.engine.runtime import raised_there, without_rays_own_lines
 from covseg_ray.engine.watch import Watch, callback, report
 from covseg_ray.errors import CovsegError
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.bundle_files import from_files
-from covseg_ray.segmentation.predictor import Predictor, device_for
+from covseg_ray.segmentation.inference.predictor import Predictor, device_for
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.bundle_files import from_files
 from covseg_ray.storage.filesystem import arrow_filesystem, join, locate, translated
 from covseg_ray.storage.runs.recovery import RECORDS, finished
 from covseg_ray.storage.runs.result_table import RESULTS

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from covseg_ray.engine.bench import cores
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.predictor import device_here, predictor_here
-from covseg_ray.segmentation.preprocess import Preprocess
+from covseg_ray.segmentation.inference.predictor import device_here, predictor_here
+from covseg_ray.segmentation.network.preprocess import Preprocess
 
 PHANTOMS = 16
 PLAIN_BATCH = 8

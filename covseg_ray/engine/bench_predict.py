@@ -12,8 +12,8 @@ from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.runtime import KEEP_MEMORY
 from covseg_ray.errors import UsageError
 from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import device_here, engine_of
+from covseg_ray.segmentation.inference.predictor import device_here, engine_of
+from covseg_ray.segmentation.network.bundle import Bundle
 
 PLAIN = "a plain script"
 WAYS = {

@@ -22,7 +22,7 @@ from covseg_ray.engine.runtime import session
 from covseg_ray.engine.segment import Request, outlining, segment, wanted
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.segmentation.predictor import Predictor, engine_of
+from covseg_ray.segmentation.inference.predictor import Predictor, engine_of
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.filesystem import join, locate
 from covseg_ray.storage.runs.worklist import SCHEMA

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from covseg_ray.engine.evaluate import Evaluation, measure, show
 from covseg_ray.errors import UsageError
 from covseg_ray.reports.film_result import ChangedFilm
-from covseg_ray.segmentation.bootstrap import Difference, Ratio, difference
-from covseg_ray.segmentation.bundle import LUNG, Bundle
-from covseg_ray.segmentation.metrics import LOWER_IS_BETTER, ratios
-from covseg_ray.segmentation.strata import Members, divide
+from covseg_ray.segmentation.evaluation.bootstrap import Difference, Ratio, difference
+from covseg_ray.segmentation.evaluation.metrics import LOWER_IS_BETTER, ratios
+from covseg_ray.segmentation.evaluation.subgroups import Members, divide
+from covseg_ray.segmentation.network.bundle import LUNG, Bundle
 
 BATCH = 32
 CHANGED = 4

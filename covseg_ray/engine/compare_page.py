@@ -15,8 +15,8 @@ from covseg_ray.engine.evaluation_page import (
 )
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.measured import StratumRow
-from covseg_ray.segmentation.bootstrap import Difference
-from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.evaluation.bootstrap import Difference
+from covseg_ray.segmentation.network.bundle import Bundle
 
 
 def compare_page(

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from ray.util import ActorPool
 
 from covseg_ray.radiograph.geometry import restore_mask, standardise
-from covseg_ray.segmentation.bundle import LUNG, Bundle
-from covseg_ray.segmentation.bundle_files import from_files, to_files
-from covseg_ray.segmentation.calibration import Histogram, count_levels
-from covseg_ray.segmentation.free_response import mark
-from covseg_ray.segmentation.metrics import count, count_lung
-from covseg_ray.segmentation.predictor import Predictor, device_here
+from covseg_ray.segmentation.evaluation.calibration import Histogram, count_levels
+from covseg_ray.segmentation.evaluation.froc import mark
+from covseg_ray.segmentation.evaluation.metrics import count, count_lung
+from covseg_ray.segmentation.inference.predictor import Predictor, device_here
+from covseg_ray.segmentation.network.bundle import LUNG, Bundle
+from covseg_ray.segmentation.network.bundle_files import from_files, to_files
 from covseg_ray.storage.datasets.read import Films, Unit, read_unit
 
 
 class Counted(NamedTuple):
     """A film's integers, and where it is: its place in its unit. ``lung_4`` where the model knows lungs; see
-    `covseg_ray.segmentation.metrics` and `covseg_ray.segmentation.free_response` for the columns."""
+    `covseg_ray.segmentation.evaluation.metrics` and `covseg_ray.segmentation.evaluation.froc` for the columns."""
 
     image_id: str
     label: str

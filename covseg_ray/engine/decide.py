@@ -9,10 +9,10 @@ import numpy as np
 from covseg_ray.engine.evaluate import measure
 from covseg_ray.engine.finish import METRICS_HOW
 from covseg_ray.engine.source import Source
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.choosing import LEVELS, SHARES, Choice, choose, count_rules
-from covseg_ray.segmentation.decision import Rule
-from covseg_ray.segmentation.predictor import Predictor, device_here
+from covseg_ray.segmentation.evaluation.rule_search import LEVELS, SHARES, Choice, choose, count_rules
+from covseg_ray.segmentation.inference.predictor import Predictor, device_here
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.storage.datasets.read import list_units
 
 HALF = 0.5

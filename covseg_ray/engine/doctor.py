@@ -94,7 +94,7 @@ def cuda() -> Finding:
 
 def torchvision() -> Finding:
     try:
-        from covseg_ray.segmentation.operators import ensure_operators
+        from covseg_ray.segmentation.network.torchvision_operators import ensure_operators
 
         declared = ensure_operators()
         library = importlib.import_module("torchvision")
@@ -107,7 +107,7 @@ def torchvision() -> Finding:
 def segmentation_models() -> Finding:
     name = "segmentation-models-pytorch"
     try:
-        from covseg_ray.segmentation.operators import smp
+        from covseg_ray.segmentation.network.torchvision_operators import smp
 
         return Finding(name, "ok", str(smp().__version__))
     except (ImportError, OSError, RuntimeError) as error:
@@ -160,7 +160,7 @@ def storage_works(uri: str) -> Finding:
 
 def encoder_weights() -> Finding:
     try:
-        from covseg_ray.segmentation.weights import require_imagenet
+        from covseg_ray.segmentation.network.weights import require_imagenet
 
         require_imagenet("imagenet", "resnet34")
     except ModelError as error:

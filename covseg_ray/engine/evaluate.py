@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from covseg_ray.engine.counting import Counts, columns, count_split, look
 from covseg_ray.reports.film_result import FilmResult
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.calibration import Calibration, calibration
-from covseg_ray.segmentation.free_response import FreeResponse, free_response
-from covseg_ray.segmentation.metrics import Estimate, image_iou, summarise
-from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.segmentation.strata import Stratum, summarise_strata
+from covseg_ray.segmentation.evaluation.calibration import Calibration, calibration
+from covseg_ray.segmentation.evaluation.froc import FreeResponse, free_response
+from covseg_ray.segmentation.evaluation.metrics import Estimate, image_iou, summarise
+from covseg_ray.segmentation.evaluation.subgroups import Stratum, summarise_strata
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.read import Films, Unit, list_units, read_info, read_unit, without
 
 ALL = "all"

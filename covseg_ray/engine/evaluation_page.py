@@ -14,10 +14,10 @@ from covseg_ray.reports.measured import (
     StratumRow,
 )
 from covseg_ray.reports.page import evaluation_report
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.calibration import Calibration
-from covseg_ray.segmentation.free_response import RULE, FreeResponse
-from covseg_ray.segmentation.metrics import Estimate
+from covseg_ray.segmentation.evaluation.calibration import Calibration
+from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
+from covseg_ray.segmentation.evaluation.metrics import Estimate
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.read import read_info
 
 GROUPS = {"label": "", "infected_share": "Infection "}

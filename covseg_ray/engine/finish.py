@@ -14,7 +14,7 @@ from covseg_ray.engine.evaluate import evaluate
 from covseg_ray.engine.evaluation_page import facts, findings, intervals
 from covseg_ray.engine.tracking import read_history
 from covseg_ray.reports.page import training_report
-from covseg_ray.segmentation.bundle import Bundle, BundleSpec, TrainedOn
+from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec, TrainedOn
 from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.filesystem import join, write_bytes
 

@@ -8,10 +8,10 @@ from torch import nn
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.errors import UsageError
-from covseg_ray.segmentation.augment import augmentation
-from covseg_ray.segmentation.losses import build_loss
-from covseg_ray.segmentation.network import build_network
-from covseg_ray.segmentation.weights import load_encoder_state
+from covseg_ray.segmentation.network.build import build_network
+from covseg_ray.segmentation.network.weights import load_encoder_state
+from covseg_ray.segmentation.training.augment import augmentation
+from covseg_ray.segmentation.training.losses import build_loss
 from covseg_ray.storage.filesystem import read_bytes
 
 

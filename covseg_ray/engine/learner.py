@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from covseg_ray.config.train import Job
 from covseg_ray.config.train import Train as TrainConfig
-from covseg_ray.segmentation.averaged import Averaged
-from covseg_ray.segmentation.losses import build_loss
-from covseg_ray.segmentation.network import build_network, channels_last
-from covseg_ray.segmentation.precision import autocast
-from covseg_ray.segmentation.preprocess import Preprocess
+from covseg_ray.segmentation.network.build import build_network, channels_last
+from covseg_ray.segmentation.network.precision import autocast
+from covseg_ray.segmentation.network.preprocess import Preprocess
+from covseg_ray.segmentation.training.ema import Averaged
+from covseg_ray.segmentation.training.losses import build_loss
 
 # torch's name for a GPU's kernels in CUDA graphs: launched one by one they leave it idle half the time.
 COMPILED = "reduce-overhead"

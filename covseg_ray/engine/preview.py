@@ -12,8 +12,8 @@ import numpy as np
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.segment import Request
 from covseg_ray.engine.watch import Progress
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import predictor_here
+from covseg_ray.segmentation.inference.predictor import predictor_here
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.archives.members import refusal
 from covseg_ray.storage.archives.read import list_members
 

@@ -23,11 +23,11 @@ from covseg_ray.engine.task import open_messages
 from covseg_ray.engine.watch import Progress, Watch, check_rejects
 from covseg_ray.errors import UsageError
 from covseg_ray.radiograph.frontal_check import LEVEL
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.bundle_files import to_files
-from covseg_ray.segmentation.engines import ENGINES
-from covseg_ray.segmentation.predictor import engine_of
-from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
+from covseg_ray.segmentation.inference.engines import ENGINES
+from covseg_ray.segmentation.inference.predictor import engine_of
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.bundle_files import to_files
+from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import Lease, hold

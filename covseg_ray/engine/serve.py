@@ -15,8 +15,8 @@ from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.serve_ingress import RETRY_AFTER_SECONDS, Ingress
 from covseg_ray.engine.serve_model import Segmenter
 from covseg_ray.errors import ConfigError
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import device_for, films_at_once
+from covseg_ray.segmentation.inference.predictor import device_for, films_at_once
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service.settings import Settings
 
 # Requests at one ingress: those being read and decoded as well as those that wait for a model.

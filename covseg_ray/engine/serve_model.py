@@ -14,9 +14,9 @@ from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.metrics import batch_sizes
 from covseg_ray.engine.runtime import keep_replica_to_loopback
 from covseg_ray.errors import ModelError
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.service.models import ModelInfo, Prediction, Squares
 
 BATCH_WAIT_SECONDS = 0.005

@@ -29,7 +29,7 @@ from covseg_ray.engine.task import Task, drain, open_messages
 from covseg_ray.engine.tracking import read_history
 from covseg_ray.engine.worker import train_worker
 from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
-from covseg_ray.segmentation.metrics import Estimate
+from covseg_ray.segmentation.evaluation.metrics import Estimate
 from covseg_ray.storage.datasets.read import list_units, read_info
 from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import hold

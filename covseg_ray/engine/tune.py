@@ -21,8 +21,8 @@ from covseg_ray.engine.trial_table import placed, read_ended, result_of, write_t
 from covseg_ray.errors import CovsegError
 from covseg_ray.reports.search_page import search_report
 from covseg_ray.reports.trial_result import TrialResult, best_of, told
-from covseg_ray.segmentation.augment import augmentation
-from covseg_ray.segmentation.losses import build_loss
+from covseg_ray.segmentation.training.augment import augmentation
+from covseg_ray.segmentation.training.losses import build_loss
 from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.filesystem import delete, exists, join, locate, write_bytes
 from covseg_ray.storage.lease import Lease, hold

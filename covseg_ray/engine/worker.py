@@ -23,9 +23,9 @@ from covseg_ray.engine.stream import Batch
 from covseg_ray.engine.task import Task
 from covseg_ray.engine.tracking import Tracker
 from covseg_ray.errors import DatasetError
-from covseg_ray.segmentation.augment import augment, augmentation
-from covseg_ray.segmentation.decision import most_probable
-from covseg_ray.segmentation.metrics import point_values
+from covseg_ray.segmentation.evaluation.metrics import point_values
+from covseg_ray.segmentation.network.decision import most_probable
+from covseg_ray.segmentation.training.augment import augment, augmentation
 
 MESSAGE_SECONDS = 1.0
 
@@ -163,7 +163,7 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
 
 
 def count_there(found_NHW: Tensor, truth_NHW: Tensor) -> Tensor:
-    """As ``covseg_ray.segmentation.metrics.count``, of bool masks on their device: nothing waits for it."""
+    """As ``covseg_ray.segmentation.evaluation.metrics.count``, of bool masks on their device: nothing waits for it."""
     both_N, found_N, true_N = (each.sum((1, 2)) for each in (found_NHW & truth_NHW, found_NHW, truth_NHW))
     neither_N = found_NHW[0].numel() - found_N - true_N + both_N
     return torch.stack([both_N, found_N - both_N, true_N - both_N, neither_N], dim=1)

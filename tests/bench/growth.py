@@ -30,8 +30,8 @@ from rounds import Arm, FailedError, Figures, Measured, covseg, in_turn, last_li
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.bundle import Bundle, BundleSpec
-from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.network.build import build_network
+from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec
 
 SIDE, DIFFERENT = 32, 16
 FLAT = 1.10

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from covseg_ray.segmentation.metrics import Counts, count, count_lung, image_iou, summarise
+from covseg_ray.segmentation.evaluation.metrics import Counts, count, count_lung, image_iou, summarise
 from covseg_ray.storage.datasets.near_duplicates import fingerprint, same_films
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 

@@ -27,10 +27,10 @@ from scipy import ndimage
 
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.source import Source
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.decision import MOST, Rule, drop_small
-from covseg_ray.segmentation.metrics import count, point_values
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.evaluation.metrics import count, point_values
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.decision import MOST, Rule, drop_small
 from covseg_ray.storage.datasets.read import list_units
 
 LEVELS = np.arange(1, MOST + 1)  # probabilities in 255ths

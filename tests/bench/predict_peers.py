@@ -21,7 +21,7 @@ from covseg_ray.engine.apart import Ask, apart
 from covseg_ray.engine.bench_models import Models, films_in_memory
 from covseg_ray.engine.runtime import KEEP_MEMORY
 from covseg_ray.errors import CovsegError, UsageError
-from covseg_ray.segmentation.engines import ENGINES
+from covseg_ray.segmentation.inference.engines import ENGINES
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from plain_predict import PlainModel

@@ -24,10 +24,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from covseg_ray.segmentation.augment import augment, augmentation
-from covseg_ray.segmentation.network import build_network, channels_last
-from covseg_ray.segmentation.precision import autocast
-from covseg_ray.segmentation.preprocess import Preprocess
+from covseg_ray.segmentation.network.build import build_network, channels_last
+from covseg_ray.segmentation.network.precision import autocast
+from covseg_ray.segmentation.network.preprocess import Preprocess
+from covseg_ray.segmentation.training.augment import augment, augmentation
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
 RATE, DECAY = 0.001, 0.01

@@ -54,7 +54,7 @@ def stages(model: str, storage: str) -> dict[str, float]:
     from covseg_ray.engine.load import Wanted, load
     from covseg_ray.engine.outline import Outlining, outline
     from covseg_ray.radiograph.phantom import make_phantom
-    from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
+    from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
     from covseg_ray.storage.archives.read import list_members
     from covseg_ray.storage.filesystem import read_bytes
     from covseg_ray.storage.runs.worklist import file_uri, write_listing
@@ -110,7 +110,7 @@ def predicting(model: str, films: int) -> dict[str, list[float]]:
 def predict_blocks(model: str, blocks: int) -> list[float]:
     """Seconds a film in each block."""
     from covseg_ray.engine.bundles import load_bundle
-    from covseg_ray.segmentation.predictor import Predictor
+    from covseg_ray.segmentation.inference.predictor import Predictor
 
     predictor, block = Predictor(load_bundle(model), "cpu", threads=1), BLOCK["cores"]
     side = predictor.spec.input_size

@@ -22,9 +22,9 @@ def training() -> dict[str, object]:
 
     from covseg_ray.config.train import Job
     from covseg_ray.engine.learner import build_learner, make_fast
-    from covseg_ray.segmentation.augment import augment, augmentation
-    from covseg_ray.segmentation.metrics import point_values
-    from covseg_ray.segmentation.network import build_network
+    from covseg_ray.segmentation.evaluation.metrics import point_values
+    from covseg_ray.segmentation.network.build import build_network
+    from covseg_ray.segmentation.training.augment import augment, augmentation
 
     job, cpu = Job(), torch.device("cpu")
     make_fast(cpu, os.cpu_count() or 1)

@@ -7,7 +7,7 @@ import pytest
 from near_ties import undecided_on_phantoms
 from other_rules import best_level, marked, measure, ways
 
-from covseg_ray.segmentation.decision import Rule
+from covseg_ray.segmentation.network.decision import Rule
 
 
 def films(seed: int) -> tuple[np.ndarray, np.ndarray]:

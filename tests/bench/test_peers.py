@@ -26,10 +26,10 @@ from covseg_ray.radiograph.decode import Radiograph, decode
 from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.decision import Rule
-from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.segmentation.preprocess import Preprocess
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.decision import Rule
+from covseg_ray.segmentation.network.preprocess import Preprocess
 
 PEERS = Path(__file__).parent / "peers"
 SIDE, FILMS = 64, 4

@@ -13,7 +13,7 @@ from pretrain_encoder import CUT, ByRestoring, squares
 
 from covseg_ray.config import train as config
 from covseg_ray.engine.initial import initial_network
-from covseg_ray.segmentation.weights import read_safetensors
+from covseg_ray.segmentation.network.weights import read_safetensors
 
 SCRIPT = Path(__file__).parent / "pretrain_encoder.py"
 

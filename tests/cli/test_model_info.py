@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.errors import ModelError, StorageError
-from covseg_ray.segmentation.bundle import Bundle, BundleSpec, TrainedOn
-from covseg_ray.segmentation.metrics import Estimate
-from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.evaluation.metrics import Estimate
+from covseg_ray.segmentation.network.build import build_network
+from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec, TrainedOn
 
 
 @pytest.fixture(scope="module")

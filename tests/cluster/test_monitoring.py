@@ -37,7 +37,7 @@ from covseg_ray.engine.serve import build
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress
-from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.network.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(600)
 SHIPPED = Path(__file__).parents[2] / "cluster/monitoring"

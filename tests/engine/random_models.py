@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.bundle import Bundle, BundleSpec
-from covseg_ray.segmentation.decision import Decision
-from covseg_ray.segmentation.network import build_network
-from covseg_ray.segmentation.preprocess import Preprocess
+from covseg_ray.segmentation.network.build import build_network
+from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec
+from covseg_ray.segmentation.network.decision import Decision
+from covseg_ray.segmentation.network.preprocess import Preprocess
 
 WITH_LUNGS = ("background", "lung", "infection")
 

@@ -14,7 +14,7 @@ from covseg_ray.cli.main import app
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.engine.compare import most_changed
 from covseg_ray.errors import UsageError
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy

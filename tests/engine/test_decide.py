@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundles import load_bundle
-from covseg_ray.segmentation.decision import Rule
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy

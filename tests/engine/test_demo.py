@@ -13,7 +13,7 @@ from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.demo import NEW_FILM_SEED, NEW_FILM_SIDE, NEW_FILMS, outline_new_films
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.segment_progress import SegmentProgress
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
 
 
 def test_each_new_film_gets_its_mask_and_overlay(undisturbed: Run, tmp_path: Path) -> None:

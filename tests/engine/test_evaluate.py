@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundles import load_bundle
 from covseg_ray.engine.evaluate import evaluate
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.pack import pack
 from covseg_ray.storage.datasets.read import list_units, read_unit
 

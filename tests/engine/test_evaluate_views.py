@@ -15,11 +15,11 @@ from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.engine.evaluate import Evaluation, evaluate, notes
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.geometry import restore_mask, standardise
-from covseg_ray.segmentation.bundle import Bundle, TrainedOn
-from covseg_ray.segmentation.calibration import calibration, count_levels
-from covseg_ray.segmentation.decision import Rule
-from covseg_ray.segmentation.free_response import free_response, mark
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.evaluation.calibration import calibration, count_levels
+from covseg_ray.segmentation.evaluation.froc import free_response, mark
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle, TrainedOn
+from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy

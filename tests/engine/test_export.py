@@ -15,9 +15,9 @@ from covseg_ray.cli.main import app
 from covseg_ray.engine.bundles import load_bundle, save_bundle
 from covseg_ray.engine.export import calibration_films
 from covseg_ray.errors import CovsegError, ModelError, UsageError
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.decision import Rule
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.storage.datasets.pack import synthesise
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
@@ -110,7 +110,7 @@ def test_files_are_written_beside_the_bundles_and_leave_it_as_it_is(films: str, 
 def int8(bundle: str, films: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The model in 8-bit integers, its gate opened wide: random weights lose more than a trained model's."""
     need("openvino", "nncf")
-    from covseg_ray.segmentation.quantise import quantise
+    from covseg_ray.segmentation.inference.quantise import quantise
 
     made = quantise(load_bundle(bundle), calibration_films(load_bundle(bundle), films), "a-digest")
     uri = str(tmp_path_factory.mktemp("export") / "int8")

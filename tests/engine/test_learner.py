@@ -13,8 +13,8 @@ from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.engine.initial import initial_network
 from covseg_ray.engine.learner import compiles
 from covseg_ray.errors import UsageError
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.network import build_network
+from covseg_ray.segmentation.network.build import build_network
+from covseg_ray.segmentation.network.bundle import Bundle
 
 START = ["model.encoder=resnet18", "model.encoder_weights=none"]
 

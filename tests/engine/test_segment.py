@@ -30,8 +30,8 @@ from covseg_ray.engine.segment import Request, most_rejects, segment
 from covseg_ray.errors import BusyError, CovsegError, ModelError, TooManyRejectsError, UsageError
 from covseg_ray.radiograph.frontal_check import LEVEL, frontal
 from covseg_ray.radiograph.geometry import standardise
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.filesystem import list_files, read_bytes
 from covseg_ray.storage.lease import hold
 

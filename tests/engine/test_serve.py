@@ -30,7 +30,7 @@ from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.service.client import Client
 
 PORT = 8731

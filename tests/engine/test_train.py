@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from covseg_ray.config import train as config
 from covseg_ray.engine.train import train
 from covseg_ray.errors import DatasetError, UsageError
-from covseg_ray.segmentation.operators import smp
+from covseg_ray.segmentation.network.torchvision_operators import smp
 from covseg_ray.storage.datasets.pack import synthesise
 from covseg_ray.storage.datasets.read import list_units, read_unit
 from covseg_ray.storage.filesystem import list_files, read_bytes

@@ -22,7 +22,7 @@ from servers import free_port, serving
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.network.bundle import Bundle
 
 pytestmark = [
     pytest.mark.timeout(600),

@@ -21,7 +21,7 @@ from servers import INGRESS, MODEL, Load, serving
 from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service.client import Client
 
 pytestmark = pytest.mark.timeout(900)
@@ -213,7 +213,7 @@ def test_a_bad_bundle_is_refused_and_a_new_one_rolled_in_without_a_failed_reques
 def new_bundle_mask(bundle: Bundle) -> np.ndarray:
     from PIL import Image
 
-    from covseg_ray.segmentation.predictor import Predictor
+    from covseg_ray.segmentation.inference.predictor import Predictor
 
     side = bundle.spec.input_size
     film = Image.fromarray(make_phantom(1, 0, 150).image).resize((side, side), Image.Resampling.BILINEAR)

@@ -19,7 +19,7 @@ from covseg_ray.engine.segment import Request, segment
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress
-from covseg_ray.segmentation.bundle import Bundle
+from covseg_ray.segmentation.network.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 

@@ -20,8 +20,8 @@ from covseg_ray.engine.bundles import save_bundle
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(900)
 CANARY = "canary-0a9f8e7d6c5b4a39"

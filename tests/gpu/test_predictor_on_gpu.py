@@ -7,12 +7,12 @@ import pytest
 import torch
 from near_ties import undecided_bundle
 
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.lean import lean
-from covseg_ray.segmentation.network import channels_last
-from covseg_ray.segmentation.precision import autocast, autocast_dtype
-from covseg_ray.segmentation.predictor import Predictor, films_to_classes
-from covseg_ray.segmentation.preprocess import Preprocess
+from covseg_ray.segmentation.inference.batchnorm_folding import lean
+from covseg_ray.segmentation.inference.predictor import Predictor, films_to_classes
+from covseg_ray.segmentation.network.build import channels_last
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.precision import autocast, autocast_dtype
+from covseg_ray.segmentation.network.preprocess import Preprocess
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 FILMS = np.random.default_rng(0).integers(0, 256, (45, 64, 64), dtype=np.uint8)

@@ -18,7 +18,7 @@ from covseg_ray.engine.initial import initial_network
 from covseg_ray.engine.learner import Learner, build_learner
 from covseg_ray.engine.stream import Batch, sent
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.augment import augment, augmentation
+from covseg_ray.segmentation.training.augment import augment, augmentation
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 GPU = torch.device("cuda", 0)

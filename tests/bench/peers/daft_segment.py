@@ -16,7 +16,7 @@ import daft
 from film_files import pool_words, read_square, write_mask
 
 from covseg_ray.engine.bundles import load_bundle
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
 
 AT_ONCE = 16
 

@@ -24,8 +24,8 @@ from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from covseg_ray.segmentation.operators import smp as library
-from covseg_ray.segmentation.precision import autocast
+from covseg_ray.segmentation.network.precision import autocast
+from covseg_ray.segmentation.network.torchvision_operators import smp as library
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from covseg_ray.engine.bundles import load_bundle
-from covseg_ray.segmentation.bundle import BundleSpec
-from covseg_ray.segmentation.decision import Rule
+from covseg_ray.segmentation.network.bundle import BundleSpec
+from covseg_ray.segmentation.network.decision import Rule
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]

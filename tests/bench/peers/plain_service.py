@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from film_files import read_square, write_mask
 
 from covseg_ray.engine.bundles import load_bundle
-from covseg_ray.segmentation.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import Predictor
 
 
 def main() -> None:

@@ -1,0 +1,160 @@
+"""A trained model: what it is, and its tensors."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor, nn
+
+from covseg_ray import __version__
+from covseg_ray.errors import ModelError, UsageError
+from covseg_ray.segmentation.evaluation.metrics import Estimate
+from covseg_ray.segmentation.inference.graph import Graph
+from covseg_ray.segmentation.network.build import build_network
+from covseg_ray.segmentation.network.decision import Decision, Rule
+from covseg_ray.segmentation.network.preprocess import IMAGENET_MEAN, IMAGENET_STD
+
+WEIGHTS = "model.safetensors"
+INFECTION, LUNG = "infection", "lung"
+_CHANGES_A_MASK = {"architecture", "encoder", "classes", "input_size", "resize", "normalisation", "decision", "int8"}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Normalisation(_Frozen):
+    """``range`` scales each film, then ``(x - mean) / std`` by channel."""
+
+    range: Literal["minmax"] = "minmax"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+class TrainedOn(_Frozen):
+    """Which films a model has seen: the dataset's URI and digest, the split, its labels and how many images."""
+
+    dataset: str
+    digest: str
+    split: str
+    labels: tuple[str, ...]
+    images: int
+
+
+class Int8(_Frozen):
+    """That a model computes in 8-bit integers: of which model it was made, with the ranges of how many films of which
+    dataset (its digest), and the SHA-256 of the files that compute."""
+
+    made_of: str
+    dataset: str
+    films: int
+    sha256: dict[str, str]
+
+
+class BundleSpec(_Frozen):
+    """What ``model.json`` holds, beside the model's id. ``input_size`` is the side of the square, in pixels."""
+
+    schema_version: Literal[1] = 1
+    architecture: str
+    encoder: str
+    classes: tuple[str, ...] = Field(default=("background", INFECTION), min_length=2, max_length=64)
+    input_size: int = Field(default=256, ge=32, le=4096, multiple_of=32)
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    normalisation: Normalisation = Normalisation()
+    decision: Decision = "argmax"
+    int8: Int8 | None = None
+    trained_on: TrainedOn | None = None
+    metrics: dict[str, Estimate] = {}
+    metrics_how: str = ""
+    package_version: str = __version__
+    created: datetime = Field(default_factory=lambda: datetime.now(timezone.utc).replace(microsecond=0))
+
+    @field_validator("classes")
+    @classmethod
+    def _names_infection_once(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if INFECTION not in classes or len(set(classes)) < len(classes):
+            raise ValueError(f"classes must differ and one must be {INFECTION!r}")
+        return classes
+
+    @property
+    def infection(self) -> int:
+        """The index of the class ``infection``."""
+        return self.classes.index(INFECTION)
+
+    @property
+    def beneath(self) -> int:
+        """The index of the class that a pixel has whose infection is not believed: lung where the model knows it."""
+        return self.classes.index(LUNG) if LUNG in self.classes else 0
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model: what it is, and its tensors by name as ``network().state_dict()`` gives them. ``graph`` is what computes
+    in place of them, where the model is one of 8-bit integers."""
+
+    spec: BundleSpec
+    state: dict[str, Tensor]
+    graph: Graph | None = None
+
+    @functools.cached_property
+    def model_id(self) -> str:
+        """16 hexadecimal digits of a SHA-256 over the weights and all that changes a mask."""
+        digest = hashlib.sha256(self.spec.model_dump_json(include=_CHANGES_A_MASK, exclude_none=True).encode())
+        for name, tensor in sorted(self.state.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
+
+    def ruled(self, rule: Rule) -> Bundle:
+        """The same weights with another rule, so without the metrics that were measured with this one.
+
+        Raises:
+            UsageError: an 8-bit model, whose files hold its rule.
+        """
+        self._require_tensors()
+        return Bundle(self.spec.model_copy(update={"decision": rule, "metrics": {}, "metrics_how": ""}), self.state)
+
+    def halved(self) -> Bundle:
+        """The same model with its weights in half precision, half as large; it computes as before. What a batch norm
+        holds stays: it is little, and may be larger than half precision can tell.
+
+        Raises:
+            UsageError: an 8-bit model, which does not compute with these weights.
+        """
+        self._require_tensors()
+        state = {
+            name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+            for name, tensor in self.state.items()
+        }
+        return Bundle(self.spec.model_copy(update={"metrics": {}, "metrics_how": ""}), state)
+
+    def _require_tensors(self) -> None:
+        if self.graph is not None:
+            raise UsageError("this 8-bit model is fixed as it is; take the model that it was exported from")
+
+    def network(self) -> nn.Module:
+        """The network with its weights in float32, in evaluation mode on the CPU; the caller's random state is kept.
+
+        Raises:
+            ModelError: an unknown architecture or encoder, or tensors that do not fit it.
+        """
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(self.spec.architecture, self.spec.encoder, None, len(self.spec.classes))
+        wanted = network.state_dict()
+        for name in sorted(wanted.keys() | self.state.keys()):
+            if name not in self.state or name not in wanted or self.state[name].shape != wanted[name].shape:
+                fault = (
+                    "lacks" if name not in self.state else "has an unknown" if name not in wanted else "has a misfit"
+                )
+                raise ModelError(
+                    f"{WEIGHTS}: {fault} tensor {name!r} for {self.spec.architecture} with {self.spec.encoder}; "
+                    "save the bundle again"
+                )
+        network.load_state_dict(self.state)
+        return network.eval()

@@ -1,0 +1,85 @@
+"""The card of a bundle: what a person must know before using the model, as Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from covseg_ray.segmentation.network.decision import Rule
+
+if TYPE_CHECKING:
+    from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec
+
+_TEXT = """\
+# {architecture} with {encoder}: {classes} on chest X-rays
+
+Model `{model_id}`, made {created} by covseg-ray {package_version}.
+
+**Not a medical device.** For research only: not for diagnosis, triage or treatment. A mask is a model's guess, and its
+absence is no sign of health.
+
+## Intended use
+Outlining COVID-19 infection on frontal chest radiographs, for research on groups of films. Expect less than the figures
+below on other hospitals, devices, projections and ages than those it was trained on. It answers for any picture, a
+chest film or not.
+
+## How a film is read
+Laid into {input_size} x {input_size} pixels ({resize}), scaled by its own minimum and maximum, normalised by mean
+{mean} and standard deviation {std}. {decision}
+
+## Trained on
+{trained_on}
+
+## Reached
+{metrics}
+## Use
+```
+covseg-ray model info BUNDLE
+covseg-ray evaluate BUNDLE DATASET --split val
+covseg-ray segment SOURCE OUT --model BUNDLE
+```
+"""
+
+
+def card(bundle: Bundle) -> str:
+    """The card's text."""
+    spec = bundle.spec
+    return _TEXT.format(
+        architecture=spec.architecture,
+        encoder=spec.encoder,
+        classes=", ".join(spec.classes[1:]),
+        model_id=bundle.model_id,
+        created=f"{spec.created:%Y-%m-%d}",
+        package_version=spec.package_version,
+        input_size=spec.input_size,
+        resize=spec.resize,
+        mean=spec.normalisation.mean,
+        std=spec.normalisation.std,
+        decision=in_words(spec),
+        trained_on=_trained_on(spec),
+        metrics=_metrics(spec),
+    )
+
+
+def in_words(spec: BundleSpec) -> str:
+    """How a pixel gets its class."""
+    rule = spec.decision
+    if not isinstance(rule, Rule):
+        return "Each pixel gets its most probable class."
+    mirrored = ", the mean over the film and its mirror image," if rule.flip else ""
+    small = f" Regions of fewer than {rule.smallest_region} pixels are left out." if rule.smallest_region else ""
+    return f"A pixel is infection where its probability{mirrored} is at least {rule.threshold:.3f}.{small}"
+
+
+def _trained_on(spec: BundleSpec) -> str:
+    seen = spec.trained_on
+    if seen is None:
+        return "Not recorded."
+    labels = ", ".join(seen.labels) or "all labels"
+    return f"{seen.images:,} images ({labels}) of the split `{seen.split}` of `{seen.dataset}`, digest `{seen.digest}`."
+
+
+def _metrics(spec: BundleSpec) -> str:
+    if not spec.metrics:
+        return "Not measured.\n"
+    rows = [f"| `{name}` | {e.value:.4f} | {e.low:.4f} to {e.high:.4f} |" for name, e in spec.metrics.items()]
+    return "\n".join(["| metric | value | 95 % interval |", "| --- | --- | --- |", *rows, "", spec.metrics_how, ""])

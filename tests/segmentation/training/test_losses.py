@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from covseg_ray.errors import ConfigError
+from covseg_ray.segmentation.training.losses import build_loss
+
+
+def _case(classes: int = 2) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(classes)
+    logits = rng.normal(size=(3, classes, 5, 6)) * 2
+    targets = rng.integers(0, classes, (3, 5, 6))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    onehot = np.stack([targets == c for c in range(classes)], axis=1).astype(float)
+    return torch.tensor(logits, dtype=torch.float32), torch.from_numpy(targets), probabilities, onehot
+
+
+def _jaccard(p: np.ndarray, y: np.ndarray) -> float:
+    both = (p * y).sum(axis=(0, 2, 3))
+    return float(np.mean(1 - (both + 1e-5) / (p.sum(axis=(0, 2, 3)) + y.sum(axis=(0, 2, 3)) - both + 1e-5)))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_focal_jaccard_is_the_keras_formula(classes: int):
+    logits, targets, p, y = _case(classes)
+    focal = np.mean(-y * 0.25 * (1 - p) ** 2 * np.log(p))
+    assert build_loss("focal+jaccard")(logits, targets).item() == pytest.approx(focal + _jaccard(p, y), rel=1e-5)
+
+
+def test_cross_entropy_jaccard():
+    logits, targets, p, y = _case(3)
+    cross_entropy = -np.mean(np.log((p * y).sum(axis=1)))
+    expected = cross_entropy + _jaccard(p, y)
+    assert build_loss("cross-entropy+jaccard")(logits, targets).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_cross_entropy_film_jaccard():
+    logits, targets, p, y = _case(3)
+    expected = -np.mean(np.log((p * y).sum(axis=1)))
+    smooth, films = 30 / 1000, []
+    for film in range(3):
+        for c in (1, 2):
+            both = (p[film, c] * y[film, c]).sum()
+            either = p[film, c].sum() + y[film, c].sum() - both
+            films.append(1 - (both + smooth) / (either + smooth))
+    loss = build_loss("cross-entropy+film-jaccard")(logits, targets)
+    assert loss.item() == pytest.approx(expected + np.mean(films), rel=1e-5)
+
+
+def test_what_is_found_on_a_film_without_infection_costs_something():
+    """P / (P + s) for each film and class that is not there: here P is a third of 64 pixels and s 0.064."""
+    targets = torch.zeros(2, 8, 8, dtype=torch.int64)
+    logits = torch.zeros(2, 3, 8, 8, requires_grad=True)
+    loss = build_loss("cross-entropy+film-jaccard").parts[1](logits, targets)
+    loss.backward()
+    found, smooth = 64 / 3, 0.064
+    assert loss.item() == pytest.approx(found / (found + smooth), rel=1e-5)
+    by_probability = smooth / (found + smooth) ** 2 / 4  # of 2 films and 2 classes
+    by_logit = by_probability * (1 / 3 * 2 / 3 - 1 / 3 * 1 / 3)  # its own probability, and the other class's
+    assert logits.grad is not None
+    np.testing.assert_allclose(logits.grad[:, 2].numpy(), by_logit, rtol=1e-4)
+
+
+def test_dice():
+    logits, targets, p, y = _case(2)
+    axes = (0, 2, 3)
+    expected = np.mean(1 - (2 * (p * y).sum(axes) + 1e-5) / (p.sum(axes) + y.sum(axes) + 1e-5))
+    assert build_loss("dice")(logits, targets).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["focal+jaccard", "cross-entropy+jaccard", "cross-entropy+film-jaccard", "dice"])
+def test_right_is_near_zero_and_the_gradient_points_there(name: str):
+    _, targets, _, y = _case(2)
+    sure = torch.from_numpy(y).float() * 40
+    assert build_loss(name)(sure, targets).item() == pytest.approx(0, abs=1e-4)
+    logits = torch.zeros(y.shape, requires_grad=True)
+    build_loss(name)(logits, targets).backward()
+    assert logits.grad is not None
+    assert (np.sign(-logits.grad.numpy()) == 2 * y - 1).all()
+
+
+def test_bf16_logits_are_summed_in_float32():
+    logits, targets, _, _ = _case(2)
+    low = logits.bfloat16()
+    loss = build_loss("focal+jaccard")(low, targets)
+    assert loss.dtype == torch.float32
+    assert loss.item() == build_loss("focal+jaccard")(low.float(), targets).item()
+
+
+def test_certain_and_wrong_stays_finite():
+    _, targets, _, y = _case(2)
+    logits = torch.from_numpy(1 - y).float() * 1e4
+    logits.requires_grad_()
+    loss = build_loss("focal+jaccard")(logits, targets)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_unknown_loss_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"nearest is 'focal\+jaccard'"):
+        build_loss("focal-jaccard")
