@@ -80,7 +80,7 @@ def bucket(s3_server: None) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_session(s3_server: None) -> Iterator[None]:
     """One Ray for all the tests that need one; its workers inherit the address of the bucket's server."""
-    from covseg_ray.engine.runtime import session
+    from covseg_ray.engine.session import session
 
     with session(workers=2):
         yield
@@ -136,7 +136,7 @@ class Run(NamedTuple):
 
 def run_job(settings: list[str]) -> Run:
     """Train in this process's Ray session."""
-    from covseg_ray.engine.train import train
+    from covseg_ray.engine.training.run import train
 
     job, told = config.load(None, settings), Told()
     return Run(job, f"{job.out}/{job.name}", train(job, told), told)

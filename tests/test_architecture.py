@@ -28,7 +28,7 @@ def modules(*rooms: str) -> list[str]:
     "rooms", [("radiograph", "segmentation", "storage", "reports", "service"), ("cli",)], ids="+".join
 )
 def test_imports_without_ray(rooms: tuple[str, ...]) -> None:
-    names = ["covseg_ray.errors", "covseg_ray.config.train", "covseg_ray.trials", *modules(*rooms)]
+    names = ["covseg_ray.errors", "covseg_ray.config.train", "covseg_ray.engine.tuning.plan", *modules(*rooms)]
     assert len(names) > 5
     done = subprocess.run([sys.executable, "-c", WITHOUT_RAY, *names], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(len(names))), done.stderr
@@ -36,13 +36,13 @@ def test_imports_without_ray(rooms: tuple[str, ...]) -> None:
 
 def test_the_engine_is_what_needs_ray() -> None:
     """Ray is indeed unimportable above."""
-    code = [sys.executable, "-c", WITHOUT_RAY, "covseg_ray.engine.stream"]
+    code = [sys.executable, "-c", WITHOUT_RAY, "covseg_ray.engine.training.loader"]
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "import of ray halted" in done.stderr
 
 
 def test_a_command_starts_without_what_draws_its_charts() -> None:
-    code = "import sys, covseg_ray.engine.train, covseg_ray.engine.segment; print('matplotlib' in sys.modules)"
+    code = "import sys, covseg_ray.engine.training.run, covseg_ray.engine.bulk.run; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

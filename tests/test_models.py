@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.inference.predictor import Predictor
 

@@ -40,7 +40,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Films/s of a model in memory with every engine that is here, over those of a plain script."""
-    from covseg_ray.engine.bench_predict import bench_predict
+    from covseg_ray.engine.bench.predict import bench_predict
 
     _show(bench_predict(bundles, films, rounds, say), plot, as_json)
 
@@ -62,7 +62,7 @@ def segment(
 ) -> None:
     """Films/s of each stage of a bulk segmentation and of the whole, over the model in memory."""
     ask(out or source)
-    from covseg_ray.engine.bench_segment import Sample, bench_segment
+    from covseg_ray.engine.bench.segment import Sample, bench_segment
 
     _show(bench_segment(Sample(source, model, engine, films), out, rounds, say, address, allow_open), plot, as_json)
 
@@ -82,7 +82,7 @@ def train(
     from covseg_ray.config import train as config
 
     job = config.load(job_file, overrides or [])
-    from covseg_ray.engine.bench_train import bench_train
+    from covseg_ray.engine.bench.train import bench_train
 
     _show(bench_train(job, steps, rounds, say, address, allow_open), plot, as_json)
 
@@ -99,7 +99,7 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Requests/s and latency of the endpoint on this machine, over the model in memory."""
-    from covseg_ray.engine.bench_serve import bench_serve, numbers
+    from covseg_ray.engine.bench.serve import bench_serve, numbers
 
     _show(bench_serve(bundle, numbers(clients), seconds, rounds, say), plot, as_json)
 

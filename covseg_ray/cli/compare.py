@@ -26,7 +26,7 @@ from covseg_ray.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from covseg_ray.engine.compare import Comparison
+    from covseg_ray.engine.evaluation.compare import Comparison
 
 
 def compare(
@@ -44,10 +44,10 @@ def compare(
 ) -> None:
     """Measure two models on the same films: every metric of both, and how sure the difference is."""
     ask(dataset)
-    from covseg_ray.engine import compare as engine
-    from covseg_ray.engine.bundles import load_bundle
-    from covseg_ray.engine.compare_page import compare_page
-    from covseg_ray.engine.runtime import session
+    from covseg_ray.engine.bundle_io import load_bundle
+    from covseg_ray.engine.evaluation import compare as engine
+    from covseg_ray.engine.evaluation.compare_report import compare_page
+    from covseg_ray.engine.session import session
     from covseg_ray.storage.datasets.pack import read_exclusions
     from covseg_ray.storage.filesystem import write_bytes
 

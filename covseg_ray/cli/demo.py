@@ -15,7 +15,7 @@ def demo(
 ) -> None:
     """Draw phantoms, train on them, measure and outline new ones: no data, network or account needed."""
     from covseg_ray.engine import demo as engine
-    from covseg_ray.engine.runtime import session
+    from covseg_ray.engine.session import session
     from covseg_ray.reports.progress import TrainingProgress
     from covseg_ray.reports.segment_progress import SegmentProgress
 

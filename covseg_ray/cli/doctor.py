@@ -1,4 +1,4 @@
-"""``covseg-ray doctor``: show what :mod:`covseg_ray.engine.doctor` found on this machine, or on a cluster's nodes."""
+"""``covseg-ray doctor``: show what :mod:`covseg_ray.engine.cluster.doctor` found on this machine, or on a cluster's nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from covseg_ray.engine.doctor import Finding
+    from covseg_ray.engine.cluster.doctor import Finding
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 NAMED = 8  # nodes by name in one line
@@ -41,11 +41,11 @@ def doctor(
 ) -> None:
     """Check this machine, or a Ray cluster, and say what to do where it falls short."""
     if address is None:
-        from covseg_ray.engine.doctor import examine
+        from covseg_ray.engine.cluster.doctor import examine
 
         findings = examine(storage or ".")
     else:
-        from covseg_ray.engine import doctor_cluster
+        from covseg_ray.engine.cluster import doctor_cluster
 
         findings = doctor_cluster.examine(address, storage, say)
     if as_json:

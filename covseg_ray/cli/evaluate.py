@@ -26,7 +26,7 @@ from covseg_ray.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from covseg_ray.engine.evaluate import Evaluation
+    from covseg_ray.engine.evaluation.run import Evaluation
     from covseg_ray.segmentation.evaluation.calibration import Calibration
     from covseg_ray.segmentation.evaluation.froc import FreeResponse
     from covseg_ray.segmentation.evaluation.metrics import Estimate
@@ -50,10 +50,10 @@ def evaluate(
 ) -> None:
     """Measure a model: every metric with its bootstrap 95 % interval."""
     ask(dataset)
-    from covseg_ray.engine import evaluate as engine
-    from covseg_ray.engine.bundles import load_bundle
-    from covseg_ray.engine.evaluation_page import evaluation_page
-    from covseg_ray.engine.runtime import session
+    from covseg_ray.engine.bundle_io import load_bundle
+    from covseg_ray.engine.evaluation import run as engine
+    from covseg_ray.engine.evaluation.report import evaluation_page
+    from covseg_ray.engine.session import session
     from covseg_ray.storage.datasets.pack import read_exclusions
     from covseg_ray.storage.filesystem import write_bytes
 
@@ -108,8 +108,8 @@ def _free_response(found: FreeResponse) -> dict[str, Any]:
 
 
 def _tables(found: Evaluation) -> str:
-    from covseg_ray.engine.evaluate import ALL
-    from covseg_ray.engine.evaluation_page import free_response_words, stratum_words
+    from covseg_ray.engine.evaluation.report import free_response_words, stratum_words
+    from covseg_ray.engine.evaluation.run import ALL
 
     metrics = [[name, f"{e.value:.4f}", f"{e.low:.4f} to {e.high:.4f}"] for name, e in found.metrics.items()]
     strata = [

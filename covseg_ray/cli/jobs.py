@@ -13,7 +13,7 @@ from covseg_ray.cli.options import Json
 from covseg_ray.cli.submit import Cluster
 
 if TYPE_CHECKING:
-    from covseg_ray.engine.submit import JobState
+    from covseg_ray.engine.cluster.jobs import JobState
 
 app = typer.Typer(help="Jobs on a Ray cluster.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -23,7 +23,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="As submit printed it."
 @app.command("list")
 def list_jobs(address: Cluster, as_json: Json = False) -> None:
     """Every job that was submitted, the latest first."""
-    from covseg_ray.engine import submit as engine
+    from covseg_ray.engine.cluster import jobs as engine
 
     found = engine.states(engine.connect(address))
     if as_json:
@@ -38,7 +38,7 @@ def list_jobs(address: Cluster, as_json: Json = False) -> None:
 @app.command()
 def logs(job_id: JobId, address: Cluster) -> None:
     """What a job has printed so far."""
-    from covseg_ray.engine import submit as engine
+    from covseg_ray.engine.cluster import jobs as engine
 
     typer.echo(engine.log(engine.connect(address), job_id), nl=False)
 
@@ -46,7 +46,7 @@ def logs(job_id: JobId, address: Cluster) -> None:
 @app.command()
 def stop(job_id: JobId, address: Cluster, as_json: Json = False) -> None:
     """End a job, as SIGTERM does. Submitted again, it goes on where it was."""
-    from covseg_ray.engine import submit as engine
+    from covseg_ray.engine.cluster import jobs as engine
 
     _tell(engine.stop(engine.connect(address), job_id), as_json)
 
@@ -54,7 +54,7 @@ def stop(job_id: JobId, address: Cluster, as_json: Json = False) -> None:
 @app.command()
 def wait(job_id: JobId, address: Cluster, as_json: Json = False) -> None:
     """Wait for a job's end, and end with its exit code."""
-    from covseg_ray.engine import submit as engine
+    from covseg_ray.engine.cluster import jobs as engine
 
     found = engine.wait(engine.connect(address), job_id)
     _tell(found, as_json)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from covseg_ray.engine.export import Compared
+    from covseg_ray.engine.evaluation.export import Compared
     from covseg_ray.segmentation.network.bundle import Bundle
     from covseg_ray.segmentation.network.layers import Layer
 
@@ -41,9 +41,9 @@ def decide(
 ) -> None:
     """Choose from which probability on, and from how many pixels on, a region is infection; measure and save that."""
     ask(dataset)
-    from covseg_ray.engine import decide as engine
-    from covseg_ray.engine.bundles import load_bundle, save_bundle
-    from covseg_ray.engine.runtime import session
+    from covseg_ray.engine.bundle_io import load_bundle, save_bundle
+    from covseg_ray.engine.evaluation import threshold as engine
+    from covseg_ray.engine.session import session
 
     wanted = named(labels) or None
     model = load_bundle(bundle)
@@ -89,8 +89,8 @@ def export(
     _check_export(to, int8, calibrate)
     if calibrate:
         ask(calibrate)
-    from covseg_ray.engine import export as engine
-    from covseg_ray.engine.bundles import load_bundle, save_bundle, save_graph
+    from covseg_ray.engine.bundle_io import load_bundle, save_bundle, save_graph
+    from covseg_ray.engine.evaluation import export as engine
 
     model = load_bundle(bundle)
     where = out or (f"{bundle.rstrip('/')}-int8" if int8 else bundle)
@@ -132,7 +132,7 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Print a model's layers and parameters, what it was trained on and the metrics it reached."""
-    from covseg_ray.engine.bundles import load_bundle
+    from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.segmentation.network.layers import describe
 
     model = load_bundle(bundle)

@@ -13,7 +13,7 @@ from covseg_ray.cli.options import Address, AllowOpen, Json, ask, named
 from covseg_ray.errors import EXIT_REJECTS
 
 if TYPE_CHECKING:
-    from covseg_ray.engine.preview import Preview
+    from covseg_ray.engine.bulk.dry_run import Preview
 
 
 def segment(
@@ -39,7 +39,7 @@ def segment(
 ) -> None:
     """Outline every film of an archive. The same command again goes on where a stopped one was."""
     ask(out)
-    from covseg_ray.engine import segment as engine_room
+    from covseg_ray.engine.bulk import run as engine_room
     from covseg_ray.reports.segment_progress import SegmentProgress
 
     kinds = tuple(named(write))
@@ -47,7 +47,7 @@ def segment(
     engine_room.check(request)
     with SegmentProgress() as progress:
         if dry_run:
-            from covseg_ray.engine.preview import preview
+            from covseg_ray.engine.bulk.dry_run import preview
 
             plan = preview(request, progress)
         else:

@@ -35,7 +35,7 @@ def serve(
         return serving.endpoint(config, models or [], host, port, keys_file)
 
     wanted = read()
-    from covseg_ray.engine import serve_command
+    from covseg_ray.engine.serving import command as serve_command
 
     output = sys.stdout  # Ray's session sends what is printed in it to standard error
 

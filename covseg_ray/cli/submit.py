@@ -21,7 +21,7 @@ from covseg_ray.errors import EXIT_SIGINT, UsageError
 
 if TYPE_CHECKING:
     from covseg_ray.config.train import Job as TrainingJob
-    from covseg_ray.engine.submit import Client
+    from covseg_ray.engine.cluster.jobs import Client
 
 JOB_FILE = "job.toml"
 SERVE_FILE = "serve.yaml"
@@ -78,7 +78,7 @@ def train_job(words: list[str]) -> Job:
 @job("tune")
 def tune_job(words: list[str]) -> Job:
     """What `covseg-ray tune` takes: -c JOB.toml, --set KEY=VALUE. It is checked here before anything is sent."""
-    from covseg_ray import trials
+    from covseg_ray.engine.tuning import plan as trials
 
     wanted = checked(parsed(tune, words))
     trials.plan(wanted)
@@ -146,7 +146,7 @@ def parsed(command: Callable[..., None], words: Sequence[str]) -> dict[str, Any]
 
 
 def _submit(job: Job, way: Way, detach: bool, as_json: bool) -> None:
-    from covseg_ray.engine import submit as engine
+    from covseg_ray.engine.cluster import jobs as engine
 
     flags = {"--json": as_json, "--allow-open-cluster": way.allow_open}
     words = [*job.words, *(flag for flag, given in flags.items() if given)]
@@ -162,7 +162,7 @@ def _submit(job: Job, way: Way, detach: bool, as_json: bool) -> None:
 def _follow(client: Client, job_id: str, as_json: bool) -> int:
     """The job's exit code. With ``as_json`` its log goes to standard error, and the document at its end to standard
     output."""
-    from covseg_ray.engine import submit as engine
+    from covseg_ray.engine.cluster import jobs as engine
 
     log: list[str] = []
 
@@ -183,7 +183,7 @@ def _follow(client: Client, job_id: str, as_json: bool) -> int:
 
 def _ask(client: Client, job_id: str) -> None:
     """Whether to stop the job. Where nobody can answer it is left to run."""
-    from covseg_ray.engine import submit as engine
+    from covseg_ray.engine.cluster import jobs as engine
 
     if sys.stdin.isatty() and typer.confirm(f"\nstop {job_id}? (otherwise it runs on)", err=True):
         say(f"job {job_id}: {engine.stop(client, job_id).status}")

@@ -22,7 +22,7 @@ def train(
 
     job = config.load(job_file, overrides or [])
     ask(job.out)
-    from covseg_ray.engine import train as engine
+    from covseg_ray.engine.training import run as engine
     from covseg_ray.reports.progress import TrainingProgress
 
     with TrainingProgress(job.train.select) as progress:

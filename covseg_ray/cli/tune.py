@@ -18,13 +18,13 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Try values of a job's keys and keep the best. The same command again goes on where a stopped one was."""
-    from covseg_ray import trials
     from covseg_ray.config import train as config
+    from covseg_ray.engine.tuning import plan as trials
 
     job = config.load(job_file, overrides or [])
     trials.plan(job)
     ask(job.out)
-    from covseg_ray.engine import tune as engine
+    from covseg_ray.engine.tuning import run as engine
     from covseg_ray.reports.search_progress import SearchProgress
     from covseg_ray.reports.trial_result import told
 

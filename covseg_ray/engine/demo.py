@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from covseg_ray.config.train import Data, Job, Model, Train
-from covseg_ray.engine.segment import Request, segment
-from covseg_ray.engine.train import Outcome, Progress, train
-from covseg_ray.engine.watch import Progress as FilmsProgress
+from covseg_ray.engine.bulk.monitor import Progress as FilmsProgress
+from covseg_ray.engine.bulk.run import Request, segment
+from covseg_ray.engine.training.run import Outcome, Progress, train
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.datasets.pack import synthesise

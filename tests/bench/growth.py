@@ -27,7 +27,7 @@ from pathlib import Path
 from ledger import memory_mib
 from rounds import Arm, FailedError, Figures, Measured, covseg, in_turn, last_line, tell
 
-from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.network.build import build_network

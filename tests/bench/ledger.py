@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg_ray.engine.archive import BLOCK_FILMS
-from covseg_ray.engine.bundles import load_bundle
-from covseg_ray.engine.segment import Request, claim
+from covseg_ray.engine.bulk.pipeline import BLOCK_FILMS
+from covseg_ray.engine.bulk.run import Request, claim
+from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.archives.read import list_members

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covseg_ray.engine.bundles import load_bundle
-from covseg_ray.engine.source import Source
+from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.engine.training.split import Source
 from covseg_ray.segmentation.evaluation.metrics import count, point_values
 from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.segmentation.network.bundle import Bundle

@@ -23,7 +23,7 @@ from scaling_rates import driving, ending, predicting, reading, running, stages
 from scaling_tables import bend, draw, put_between, rates_table, runs_table
 from scaling_training import starting, training
 
-from covseg_ray.engine.runtime import KEEP_MEMORY
+from covseg_ray.engine.session import KEEP_MEMORY
 
 NODES = (1, 2, 4, 8, 16, 32, 64)
 

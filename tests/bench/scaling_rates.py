@@ -50,9 +50,9 @@ def reading(storage: str, folder: str) -> dict[str, float]:
 
 def stages(model: str, storage: str) -> dict[str, float]:
     """Decoding, outlining and writing: one process, one film after the other."""
-    from covseg_ray.engine.bundles import load_bundle
-    from covseg_ray.engine.load import Wanted, load
-    from covseg_ray.engine.outline import Outlining, outline
+    from covseg_ray.engine.bulk.postprocess import Outlining, outline
+    from covseg_ray.engine.bulk.read import Wanted, load
+    from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.radiograph.phantom import make_phantom
     from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
     from covseg_ray.storage.archives.read import list_members
@@ -109,7 +109,7 @@ def predicting(model: str, films: int) -> dict[str, list[float]]:
 
 def predict_blocks(model: str, blocks: int) -> list[float]:
     """Seconds a film in each block."""
-    from covseg_ray.engine.bundles import load_bundle
+    from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.segmentation.inference.predictor import Predictor
 
     predictor, block = Predictor(load_bundle(model), "cpu", threads=1), BLOCK["cores"]
@@ -124,8 +124,8 @@ def driving() -> dict[str, float]:
     import ray
     from ray.data import ActorPoolStrategy
 
-    from covseg_ray.engine.execution import Rest, context
-    from covseg_ray.engine.runtime import session, without_rays_own_lines
+    from covseg_ray.engine.data_context import Rest, context
+    from covseg_ray.engine.session import session, without_rays_own_lines
 
     class Nothing:
         def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -149,8 +149,8 @@ def ending(model: str, folder: Path) -> dict[str, float]:
     """The check of the ledger, report and summary after 100 blocks and after 500: what each costs, and the rest."""
     from ledger import LEFT, write_done, write_source
 
-    from covseg_ray.engine.bundles import load_bundle
-    from covseg_ray.engine.segment import Request, finish
+    from covseg_ray.engine.bulk.run import Request, finish
+    from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.reports.segment_progress import SegmentProgress
     from covseg_ray.storage.archives.read import list_members
     from covseg_ray.storage.runs.worklist import write_listing

@@ -21,7 +21,7 @@ def training() -> dict[str, object]:
     import torch
 
     from covseg_ray.config.train import Job
-    from covseg_ray.engine.learner import build_learner, make_fast
+    from covseg_ray.engine.training.learner import build_learner, make_fast
     from covseg_ray.segmentation.evaluation.metrics import point_values
     from covseg_ray.segmentation.network.build import build_network
     from covseg_ray.segmentation.training.augment import augment, augmentation

@@ -12,7 +12,7 @@ import torch
 from pretrain_encoder import CUT, ByRestoring, squares
 
 from covseg_ray.config import train as config
-from covseg_ray.engine.initial import initial_network
+from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.segmentation.network.weights import read_safetensors
 
 SCRIPT = Path(__file__).parent / "pretrain_encoder.py"

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from covseg_ray import __version__
 from covseg_ray.cli.doctor import grouped
 from covseg_ray.cli.main import app
-from covseg_ray.engine import doctor, doctor_cluster, doctor_nodes
-from covseg_ray.engine.doctor import Finding
+from covseg_ray.engine.cluster import doctor, doctor_cluster, doctor_nodes
+from covseg_ray.engine.cluster.doctor import Finding
 
 ROOT = Path(__file__).parents[2]
 RAY = importlib.metadata.version("ray")
@@ -235,7 +235,7 @@ def test_64_nodes_are_a_line_for_each_check_and_names_only_where_they_differ() -
         ("torch", doctor.torch_build),
         ("torch", doctor.cuda),
         ("torch", lambda: doctor_nodes.counted_gpus(1)),
-        ("covseg_ray.engine.train", doctor.package),
+        ("covseg_ray.engine.training.run", doctor.package),
         ("torchvision", doctor.torchvision),
         ("segmentation_models_pytorch", doctor.segmentation_models),
         ("segmentation_models_pytorch", doctor.encoder_weights),

@@ -30,10 +30,10 @@ from ray._private import ray_constants
 from ray._private.metrics_agent import PrometheusServiceDiscoveryWriter
 from ray.serve.config import HTTPOptions
 
-from covseg_ray.engine.bundles import save_bundle
-from covseg_ray.engine.metrics import TrainingMetrics
-from covseg_ray.engine.segment import Request, segment
-from covseg_ray.engine.serve import build
+from covseg_ray.engine.bulk.run import Request, segment
+from covseg_ray.engine.bundle_io import save_bundle
+from covseg_ray.engine.serving.app import build
+from covseg_ray.engine.telemetry import TrainingMetrics
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress

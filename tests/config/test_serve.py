@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from covseg_ray.config.serve import Serving
-from covseg_ray.engine.serve import gpu_share
+from covseg_ray.engine.serving.app import gpu_share
 
 
 def served(models: int) -> Serving:

@@ -13,10 +13,10 @@ from random_models import WITH_LUNGS, random_model
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
-from covseg_ray.engine import bench_segment
-from covseg_ray.engine.bench import in_turn
-from covseg_ray.engine.bench_serve import numbers
-from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.engine.bench import segment as bench_segment
+from covseg_ray.engine.bench.rounds import in_turn
+from covseg_ray.engine.bench.serve import numbers
+from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.errors import DatasetError, StorageError, UsageError
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png

@@ -9,7 +9,7 @@ import numpy as np
 from conftest import Run
 from PIL import Image
 
-from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.demo import NEW_FILM_SEED, NEW_FILM_SIDE, NEW_FILMS, outline_new_films
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.segment_progress import SegmentProgress

@@ -11,8 +11,8 @@ from random_models import WITH_LUNGS, random_model
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
-from covseg_ray.engine.bundles import save_bundle
-from covseg_ray.engine.evaluate import Evaluation, evaluate, notes
+from covseg_ray.engine.bundle_io import save_bundle
+from covseg_ray.engine.evaluation.run import Evaluation, evaluate, notes
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.segmentation.evaluation.calibration import calibration, count_levels

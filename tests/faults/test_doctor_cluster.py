@@ -22,7 +22,7 @@ from clusters import Cluster, cluster, shell
 from runs import descendants, send, title
 
 from covseg_ray import __version__
-from covseg_ray.engine import doctor_nodes
+from covseg_ray.engine.cluster import doctor_nodes
 
 pytestmark = pytest.mark.timeout(600)
 RAY = importlib.metadata.version("ray")
@@ -31,7 +31,7 @@ HERE, THERE, PORT = "127.0.0.1", "127.0.0.2", 6379
 WITH_LESS_TIME = """
 import json
 from dataclasses import asdict
-from covseg_ray.engine import doctor_nodes
+from covseg_ray.engine.cluster import doctor_nodes
 doctor_nodes.ANSWER_SECONDS = 25.0
 print(json.dumps([asdict(finding) for finding in doctor_nodes.examine("/tmp")]))
 """

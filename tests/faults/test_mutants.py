@@ -14,7 +14,7 @@ from test_decode_fuzz import seeds as ordinary_files
 from test_dicom_fuzz import REASONS, compressed_files, mutant, uncompressed_files
 from test_segment_faults import table
 
-from covseg_ray.engine.segment import Request, segment
+from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.runs.result_table import SCHEMA
 

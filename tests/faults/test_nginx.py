@@ -19,7 +19,7 @@ import pytest
 from certificates import write_certificate
 from servers import free_port, serving
 
-from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.network.bundle import Bundle

@@ -13,7 +13,7 @@ import pytest
 from clusters import shell
 from local_cluster import possible
 
-from covseg_ray.engine.open_cluster import refuse_open
+from covseg_ray.engine.access import refuse_open
 from covseg_ray.errors import UsageError
 
 
@@ -78,7 +78,7 @@ def test_a_command_refuses_a_real_open_cluster(tmp_path_factory: pytest.TempPath
     """In a network of its own, where nobody else can reach it, and with an end to all its processes."""
     from near_ties import undecided_on_phantoms
 
-    from covseg_ray.engine.bundles import save_bundle
+    from covseg_ray.engine.bundle_io import save_bundle
     from covseg_ray.storage.datasets.pack import synthesise
 
     folder = tmp_path_factory.mktemp("o")

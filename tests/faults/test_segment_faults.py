@@ -21,7 +21,7 @@ from conftest import REAL_FILMS, Run
 from flaky_proxy import FlakyProxy
 from runs import Command, descendants, send
 
-from covseg_ray.engine.segment import Request, segment
+from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.errors import BusyError
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png

@@ -20,7 +20,7 @@ from PIL import Image
 from runs import descendants
 from servers import Clients, serving
 
-from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.network.bundle import Bundle

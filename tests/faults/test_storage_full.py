@@ -14,8 +14,8 @@ import torch
 from conftest import run_job
 from runs import Command, epochs, train_words
 
-from covseg_ray.engine.bundles import save_bundle
-from covseg_ray.engine.segment import Request, segment
+from covseg_ray.engine.bulk.run import Request, segment
+from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress

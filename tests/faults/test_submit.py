@@ -16,7 +16,7 @@ from clusters import Cluster, cluster
 from runs import descendants, listening
 
 from covseg_ray.config import train as config
-from covseg_ray.engine.bundles import save_bundle
+from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png

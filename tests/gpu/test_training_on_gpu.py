@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.config import train as config
-from covseg_ray.engine.initial import initial_network
-from covseg_ray.engine.learner import Learner, build_learner
-from covseg_ray.engine.stream import Batch, sent
+from covseg_ray.engine.training.initial import initial_network
+from covseg_ray.engine.training.learner import Learner, build_learner
+from covseg_ray.engine.training.loader import Batch, sent
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.training.augment import augment, augmentation
 

@@ -15,7 +15,7 @@ from typing import Any  # annotations are read by Daft: none of them may be a st
 import daft
 from film_files import pool_words, read_square, write_mask
 
-from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.segmentation.inference.predictor import Predictor
 
 AT_ONCE = 16

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from film_files import list_films, name_of, pool_words, read_film, read_square, write_mask
 
-from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.segmentation.inference.predictor import Predictor
 
 AT_ONCE = 16

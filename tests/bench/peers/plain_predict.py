@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.segmentation.network.bundle import BundleSpec
 from covseg_ray.segmentation.network.decision import Rule
 

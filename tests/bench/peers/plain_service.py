@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from film_files import read_square, write_mask
 
-from covseg_ray.engine.bundles import load_bundle
+from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.segmentation.inference.predictor import Predictor
 
 

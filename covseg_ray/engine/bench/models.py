@@ -1,0 +1,66 @@
+"""Models on films in memory, timed in a process of their own: the ceiling of all that a machine can do with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from covseg_ray.engine.bench.rounds import cores
+from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.segmentation.inference.predictor import device_here, predictor_here
+from covseg_ray.segmentation.network.preprocess import Preprocess
+
+PHANTOMS = 16
+PLAIN_BATCH = 8
+PLAIN_SHARE = 4  # a plain script is slow: a quarter of the films tell its speed
+
+Look = Callable[[NDArray[np.uint8]], object]
+
+
+class Models:
+    """Models by name, each on so many ``films``, with ``threads`` of this process's CPU, or with all its cores."""
+
+    def __init__(self, films: int, threads: int | None = None) -> None:
+        self.count = films
+        self.threads = threads or cores()
+        self.looks: dict[str, tuple[Look, NDArray[np.uint8]]] = {}
+
+    def add(self, name: str, uri: str, engine: str = "auto", precision: str = "auto") -> str:
+        """Load a bundle and look at one film; gives the engine. Raises UsageError where it cannot compute here."""
+        predictor = predictor_here(load_bundle(uri), engine, precision, self.threads)
+        films_NSS = films_in_memory(self.count, predictor.spec.input_size)
+        predictor.predict(films_NSS[: predictor.chunk])
+        self.looks[name] = (predictor.predict, films_NSS)
+        return predictor.engine
+
+    def add_plain(self, name: str, uri: str) -> None:
+        """The same network as one calls it first: eager, in fp32, channels first, nothing chosen for the chip."""
+        bundle = load_bundle(uri)
+        network, preprocess = bundle.network().to(device_here()), Preprocess().to(device_here())
+
+        @torch.no_grad()
+        def look(films_NSS: NDArray[np.uint8]) -> None:
+            for part_NSS in torch.from_numpy(films_NSS).split(PLAIN_BATCH):
+                network(preprocess(part_NSS.to(device_here())).contiguous()).argmax(1).cpu()
+
+        films_NSS = films_in_memory(max(PLAIN_BATCH, self.count // PLAIN_SHARE), bundle.spec.input_size)
+        look(films_NSS[:1])
+        self.looks[name] = (look, films_NSS)
+
+    def rate(self, name: str) -> float:
+        """Films a second, all of them one after the other."""
+        look, films_NSS = self.looks[name]
+        begin = time.perf_counter()
+        look(films_NSS)
+        return len(films_NSS) / (time.perf_counter() - begin)
+
+
+def films_in_memory(count: int, side: int) -> NDArray[np.uint8]:
+    """uint8 ``[count, side, side]`` of a few phantoms, again and again."""
+    few_NSS = np.stack([make_phantom(0, index, side).image for index in range(min(count, PHANTOMS))])
+    return np.resize(few_NSS, (count, side, side))

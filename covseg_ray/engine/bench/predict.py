@@ -1,0 +1,67 @@
+"""How many films a second a model looks at in memory: every engine that is here, over a plain script's torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from covseg_ray.engine.bench.models import PLAIN_BATCH, Models
+from covseg_ray.engine.bench.rounds import Say, in_turn, machine
+from covseg_ray.engine.bench.subprocess import Ask, apart
+from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.engine.session import KEEP_MEMORY
+from covseg_ray.errors import UsageError
+from covseg_ray.reports.bench import Bench, Rate
+from covseg_ray.segmentation.inference.predictor import device_here, engine_of
+from covseg_ray.segmentation.network.bundle import Bundle
+
+PLAIN = "a plain script"
+WAYS = {
+    "cpu": (("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16"), ("onnx", "fp32")),
+    "cuda": (("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16")),
+}
+
+
+def bench_predict(uris: Sequence[str], films: int, rounds: int, say: Say) -> Bench:
+    """Every bundle on every engine, with the allocator's settings of Ray's workers; the first one's network as a script
+    without this package would call it, in a process of its own."""
+    bundles = {uri: load_bundle(uri) for uri in uris}
+    with (
+        apart(Models, films, variables={}) as plain,
+        apart(Models, films, variables=KEEP_MEMORY) as ours,
+    ):
+        plain("add_plain", PLAIN, uris[0])
+        measured: dict[str, Callable[[], float]] = {PLAIN: partial(plain, "rate", PLAIN)}
+        missing: dict[str, str] = {}
+        for uri, bundle in bundles.items():
+            for engine, precision in (("auto", "auto"),) if bundle.graph else WAYS[device_here()]:
+                name = _name(uri if len(bundles) > 1 else "", bundle, engine, precision)
+                try:
+                    measured[name] = _ready(ours, name, uri, engine, precision)
+                except UsageError as error:
+                    missing[name] = f"not here: {error}"
+        found = in_turn(rounds, measured, say)
+    rates = [Rate(name, found.get(name, ()), missing.get(name, "")) for name in (*measured, *missing) if name != PLAIN]
+    against = Rate(PLAIN, found[PLAIN], f"eager torch in fp32, channels first, batches of {PLAIN_BATCH}")
+    advice = _advice(next(iter(bundles.values())), rates, against)
+    return Bench("predict", "films/s", machine(), against, tuple(rates), advice)
+
+
+def _ready(ours: Ask, name: str, uri: str, engine: str, precision: str) -> Callable[[], float]:
+    ours("add", name, uri, engine, precision)
+    return partial(ours, "rate", name)
+
+
+def _name(prefix: str, bundle: Bundle, engine: str, precision: str) -> str:
+    way = "openvino int8" if bundle.graph else f"{engine} {precision}"
+    return f"{prefix}: {way}" if prefix else way
+
+
+def _advice(bundle: Bundle, rates: Sequence[Rate], against: Rate) -> tuple[str, ...]:
+    fastest = max((rate for rate in rates if rate.rounds), key=lambda rate: rate.median)
+    times = fastest.median / against.median
+    chosen = engine_of(bundle, "auto")
+    return (
+        f"fastest here: {fastest.name}, {times:.1f} times {PLAIN}",
+        f"--engine auto stands for {chosen} here: the same on every machine, so that a film has one mask",
+    )

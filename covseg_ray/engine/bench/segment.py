@@ -1,0 +1,167 @@
+"""Bulk segmentation stage by stage on one core, and as a whole, over the model alone on films in memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from itertools import islice
+
+import pyarrow as pa
+
+from covseg_ray.engine.bench.models import Models
+from covseg_ray.engine.bench.nodes import actors, cpus, on_each, session_machine
+from covseg_ray.engine.bench.rounds import Say, in_turn, place
+from covseg_ray.engine.bulk.pipeline import classified, fleet
+from covseg_ray.engine.bulk.postprocess import outline
+from covseg_ray.engine.bulk.read import load
+from covseg_ray.engine.bulk.run import Request, outlining, segment, wanted
+from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.engine.session import session
+from covseg_ray.errors import DatasetError, UsageError
+from covseg_ray.reports.bench import Bench, Rate
+from covseg_ray.segmentation.inference.predictor import Predictor, engine_of
+from covseg_ray.storage.archives.read import list_members
+from covseg_ray.storage.filesystem import join, locate
+from covseg_ray.storage.runs.worklist import SCHEMA
+
+ALONE, WHOLE = "the model in memory", "segment, from source to results"
+LOADING, PREDICTING, OUTLINING = "read and decode", "predict", "outline and encode"
+
+
+class _Silent:
+    """A run's progress, told to nobody."""
+
+    def listed(self, inputs: int) -> None:
+        return
+
+    def begin(self, total: int, done: int, reasons: Mapping[str, int]) -> None:
+        return
+
+    def update(self, ok: int, reasons: Mapping[str, int], actors: int) -> None:
+        return
+
+
+class Stages:
+    """The films of a listing through each stage on one core, in films a second."""
+
+    def __init__(self, model: str, engine: str, listed: pa.Table) -> None:
+        self.bundle, self.listed = load_bundle(model), listed
+        self.predictor = Predictor(self.bundle, "cpu", engine=engine, threads=1)
+        self.loaded = pa.concat_tables(load(listed, wanted(self.bundle, ())))
+        self.classes = classified(self.predictor, self.loaded)
+
+    def load(self) -> float:
+        begin = time.perf_counter()
+        rows = sum(len(piece) for piece in load(self.listed, wanted(self.bundle, ())))
+        return rows / (time.perf_counter() - begin)
+
+    def predict(self) -> float:
+        begin = time.perf_counter()
+        return len(classified(self.predictor, self.loaded)) / (time.perf_counter() - begin)
+
+    def outline(self) -> float:
+        how = outlining(self.bundle, "", (), datetime.now(timezone.utc))
+        begin = time.perf_counter()
+        return len(outline(self.classes, how)) / (time.perf_counter() - begin)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is measured with: the model, and how many films of which source."""
+
+    source: str
+    model: str
+    engine: str
+    films: int
+
+
+def bench_segment(
+    sample: Sample, out: str | None, rounds: int, say: Say, address: str | None = None, allow_open: bool = False
+) -> Bench:
+    """At most so many films of the source go through each stage alone, before and after the whole run, which takes all
+    of it, once a round. On a cluster the model alone is in the memory of each GPU or node."""
+    if address and not out:
+        raise UsageError("--out: give a place for the results that every node of the cluster reaches")
+    bundle = load_bundle(sample.model)
+    listed = listing(sample)
+    half = (rounds + 1) // 2
+    with place(out) as folder, session(address, allow_open=allow_open):
+        device = fleet(None, bundle, sample.engine).device
+        runs = (join(folder, f"bench-{os.getpid()}-{number}") for number in range(rounds))
+
+        def whole() -> float:
+            request = Request(sample.source, next(runs), sample.model, engine=sample.engine)
+            return float(segment(request, _Silent())["films_per_second"])
+
+        before = alone(sample, listed, device, half, say)
+        wholes = in_turn(rounds, {WHOLE: whole}, say)[WHOLE]
+        after = alone(sample, listed, device, half, say)
+        found = {name: before[name] + after[name] for name in before}
+        where, on_cpus = session_machine(address), cpus(address)
+        against = Rate(ALONE, found[ALONE], f"{engine_of(bundle, sample.engine)}, {where['cores']} cores")
+    own = "on one core" if device == "cpu" else "on one GPU"
+    notes = {LOADING: "on one core", PREDICTING: own, OUTLINING: "on one core"}
+    stages = tuple(Rate(name, found[name], note) for name, note in notes.items())
+    last = Rate(WHOLE, wholes, f"{on_cpus} cores, without the start of Ray")
+    advise = advice if device == "cpu" else advice_gpu
+    return Bench("segment", "films/s", where, against, (*stages, last), advise(stages, last, against, on_cpus))
+
+
+def listing(sample: Sample) -> pa.Table:
+    """Rows for the first films of the source. Raises DatasetError where there are none."""
+    members = list(islice(list_members(locate(sample.source).uri), sample.films))
+    if not members:
+        raise DatasetError(f"{sample.source}: no films there; give a sample of the archive")
+    rows = [{"item": place, **asdict(member)} for place, member in enumerate(members)]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def alone(sample: Sample, listed: pa.Table, device: str, rounds: int, say: Say) -> Mapping[str, tuple[float, ...]]:
+    """The stages, and the model everywhere at once, in turn, by actors that are gone afterwards."""
+    everywhere = on_each(device)
+    with (
+        actors(Models, everywhere, [(sample.films,)] * len(everywhere)) as models,
+        actors(Stages, on_each("cpu")[:1], [(sample.model, sample.engine, listed)]) as stages,
+    ):
+        models("add", ALONE, sample.model, sample.engine)
+        return in_turn(
+            rounds,
+            {
+                ALONE: lambda: sum(models("rate", ALONE)),
+                LOADING: lambda: stages("load")[0],
+                PREDICTING: lambda: stages("predict")[0] if device == "cpu" else models("rate", ALONE)[0],
+                OUTLINING: lambda: stages("outline")[0],
+            },
+            say,
+        )
+
+
+def advice(stages: tuple[Rate, ...], whole: Rate, against: Rate, cores: int) -> tuple[str, ...]:
+    """Which stage takes how much of a film's time on a core, and what the cores could do at most."""
+    seconds = {stage.name: 1 / stage.median for stage in stages}
+    total = sum(seconds.values())
+    shares = ", ".join(f"{name} {value / total:.0%}" for name, value in seconds.items())
+    slowest = max(seconds, key=seconds.__getitem__)
+    more = "more cores, another --engine, or a GPU" if slowest == PREDICTING else "more cores"
+    return (
+        f"of a film's {1000 * total:.0f} ms on a core: {shares}",
+        f"give {slowest} more: {more}; {cores} cores could do {cores / total:,.1f} films/s by these stages",
+        f"the whole reaches {whole.median / against.median:.0%} of {against.name}",
+    )
+
+
+def advice_gpu(stages: tuple[Rate, ...], whole: Rate, against: Rate, cores: int) -> tuple[str, ...]:
+    """Whether the cores keep the GPUs busy."""
+    fed = cores / sum(1 / stage.median for stage in stages if stage.name != PREDICTING)
+    if fed < against.median:
+        more = f"give the GPUs more cores: {cores * against.median / fed:,.0f} would keep them busy, not {cores}"
+    else:
+        more = "give it more GPUs"
+    return (
+        f"{cores} cores could read and outline {fed:,.1f} films/s, the GPUs predict {against.median:,.1f}",
+        more,
+        f"the whole reaches {whole.median / against.median:.0%} of {against.name}",
+    )

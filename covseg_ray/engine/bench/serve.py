@@ -1,0 +1,111 @@
+"""Requests a second of the endpoint as this machine serves it, over the model alone in memory."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import IO
+
+from covseg_ray.engine.bench.models import Models
+from covseg_ray.engine.bench.rounds import Say, cores, in_turn, machine
+from covseg_ray.engine.bench.subprocess import apart
+from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.engine.session import KEEP_MEMORY
+from covseg_ray.errors import CovsegError, UsageError
+from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.radiograph.png import encode_png
+from covseg_ray.reports.bench import Bench, Rate
+from covseg_ray.service.load import Load, put_load
+
+ALONE = "the model in memory"
+FILMS = 64
+WARM_SECONDS = 3.0
+STOP_SECONDS = 30.0
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """``1,16`` as its numbers. Raises UsageError."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise UsageError(f"--clients {text}: give numbers from 1, with commas between")
+    return found
+
+
+def bench_serve(uri: str, clients: Sequence[int], seconds: float, rounds: int, say: Say) -> Bench:
+    """The model in memory before, the endpoint under each number of clients in turn, the model in memory after."""
+    bundle = load_bundle(uri)
+    size = bundle.spec.input_size
+    film = encode_png(make_phantom(0, 0, size).image)
+    with apart(Models, FILMS, variables=KEEP_MEMORY) as models:
+        models("add", ALONE, uri)
+        alone = {ALONE: partial(models, "rate", ALONE)}
+        before = in_turn(rounds, alone, say)[ALONE]
+        with _serving(uri) as url:
+            put_load(url, film, cores(), WARM_SECONDS)
+            loads = [[_told(put_load(url, film, number, seconds), say) for number in clients] for _ in range(rounds)]
+        after = in_turn(rounds, alone, say)[ALONE]
+    against = Rate(ALONE, before + after, f"films/s, {cores()} cores")
+    rates = tuple(_rate(each) for each in zip(*loads, strict=True))
+    return Bench("serve", "requests/s", machine(), against, rates, advice(rates, against))
+
+
+def _told(load: Load, say: Say) -> Load:
+    say(f"{load.clients} clients: {load.per_second:.1f} requests/s")
+    return load
+
+
+def _rate(loads: Sequence[Load]) -> Rate:
+    slowest = max(load.p99_ms for load in loads)
+    middle = sorted(load.p50_ms for load in loads)[len(loads) // 2]
+    refused, failed = sum(load.refused for load in loads), sum(load.failed for load in loads)
+    note = f"p50 {middle:.0f} ms, p99 {slowest:.0f} ms, {refused:,} refused, {failed:,} failed"
+    return Rate(f"{loads[0].clients} clients", tuple(load.per_second for load in loads), note)
+
+
+def advice(rates: Sequence[Rate], against: Rate) -> tuple[str, ...]:
+    best = max(rates, key=lambda rate: rate.median)
+    return (
+        f"{best.name}: {best.median / against.median:.0%} of {against.name}; the rest is HTTP, decoding and Ray Serve",
+        "more requests a second take more replicas (replicas in SERVE.yaml), each on cores of its own, or a GPU",
+    )
+
+
+@contextmanager
+def _serving(uri: str) -> Iterator[str]:
+    """``covseg-ray serve`` in a process of its own on loopback, ready; gives its URL."""
+    words = [sys.executable, "-m", "covseg_ray", "serve", "--model", uri, "--port", str(_free_port()), "--json"]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            yield _url(process.stdout, errors)
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _url(output: IO[str] | None, errors: IO[str]) -> str:
+    line = output.readline() if output else ""
+    if not line:
+        errors.seek(0)
+        told = errors.read().strip().splitlines()
+        raise CovsegError(f"covseg-ray serve did not come up: {told[-1] if told else 'it said nothing'}")
+    return str(json.loads(line)["url"])
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -1,0 +1,60 @@
+"""What a bulk segmentation would do and how long it should take here, without doing it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from covseg_ray.engine.bulk.monitor import Progress
+from covseg_ray.engine.bulk.run import Request
+from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.segmentation.inference.predictor import predictor_here
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.storage.archives.members import refusal
+from covseg_ray.storage.archives.read import list_members
+
+TIMED_FILMS = 32
+
+
+@dataclass(frozen=True)
+class Preview:
+    """``seconds`` is what the model alone would take with all of this machine; ``refused`` counts by reason the inputs
+    that listing knows to be no films, ``bytes`` the sizes that it knows."""
+
+    inputs: int
+    kinds: dict[str, int]
+    refused: dict[str, int]
+    bytes: int
+    engine: str
+    films_per_second: float
+    seconds: float
+
+
+def preview(request: Request, progress: Progress) -> Preview:
+    """List the source and time the model on noise; nothing is written."""
+    bundle = load_bundle(request.model)
+    kinds, refused, size, inputs = Counter[str](), Counter[str](), 0, 0
+    for inputs, member in enumerate(list_members(request.source), start=1):
+        kinds[member.kind] += 1
+        size += max(member.size, 0)
+        if rejected := refusal(member):
+            refused[rejected.reason] += 1
+        if inputs % 1000 == 0:
+            progress.listed(inputs)
+    engine, speed = films_per_second(bundle, request.engine)
+    return Preview(inputs, dict(kinds), dict(refused), size, engine, speed, (inputs - refused.total()) / speed)
+
+
+def films_per_second(bundle: Bundle, engine: str) -> tuple[str, float]:
+    """The engine that the name stands for here, and its speed."""
+    predictor = predictor_here(bundle, engine, threads=os.cpu_count() or 1)
+    side = bundle.spec.input_size
+    noise_NHW = np.random.default_rng(0).integers(0, 256, (TIMED_FILMS, side, side), dtype=np.uint8)
+    predictor.predict(noise_NHW[: predictor.chunk])
+    start = time.perf_counter()
+    predictor.predict(noise_NHW)
+    return predictor.engine, TIMED_FILMS / (time.perf_counter() - start)

@@ -1,0 +1,182 @@
+"""covseg-ray's commands as jobs on a Ray cluster, by its jobs API: sent, followed, listed, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import shlex
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import aiohttp
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+from covseg_ray.engine.access import refuse_open
+from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
+
+SOURCE = Path(__file__).parents[1]
+# Of Ray, and read by it before any address that is given: here the one that is given counts.
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+POLL_SECONDS = 1.0
+STOP_SECONDS = 60  # that a stopped job is given to end in order
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows: the same files make the same package
+
+Say = Callable[[str], None]
+Client: TypeAlias = JobSubmissionClient
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job as the cluster tells of it. ``started`` and ``ended`` are seconds since 1970; ``exit_code`` is the job's
+    own once it has ended, 143 for one that was stopped."""
+
+    id: str
+    status: str
+    command: str
+    started: float | None
+    ended: float | None
+    exit_code: int | None
+
+
+def connect(address: str, allow_open: bool = True) -> Client:
+    """The jobs API at ``address``, a URL such as ``http://head:8265``. Without ``allow_open`` it must want a token."""
+    if "://" not in address:
+        raise UsageError(f"--address {address}: give the URL of the cluster's jobs API, as http://HEAD:8265")
+    for name in ADDRESS_VARIABLES:
+        os.environ.pop(name, None)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with _told(address):
+        client = Client(address)
+    if not allow_open:
+        refuse_open([urlsplit(address).hostname or ""], address)
+    return client
+
+
+def send(client: Client, words: Sequence[str], files: Mapping[str, str], say: Say, image: str | None = None) -> str:
+    """Start ``covseg-ray`` with ``words`` on the cluster, this package and ``files`` in its working folder; its id.
+
+    A package that the cluster holds already is not sent again, nor one that ``image`` has, which the nodes run.
+    Credentials are not part of it: the job finds those of the nodes.
+    """
+    job_id = f"{words[0]}-{secrets.token_hex(4)}"
+    with TemporaryDirectory(prefix="covseg-ray-submit-") as folder, _told(client.get_address()):
+        package = Path(folder) / "package.zip"
+        _pack(package, {**({} if image else _source()), **files})
+        say(f"sending {package.stat().st_size / 1e6:.2f} MB to {client.get_address()}")
+        client.submit_job(
+            entrypoint=shlex.join(["python", "-m", "covseg_ray", *words, "--address", "auto"]),
+            submission_id=job_id,
+            metadata={"image": image} if image else {},
+            runtime_env={"working_dir": str(package), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
+        )
+    return job_id
+
+
+def follow(client: Client, job_id: str, write: Say) -> JobState:
+    """Hand on the job's log as it grows, to its end. A lost connection is made anew, and nothing is told twice."""
+    told = 0
+    while True:
+        told = asyncio.run(_tail(client, job_id, told, write))
+        found = state(client, job_id)
+        if found.exit_code is not None:
+            return found
+        time.sleep(POLL_SECONDS)
+
+
+def wait(client: Client, job_id: str) -> JobState:
+    while (found := state(client, job_id)).exit_code is None:
+        time.sleep(POLL_SECONDS)
+    return found
+
+
+def state(client: Client, job_id: str) -> JobState:
+    with _told(client.get_address(), job_id):
+        return _read(client.get_job_info(job_id))
+
+
+def states(client: Client) -> list[JobState]:
+    """Every submitted job, the latest first."""
+    with _told(client.get_address()):
+        found = [_read(details) for details in client.list_jobs() if details.submission_id]
+    return sorted(found, key=lambda job: job.started or 0, reverse=True)
+
+
+def log(client: Client, job_id: str) -> str:
+    with _told(client.get_address(), job_id):
+        return client.get_job_logs(job_id)
+
+
+def stop(client: Client, job_id: str) -> JobState:
+    """Have the job ended by SIGTERM, as its own machine would, and wait for its end."""
+    with _told(client.get_address(), job_id):
+        client.stop_job(job_id)
+    return wait(client, job_id)
+
+
+async def _tail(client: Client, job_id: str, told: int, write: Say) -> int:
+    """Characters told after the connection's end; each connection begins with the first of them."""
+    at = 0
+    try:
+        async for text in client.tail_job_logs(job_id):
+            fresh = text[max(0, told - at) :]
+            at += len(text)
+            if fresh:
+                write(fresh)
+                told = at
+    except (RuntimeError, aiohttp.ClientError):  # the connection broke; whether the job is there is asked next
+        return told
+    return told
+
+
+def _source() -> dict[str, bytes]:
+    """This package's files, as a job's working folder has them."""
+    return {
+        f"covseg_ray/{path.relative_to(SOURCE).as_posix()}": path.read_bytes()
+        for path in SOURCE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def _pack(package: Path, contents: Mapping[str, bytes | str]) -> None:
+    with zipfile.ZipFile(package, "w") as archive:
+        for name, data in sorted(contents.items()):
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED)
+
+
+def _read(details: JobDetails) -> JobState:
+    code = None
+    if details.status.is_terminal():
+        own = details.driver_exit_code
+        code = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: EXIT_SIGTERM}.get(details.status, own or 1)
+    started, ended = (None if at is None else at / 1000 for at in (details.start_time, details.end_time))
+    command = details.entrypoint.removeprefix("python -m ").removesuffix(" --address auto")
+    return JobState(str(details.submission_id), str(details.status.value).lower(), command, started, ended, code)
+
+
+@contextmanager
+def _told(address: str, job_id: str | None = None) -> Iterator[None]:
+    """What Ray's client raises, as one line that says what to do."""
+    try:
+        yield
+    except AuthenticationError:
+        help_line = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        raise CovsegError(f"{address}: the cluster wants its token: {help_line}") from None
+    except (ConnectionError, requests.exceptions.RequestException):
+        raise CovsegError(f"{address}: no Ray cluster answers there; give the URL of its dashboard") from None
+    except RuntimeError as error:
+        if job_id and "status code 404" in str(error):
+            raise UsageError(f"{job_id}: the cluster has no job of that id; covseg-ray jobs list shows them") from None
+        raise CovsegError(f"{address}: {error}") from None

@@ -1,0 +1,111 @@
+"""A model for other programs, or in 8-bit integers, where it finds the same infection as before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg_ray.engine.evaluation.counts import Counted, columns, count_films, read_films
+from covseg_ray.errors import CovsegError, DatasetError, ModelError
+from covseg_ray.radiograph.geometry import standardise
+from covseg_ray.segmentation.evaluation.metrics import Estimate, summarise
+from covseg_ray.segmentation.inference.graph import Graph, translate
+from covseg_ray.segmentation.inference.predictor import Predictor, films_to_classes
+from covseg_ray.segmentation.inference.quantise import quantise
+from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
+
+GATE = 0.002
+CALIBRATE, CHECK = "train", "val"
+CALIBRATION_FILMS = 300
+GATED = "iou_pooled"
+HOW = "in this process, on split {split} of {dataset}; 95 % intervals from 1,000 bootstrap resamples of the films"
+
+Told = Callable[[str, int, int], None]  # what is measured, films done, films in all
+
+
+@dataclass(frozen=True)
+class Compared:
+    """``iou_pooled`` of the model and of its export on the same films."""
+
+    before: float
+    after: float
+
+
+def in_int8(bundle: Bundle, dataset: str, told: Told) -> tuple[Bundle, Compared]:
+    """The model in 8-bit integers, its ranges from films of split train, with its metrics on split val.
+
+    Raises:
+        CovsegError: it loses more than ``GATE`` of ``iou_pooled`` there.
+        UsageError: it is one already, or a package is not installed.
+    """
+    films_NSS = calibration_films(bundle, dataset)
+    made = quantise(bundle, films_NSS, read_info(dataset).digest)
+    compared, metrics = compare(bundle, made, dataset, told)
+    how = HOW.format(split=CHECK, dataset=dataset)
+    spec = made.spec.model_copy(update={"metrics": dict(metrics), "metrics_how": how})
+    return Bundle(spec, made.state, made.graph), compared
+
+
+def in_float(bundle: Bundle, to: str, dataset: str | None, told: Told) -> tuple[Graph, Compared | None]:
+    """The model as files for ``to``, ``onnx`` or ``openvino``, for one film at a time; compared where films are given.
+
+    Raises:
+        CovsegError: it loses more than ``GATE`` of ``iou_pooled`` on split val.
+        ModelError: the model is one of 8-bit integers.
+    """
+    if bundle.graph is not None:
+        raise ModelError("an 8-bit model is exported already: its files are below openvino/int8")
+    side = bundle.spec.input_size
+    graph = translate(to, films_to_classes(bundle), (1, side, side))
+    if dataset is None:
+        return graph, None
+    compared, _ = compare(bundle, replace(bundle, graph=graph), dataset, told)
+    return graph, compared
+
+
+def calibration_films(bundle: Bundle, dataset: str) -> NDArray[np.uint8]:
+    """At most ``CALIBRATION_FILMS`` films of split train, evenly from all its units, at the model's size."""
+    units = list_units(dataset, CALIBRATE)
+    share = -(-CALIBRATION_FILMS // len(units))
+    chosen = [replace(unit, rows=_evenly(unit.rows, share)) for unit in units]
+    films = [film_HW for unit in chosen for film_HW in read_unit(dataset, unit).images_NHW]
+    spec = bundle.spec
+    return np.stack([standardise(film_HW, spec.input_size, spec.resize)[0] for film_HW in films[:CALIBRATION_FILMS]])
+
+
+def _evenly(rows: tuple[int, ...], count: int) -> tuple[int, ...]:
+    return rows[:: max(1, len(rows) // count)][:count]
+
+
+def compare(bundle: Bundle, exported: Bundle, dataset: str, told: Told) -> tuple[Compared, Mapping[str, Estimate]]:
+    """Both on the films of split val; the metrics are the exported one's."""
+    before, after = (
+        measure(each, dataset, name, told) for each, name in ((bundle, "the model"), (exported, "the export"))
+    )
+    if GATED not in before:
+        raise DatasetError(
+            f"{dataset}: no film of split {CHECK} has infection, so nothing tells whether the export fits"
+        )
+    compared = Compared(before[GATED].value, after[GATED].value)
+    if compared.after < compared.before - GATE:
+        raise CovsegError(
+            f"export refused: {GATED} falls from {compared.before:.4f} to {compared.after:.4f} on split {CHECK} of "
+            f"{dataset}, by more than {GATE}; use the model as it is"
+        )
+    return compared, after
+
+
+def measure(bundle: Bundle, dataset: str, name: str, told: Told) -> Mapping[str, Estimate]:
+    """A model's metrics on the films of split val, computed in this process."""
+    predictor, units = Predictor(bundle), list_units(dataset, CHECK)
+    counted: list[Counted] = []
+    for number, unit in enumerate(units):
+        films = read_films(dataset, unit, bundle.spec.classes)
+        counted += count_films(predictor, films, number, slice(0, len(films.image_ids)), {})
+        told(name, len(counted), sum(len(unit.rows) for unit in units))
+    found = columns(counted)
+    return summarise(found.image_ids, found.counts_N4, found.lungs_N4)

@@ -1,0 +1,241 @@
+"""One training run, from a job to a bundle and a report: check, prepare, fit under Ray Train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Any, Protocol
+
+import ray
+import ray.train
+from ray.exceptions import RayTaskError
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+# What ray.train gives; to the type checker it gives the old ones.
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from covseg_ray.config.train import Job, differences
+from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.engine.session import raised_there, session
+from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finish
+from covseg_ray.engine.training.initial import initial_network
+from covseg_ray.engine.training.split import Source, cache, fits_in_object_store
+from covseg_ray.engine.training.task import Task, drain, open_messages
+from covseg_ray.engine.training.tracking import read_history
+from covseg_ray.engine.training.worker import train_worker
+from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
+from covseg_ray.segmentation.evaluation.metrics import Estimate
+from covseg_ray.storage.datasets.read import list_units, read_info
+from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate, read_bytes, write_bytes
+from covseg_ray.storage.lease import hold
+
+JOB_FILE = "job.json"
+GIB = 2**30
+RESIZE_SECONDS = 300.0  # a range of workers: how often to look for more. A change costs what the epoch has done so far
+
+
+class Progress(Protocol):
+    """What ``train`` tells while it runs."""
+
+    def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None: ...
+
+    def epoch_done(self, record: Mapping[str, float], best: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``best`` is the record of the epoch that became the bundle, ``seconds`` what this command took."""
+
+    bundle: str
+    report: str
+    epochs: int
+    best: Mapping[str, float]
+    metrics: Mapping[str, Estimate]
+    seconds: float
+
+
+def train(job: Job, progress: Progress, address: str | None = None, allow_open: bool = False) -> Outcome:
+    """Run a job to its end, going on where an earlier run of the same name stopped.
+
+    Raises the errors of ``covseg_ray.errors``, BusyError while another process is at the same run: everything that can
+    be checked is checked before Ray starts."""
+    begin = time.perf_counter()
+    if job.search:
+        raise UsageError("the job has a [[search]]: covseg-ray tune runs it and writes best.toml, for covseg-ray train")
+    job = job.model_copy(update={"out": locate(job.out).uri})  # for workers, whose current folder is another
+    folder = join(job.out, job.name)
+    network = initial_network(job)
+    sources = {split: find_films(job, split) for split in ("train", "val")}
+    check_sizes(job, sources)
+    if exists(join(folder, BUNDLE, "model.json")):  # a finished run is read, and nothing is written there
+        claim(folder, job)
+    else:
+        with hold(folder) as held:
+            claim(folder, job)
+            with session(address, job.most_workers, allow_open):
+                films = ready(job, sources)
+                task = Task(job, films["train"], films["val"], ray.put(network.state_dict()), open_messages())
+                checkpoint = fit(task, progress)
+                held.check()
+                finish(job, folder, checkpoint, sources["train"].rows)
+    history = read_history(folder)
+    bundle = load_bundle(join(folder, BUNDLE))
+    return Outcome(
+        bundle=join(folder, BUNDLE),
+        report=join(folder, REPORT),
+        epochs=len(history),
+        best=max(reversed(history), key=lambda record: record[job.train.select]),  # of equals, Ray keeps the last
+        metrics=bundle.spec.metrics,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def find_films(job: Job, split: str) -> Source:
+    if not job.data.dataset:
+        raise UsageError("data.dataset is not set: give the URI of a packed dataset, --set data.dataset=URI")
+    dataset = locate(job.data.dataset).uri  # for workers, whose current folder is another
+    return Source(dataset, tuple(list_units(dataset, split, job.data.labels)), job.model.classes)
+
+
+def check_sizes(job: Job, sources: Mapping[str, Source]) -> None:
+    rows, batch = sources["train"].rows, job.train.batch_size
+    if rows < batch:
+        raise DatasetError(
+            f"{job.data.dataset}: split train has {rows} films, fewer than one global batch of {batch} "
+            f"for {job.most_workers} workers; set train.batch_size to at most {rows}, or pack more films"
+        )
+
+
+def claim(folder: str, job: Job) -> None:
+    """Write the job into the run's folder, or make sure that the run there was started by the same one."""
+    path = join(folder, JOB_FILE)
+    if not exists(path):
+        write_bytes(path, job.model_dump_json(indent=2).encode())
+        return
+    earlier = Job.model_validate_json(read_bytes(path))
+    if found := differences(earlier, job):
+        changes = ", ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in found.items())
+        raise UsageError(
+            f"{folder} holds another run: {changes}; choose another --set name=NAME, or delete that folder"
+        )
+
+
+class _Trainer(TorchTrainer):
+    """Leaves Ctrl-C to Python: Ray Train would take it over, for good, and end the command as if it were done."""
+
+    def _register_sigint_handler(self, controller: object) -> None:
+        return
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # Without the actor that frees the place of a lost run's workers: it asks the dashboard, which one machine does
+        # without, and so would wait for ever. Ray frees it at the end of the command, ``engine.trial`` before. And
+        # without the one that hands out datasets, a process for nothing: each worker opens its own streams.
+        without = (PlacementGroupCleanerCallback, DatasetsCallback)
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, without)]
+
+
+def fit(
+    task: Task, progress: Progress, worker: Callable[[dict[str, Any]], None] = train_worker
+) -> ray.train.Checkpoint:
+    """Train under Ray Train; gives the checkpoint of the best epoch. Each worker runs ``worker``."""
+    job = task.job
+    location = locate(join(job.out, job.name))
+    trainer = _Trainer(
+        worker,
+        train_loop_config={"task": task},
+        scaling_config=scaling(job),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=location.path,
+            storage_filesystem=None if location.is_local else arrow_filesystem(location),
+            failure_config=FailureConfig(
+                max_failures=job.resources.max_failures, max_preemption_failures=job.resources.max_preemptions
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=job.train.select),
+        ),
+    )
+    with listening(task, progress):
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise explained(error, join(job.out, job.name)) from error
+    best = result.get_best_checkpoint(job.train.select, "max")
+    if best is None:
+        raise CovsegError(f"{join(job.out, job.name)}: no epoch was finished, so there is no model; see train.epochs")
+    return best
+
+
+def scaling(job: Job) -> ScalingConfig:
+    """What the workers ask of the cluster."""
+    wanted, gpus = job.resources, ray.cluster_resources().get("GPU", 0)
+    resources = {"CPU": wanted.cpus_per_worker, "memory": wanted.memory_gib_per_worker * GIB}
+    return ScalingConfig(
+        num_workers=job.workers,
+        use_gpu=wanted.gpu == "yes" or (wanted.gpu == "auto" and gpus >= job.fewest_workers),
+        resources_per_worker={name: amount for name, amount in resources.items() if amount},
+        label_selector=dict(label.split("=") for label in wanted.node_labels) or None,
+        elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+    )
+
+
+def ready(job: Job, sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The sources with their films decoded into the object store, where the job's ``data.cache`` says so."""
+    pixels = read_info(job.data.dataset).size ** 2
+    return {split: keep(source, pixels, job.data.cache) for split, source in sources.items()}
+
+
+def keep(source: Source, pixels: int, policy: str) -> Source:
+    wanted = policy == "memory" or (policy == "auto" and fits_in_object_store(source, pixels))
+    return cache(source) if wanted else source
+
+
+@contextmanager
+def listening(task: Task, progress: Progress) -> Iterator[None]:
+    """Pass on what the workers say, while the block runs."""
+    done = Event()
+    thread = Thread(target=_listen, args=(task, progress, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _listen(task: Task, progress: Progress, done: Event) -> None:
+    best = 0.0
+    while True:
+        finished = done.is_set()
+        for message in drain(task.messages, wait_seconds=1.0):
+            if "record" in message:
+                best = max(best, message["record"][task.job.train.select])
+                progress.epoch_done(message["record"], best)
+            else:
+                progress.update(**message, steps=task.steps, epochs=task.job.train.epochs)
+        if finished:
+            return
+
+
+def explained(error: ray.train.TrainingFailedError, folder: str) -> CovsegError:
+    """The one error behind what Ray Train raised, as a line for the user."""
+    failures = list(getattr(error, "worker_failures", {}).values()) or [getattr(error, "controller_failure", error)]
+    for failure in failures:
+        cause: BaseException | None = getattr(failure, "_base_exc", failure)
+        while cause is not None:
+            if isinstance(cause, RayTaskError):
+                cause = raised_there(cause)
+            if isinstance(cause, CovsegError):
+                return cause
+            if isinstance(cause, OSError) and "No space left" in str(cause):
+                return StorageError(
+                    f"{folder}: storage full while a checkpoint was written; the earlier checkpoints are whole: "
+                    "free space and give the same command again to go on"
+                )
+            cause = cause.__cause__ or cause.__context__
+    last_line = str(failures[0]).strip().splitlines()[-1]
+    return CovsegError(f"{folder}: training stopped: {last_line}; give the same command again to go on")

@@ -1,0 +1,77 @@
+"""The films of a split, in storage or decoded in the object store. Without torch: the tasks that read start sooner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from covseg_ray.engine.training.sampling import Portion, within_unit
+from covseg_ray.storage.datasets.read import Films, Unit, read_unit
+
+
+@dataclass(frozen=True)
+class Source:
+    """The films of a split: where they are, and, when they were cached, a reference to each unit's decoded films."""
+
+    dataset: str
+    units: tuple[Unit, ...]
+    classes: tuple[str, ...]
+    cached: tuple[ray.ObjectRef[Films], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return sum(len(unit.rows) for unit in self.units)
+
+    def films(self, unit: int) -> Films:
+        """The decoded films of one unit, from the object store where they are kept, else from storage."""
+        if self.cached:
+            films: Films = ray.get(self.cached[unit])
+            return films
+        return read_unit(self.dataset, self.units[unit], with_lung="lung" in self.classes)
+
+
+def cache(source: Source) -> Source:
+    """The same source with every unit decoded into the object store, by tasks all over the cluster."""
+    load = ray.remote(Source.films)
+    return Source(
+        source.dataset,
+        source.units,
+        source.classes,
+        tuple(load.remote(source, unit) for unit in range(len(source.units))),
+    )
+
+
+def fits_in_object_store(source: Source, pixels: int, share: float = 0.3) -> bool:
+    """Whether the decoded films, a byte a pixel for the image and each mask, take at most ``share`` of the store."""
+    arrays = 3 if "lung" in source.classes else 2
+    return source.rows * pixels * arrays <= share * float(ray.cluster_resources().get("object_store_memory", 0))
+
+
+def fetch(portion: dict[str, NDArray[Any]], source: Source, shuffle_seed: int | None) -> dict[str, NDArray[Any]]:
+    """One portion's films as columns; runs in a Ray task."""
+    epoch, unit, start, stop = (int(portion[key][0]) for key in Portion._fields)
+    films = source.films(unit)
+    chosen = within_unit(len(films.image_ids), shuffle_seed, epoch, unit)[start:stop]
+    lungs_NHW = None if films.lungs_NHW is None else films.lungs_NHW[chosen]
+    return {
+        "image": films.images_NHW[chosen],
+        "target": targets(films.masks_NHW[chosen], lungs_NHW, source.classes),
+        "row": sum(len(u.rows) for u in source.units[:unit]) + chosen,
+        "epoch": np.full(len(chosen), epoch),
+    }
+
+
+def targets(
+    masks_NHW: NDArray[np.uint8], lungs_NHW: NDArray[np.uint8] | None, classes: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Class indices [N, H, W]: infection over lung over background (infection lies inside the lung)."""
+    found_NHW = np.zeros(masks_NHW.shape, np.uint8)
+    if "lung" in classes and lungs_NHW is not None:
+        found_NHW[lungs_NHW > 0] = classes.index("lung")
+    found_NHW[masks_NHW > 0] = classes.index("infection")
+    return found_NHW

@@ -1,0 +1,232 @@
+"""A search over keys of the job: plan and check the trials, run them under Ray Tune, and keep the best one's model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import ray
+
+from covseg_ray.config.train import Data, Job, Model, written
+from covseg_ray.engine.bundle_io import load_bundle, save_bundle
+from covseg_ray.engine.session import session
+from covseg_ray.engine.training.finalize import BUNDLE, REPORT
+from covseg_ray.engine.training.initial import initial_network
+from covseg_ray.engine.training.run import check_sizes, claim, find_films, ready, train
+from covseg_ray.engine.training.split import Source
+from covseg_ray.engine.tuning.plan import Trial, plan, possible
+from covseg_ray.engine.tuning.table import placed, read_ended, result_of, write_table
+from covseg_ray.engine.tuning.trial import Prepared, search
+from covseg_ray.errors import CovsegError
+from covseg_ray.reports.search_page import search_report
+from covseg_ray.reports.trial_result import TrialResult, best_of, told
+from covseg_ray.segmentation.training.augment import augmentation
+from covseg_ray.segmentation.training.losses import build_loss
+from covseg_ray.storage.datasets.read import read_info
+from covseg_ray.storage.filesystem import delete, exists, join, locate, write_bytes
+from covseg_ray.storage.lease import Lease, hold
+
+BEST_JOB = "best.toml"
+
+
+class Progress(Protocol):
+    """What ``tune`` tells while it runs."""
+
+    def begin(self, results: Sequence[TrialResult]) -> None: ...
+
+    def epoch_done(self, number: int, record: Mapping[str, float]) -> None: ...
+
+    def ended(self, result: TrialResult) -> None: ...
+
+    def finishing(self, best: TrialResult) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``best`` is one of ``results``, ``job`` its job file, ``seconds`` what this command took."""
+
+    results: Sequence[TrialResult]
+    best: TrialResult
+    job: str
+    bundle: str
+    report: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What trials share: films by what tells them apart, and networks before the first step likewise."""
+
+    films: dict[tuple[Data, tuple[str, ...]], dict[str, Source]]
+    networks: dict[tuple[Model, int], dict[str, Any]]
+
+
+def tune(job: Job, progress: Progress, address: str | None = None, allow_open: bool = False) -> Outcome:
+    """Run a search to its end, going on where an earlier one of the same name stopped.
+
+    Raises the errors of ``covseg_ray.errors``, BusyError while another process is at the same search: everything that
+    can be checked is checked before Ray starts."""
+    begin = time.perf_counter()
+    job = job.model_copy(update={"out": locate(job.out).uri})  # for workers, whose current folder is another
+    folder = join(job.out, job.name)
+    trials = [placed(trial, folder) for trial in plan(job)]
+    ingredients = gather([*possible(job), *(trial.job for trial in trials)])
+    numbers = {trial.number for trial in trials}
+    if exists(join(folder, BEST_JOB)) and read_ended(folder).keys() == numbers:  # a finished search is only read
+        claim(folder, job)
+        results = [result_of(trial) for trial in trials]
+    else:
+        with hold(folder) as lease:
+            claim(folder, job)
+            for trial in trials:
+                claim(join(trial.job.out, trial.job.name), trial.job)
+            with session(address, job.tune.at_once * job.most_workers, allow_open):
+                results = run(job, trials, ingredients, progress, lease)
+                results = finish(job, trials, results, progress, lease)
+    return Outcome(
+        results=results,
+        best=best_of(results, job.train.select),
+        job=join(folder, BEST_JOB),
+        bundle=join(folder, BUNDLE),
+        report=join(folder, REPORT),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def gather(jobs: Sequence[Job]) -> Ingredients:
+    """What these jobs train on and from; also the check that each of them can be trained."""
+    found = Ingredients({}, {})
+    for job in jobs:
+        augmentation(job.train.augment)
+        build_loss(job.train.loss)
+        films, network = _films_key(job), _network_key(job)
+        if films not in found.films:
+            found.films[films] = {split: find_films(job, split) for split in ("train", "val")}
+        check_sizes(job, found.films[films])
+        if network not in found.networks:
+            found.networks[network] = initial_network(job).state_dict()
+    return found
+
+
+def _films_key(job: Job) -> tuple[Data, tuple[str, ...]]:
+    return job.data, job.model.classes
+
+
+def _network_key(job: Job) -> tuple[Model, int]:
+    return job.model, job.seed
+
+
+def prepare(trials: Sequence[Trial], ingredients: Ingredients) -> dict[int, Prepared]:
+    """The trials with what they need in the object store, films decoded once for all of them."""
+    films = {_films_key(trial.job): trial.job for trial in trials}
+    decoded = {key: ready(job, ingredients.films[key]) for key, job in films.items()}
+    networks = {_network_key(trial.job) for trial in trials}
+    initial = {key: ray.put(ingredients.networks[key]) for key in networks}
+    return {
+        trial.number: Prepared(
+            trial.job,
+            decoded[_films_key(trial.job)]["train"],
+            decoded[_films_key(trial.job)]["val"],
+            initial[_network_key(trial.job)],
+        )
+        for trial in trials
+    }
+
+
+class Watching:
+    """Keeps the table while the trials run."""
+
+    def __init__(self, folder: str, trials: Sequence[Trial], select: str, progress: Progress, lease: Lease) -> None:
+        self._folder, self._select, self._progress, self._lease = folder, select, progress, lease
+        self._trials = {trial.number: trial for trial in trials}
+        ended = read_ended(folder)
+        self.failures: list[CovsegError] = []
+        self.results = {
+            number: replace(result_of(trial, ended=False), ended=ended.get(number, ""))
+            for number, trial in self._trials.items()
+        }
+
+    def epoch(self, number: int, record: Mapping[str, float]) -> None:
+        self._progress.epoch_done(number, record)
+
+    def end(self, number: int, failure: CovsegError | None) -> None:
+        if failure:
+            self.failures.append(failure)
+        self.results[number] = result_of(self._trials[number], " ".join(str(failure or "").split()))
+        write_table(self._folder, list(self.results.values()), self._select)
+        self._progress.ended(self.results[number])
+
+    def look(self) -> None:
+        self._lease.check()
+
+
+def run(
+    job: Job, trials: Sequence[Trial], ingredients: Ingredients, progress: Progress, lease: Lease
+) -> list[TrialResult]:
+    """Run the trials that have not ended yet. Raises the first failure where each of them failed."""
+    folder, select = join(job.out, job.name), job.train.select
+    watching = Watching(folder, trials, select, progress, lease)
+    progress.begin(list(watching.results.values()))
+    ended = [result for result in watching.results.values() if result.ended]
+    waiting = [trial for trial in trials if not watching.results[trial.number].ended]
+    delete(join(folder, BEST_JOB))
+    if waiting:
+        search(job, prepare(waiting, ingredients), ended, watching)
+    results = list(watching.results.values())
+    if len(watching.failures) == len(results):
+        raise watching.failures[0]
+    return results
+
+
+def finish(
+    job: Job, trials: Sequence[Trial], results: Sequence[TrialResult], progress: Progress, lease: Lease
+) -> list[TrialResult]:
+    """Train the best trial to its end, if it was stopped, and keep its model; then the report and, last, its job."""
+    folder, select = join(job.out, job.name), job.train.select
+    number = best_of(results, select).number
+    best = trials[number - 1]
+    progress.finishing(results[number - 1])
+    bundle = train(best.job, _OfBest(number, progress)).bundle
+    last = [result_of(best) if result.number == number else result for result in results]
+    lease.check()
+    write_table(folder, last, select)
+    save_bundle(join(folder, BUNDLE), load_bundle(bundle))
+    page = search_report(title=job.name, results=last, select=select, facts=facts(job))
+    write_bytes(join(folder, REPORT), page.encode())
+    again = best.job.model_copy(update={"out": job.out, "name": f"{job.name}-best"})
+    write_bytes(join(folder, BEST_JOB), written(again).encode())
+    return last
+
+
+class _OfBest:
+    """The progress of the best trial where it is trained on, as that of any trial."""
+
+    def __init__(self, number: int, progress: Progress) -> None:
+        self._number, self._progress = number, progress
+
+    def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None:
+        return
+
+    def epoch_done(self, record: Mapping[str, float], best: float) -> None:
+        self._progress.epoch_done(self._number, record)
+
+
+def facts(job: Job) -> dict[str, str]:
+    """What was searched and how, for the report's table of facts."""
+    spaces = [
+        f"{each.key}: {', '.join(told(value) for value in each.choose)}"
+        if each.choose
+        else f"{each.key}: {each.low} to {each.high}{', evenly by the logarithm' if each.log else ''}"
+        for each in job.search
+    ]
+    tune = job.tune
+    return {
+        "Searched": "; ".join(spaces),
+        "Trials": f"{tune.trials}, {tune.at_once} at once, seed {job.seed}",
+        "Stopped early": f"at epoch {tune.grace}, at {tune.reduction} times as many and so on, where a trial is not "
+        f"among the best 1 of {tune.reduction} of those that came as far before it",
+        "Films": f"{job.data.dataset}, {', '.join(job.data.labels) if job.data.labels else 'all labels'}",
+        "Dataset digest": read_info(job.data.dataset).digest,
+    }

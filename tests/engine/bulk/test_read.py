@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, Wanted, load
+from covseg_ray.radiograph.frontal_check import fitted
+from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.storage.archives.read import list_members
+from covseg_ray.storage.datasets.pack import synthesise
+from covseg_ray.storage.runs.worklist import SCHEMA
+
+WANTED = Wanted(64, "stretch")
+
+
+def listed(source: Path) -> pa.Table:
+    rows = [{"item": i, **{f: getattr(m, f) for f in m.__slots__}} for i, m in enumerate(list_members(str(source)))]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def png(pixels_HW: np.ndarray) -> bytes:
+    with io.BytesIO() as file:
+        Image.fromarray(pixels_HW).save(file, "PNG")
+        return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two films and a broken one in a folder, one more in a zip."""
+    folder = tmp_path_factory.mktemp("archive")
+    for index, side in enumerate((64, 1500)):
+        (folder / f"film-{index}.png").write_bytes(png(make_phantom(1, index, side).image))
+    (folder / "film-2.png").write_bytes(png(make_phantom(1, 2, 64).image)[:500])
+    with zipfile.ZipFile(folder / "more.zip", "w") as more:
+        more.writestr("film.png", png(make_phantom(1, 3, 96).image))
+    return folder
+
+
+def test_each_input_becomes_one_row_in_its_place(archive: Path) -> None:
+    rows = pa.concat_tables(load(listed(archive), WANTED)).to_pylist()
+    assert [row["item"] for row in rows] == [0, 1, 2, 3]
+    assert [row["image_id"] for row in rows] == ["film-0.png", "film-1.png", "film-2.png", "more.zip/film.png"]
+    assert [row["reason"] for row in rows] == [None, None, "truncated", None]
+    assert [(row["height"], row["width"]) for row in rows] == [(64, 64), (1500, 1500), (None, None), (96, 96)]
+    files = [(archive / f"film-{index}.png").read_bytes() for index in range(3)]
+    files.append(zipfile.ZipFile(archive / "more.zip").read("film.png"))
+    assert [row["input_sha256"] for row in rows] == [hashlib.sha256(data).hexdigest() for data in files]
+    for row, data in zip(rows, files, strict=True):
+        if row["reason"]:
+            assert (row["square"], row["frontal"]) == (None, None)
+            continue
+        shown = Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling.BILINEAR)
+        assert row["square"] == shown.tobytes()
+        assert row["frontal"] == np.float32(fitted().likeness(np.asarray(shown)))
+        assert row["picture"] is None
+        assert row["dicom_header"] is None
+
+
+def test_pictures_are_carried_only_where_they_are_wanted(archive: Path) -> None:
+    rows = pa.concat_tables(load(listed(archive), Wanted(64, "stretch", pictures=True))).to_pylist()
+    assert [(row["picture_height"], row["picture_width"]) for row in rows] == [
+        (64, 64),
+        (PICTURE_SIDE, PICTURE_SIDE),
+        (None, None),
+        (96, 96),
+    ]
+    assert rows[0]["picture"] == make_phantom(1, 0, 64).image.tobytes()
+
+
+def test_rows_of_a_dataset_are_films_too(tmp_path: Path) -> None:
+    synthesise(str(tmp_path / "dataset"), 20, seed=3, size=64)
+    tables = list(load(listed(tmp_path / "dataset"), WANTED))
+    assert [table.num_rows for table in tables] == [16, 4], "pieces, so that the model can begin"
+    assert all(table.schema == LOADED for table in tables)
+    rows = pa.concat_tables(tables).to_pylist()
+    shown = {row["image_id"]: np.frombuffer(row["square"], np.uint8).reshape(64, 64) for row in rows}
+    assert len(shown) == 20
+    drawn = {make_phantom(3, index, 64).image.tobytes() for index in range(20)}
+    assert {square_SS.tobytes() for square_SS in shown.values()} == drawn
+    assert {row["input_sha256"] for row in rows} == {hashlib.sha256(data).hexdigest() for data in drawn}

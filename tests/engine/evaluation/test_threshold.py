@@ -1,0 +1,47 @@
+"""A rule chosen on films, against the counts of every rule by hand, and the command that saves it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+from typer.testing import CliRunner
+
+from covseg_ray.cli.main import app
+from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.network.decision import Rule
+from covseg_ray.storage.datasets.read import list_units, read_unit
+
+pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
+
+
+def test_the_command_saves_the_best_rule_and_its_metrics(undisturbed: Run, phantoms: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "ruled")
+    words = ["model", "decide", undisturbed.outcome.bundle, phantoms, out, "--flip", "--half", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    ruled, before = load_bundle(out), load_bundle(undisturbed.outcome.bundle)
+    rule = ruled.spec.decision
+    assert rule == Rule(threshold=told["threshold"], smallest_region=told["smallest_region"], flip=True)
+    assert told["model_id"] == ruled.model_id != before.model_id
+    scores = iou_of_each_film(Predictor(ruled), phantoms)
+    assert told["score"] == pytest.approx(scores.mean(), abs=1e-9)
+    assert ruled.spec.metrics["iou_all"].value == pytest.approx(scores.mean(), abs=1e-9)
+    plain = iou_of_each_film(Predictor(before.ruled(Rule(threshold=127.5 / 255, flip=True))), phantoms)
+    assert scores.mean() >= plain.mean() - 1e-3  # the even chance is among the rules that are tried
+    assert told["expected"] <= told["score"]
+
+
+def iou_of_each_film(predictor: Predictor, dataset: str) -> np.ndarray:
+    scores = []
+    for unit in list_units(dataset, "val"):
+        films = read_unit(dataset, unit)
+        for found_HW, truth_HW in zip(predictor.predict(films.images_NHW) == 1, films.masks_NHW > 0, strict=True):
+            either = (found_HW | truth_HW).sum()
+            scores.append((found_HW & truth_HW).sum() / either if either else 1.0)
+    return np.array(scores)
