@@ -22,7 +22,12 @@ from covseg_ray import __version__
 from covseg_ray.radiograph.decode import Rejected
 from covseg_ray.radiograph.findings import covered
 from covseg_ray.service import examples
-from covseg_ray.service.answers import (
+from covseg_ray.service.auth import Keys
+from covseg_ray.service.envelope import Envelope, Observe
+from covseg_ray.service.film_pipeline import Outlined, Outliner, in_thread
+from covseg_ray.service.models import Predict
+from covseg_ray.service.refusals import RefusedRequestError, answer, of_film
+from covseg_ray.service.responses import (
     DICOM,
     JSON,
     PNG,
@@ -34,13 +39,8 @@ from covseg_ray.service.answers import (
     to_bytes,
     wanted_type,
 )
-from covseg_ray.service.auth import Keys
-from covseg_ray.service.bodies import Sent, SentFilm, read_films
-from covseg_ray.service.envelope import Envelope, Observe
-from covseg_ray.service.models import Predict
-from covseg_ray.service.outlining import Outlined, Outliner, in_thread
-from covseg_ray.service.refusals import RefusedRequestError, answer, of_film
 from covseg_ray.service.settings import Settings
+from covseg_ray.service.uploads import Sent, SentFilm, read_films
 
 PAGE = Path(__file__).parent / "page"
 TITLE = "covseg-ray"

@@ -22,7 +22,7 @@ from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import eight_bits, shrink
 from covseg_ray.radiograph.masks import encode_png1, overlay
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.service.outlining import Outlined
+from covseg_ray.service.film_pipeline import Outlined
 from covseg_ray.service.refusals import RefusedRequestError
 
 JSON, PNG, DICOM = "application/json", "image/png", "application/dicom"

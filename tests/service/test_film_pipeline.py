@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from small_model import MODEL
 
+from covseg_ray.service.film_pipeline import BUNDLES, Outlined, Outliner
 from covseg_ray.service.models import ModelInfo, Prediction, Squares
-from covseg_ray.service.outlining import BUNDLES, Outlined, Outliner
 from covseg_ray.service.refusals import RefusedRequestError
 from covseg_ray.service.settings import Settings
 
