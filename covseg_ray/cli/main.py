@@ -9,16 +9,17 @@ from typing import Annotated
 import typer
 
 from covseg_ray import __version__
-from covseg_ray.cli import bench, config, data, jobs, model, results, submit
-from covseg_ray.cli.client import client
-from covseg_ray.cli.compare import compare
+from covseg_ray.cli import bench, config, data, model, results
+from covseg_ray.cli.cluster import jobs, submit
+from covseg_ray.cli.cluster.doctor import doctor
 from covseg_ray.cli.demo import demo
-from covseg_ray.cli.doctor import doctor
-from covseg_ray.cli.evaluate import evaluate
 from covseg_ray.cli.segment import segment
-from covseg_ray.cli.serve import serve
-from covseg_ray.cli.train import train
-from covseg_ray.cli.tune import tune
+from covseg_ray.cli.serving.client import client
+from covseg_ray.cli.serving.serve import serve
+from covseg_ray.cli.training.compare import compare
+from covseg_ray.cli.training.evaluate import evaluate
+from covseg_ray.cli.training.train import train
+from covseg_ray.cli.training.tune import tune
 from covseg_ray.errors import CovsegError
 
 app = typer.Typer(

@@ -21,8 +21,8 @@ from scripted_service import Handler, Request, Script, error, serving
 from terminals import shown_on_a_terminal
 from typer.testing import CliRunner, Result
 
-from covseg_ray.cli import client as command
-from covseg_ray.cli.client_progress import ClientProgress
+from covseg_ray.cli.serving import client as command
+from covseg_ray.cli.serving.client_progress import ClientProgress
 from covseg_ray.errors import CovsegError, StorageError, UsageError
 from covseg_ray.radiograph.masks import decode_png1
 
@@ -269,7 +269,7 @@ def test_so_many_films_are_under_way_at_a_time_and_no_more(script: Script, tmp_p
 def test_ctrl_c_does_not_wait_for_a_film(script: Script, tmp_path: Path) -> None:
     (film,) = write(tmp_path, {"a.png": b"film a"})
     script.default = scripted.silent
-    code = "import typer; from covseg_ray.cli.client import client; app = typer.Typer(); app.command()(client); app()"
+    code = "import typer; from covseg_ray.cli.serving.client import client; app = typer.Typer(); app.command()(client); app()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(film), "--url", script.url], stderr=subprocess.PIPE, text=True
     )
@@ -302,7 +302,7 @@ def test_off_a_terminal_a_line_comes_every_half_minute() -> None:
 def test_on_a_terminal_a_bar_shows_how_far_it_is_and_goes_away() -> None:
     shown = shown_on_a_terminal("""
 import time
-from covseg_ray.cli.client_progress import ClientProgress
+from covseg_ray.cli.serving.client_progress import ClientProgress
 with ClientProgress(8) as progress:
     for status in ("ok", "ok", "failed", "rejected"):
         time.sleep(0.1)
@@ -322,7 +322,7 @@ def test_a_short_run_says_nothing_on_the_way() -> None:
 
 def test_the_module_of_the_command_imports_nothing_heavy() -> None:
     heavy = ("torch", "ray", "numpy", "httpx2", "rich", "fsspec", "pyarrow")
-    code = f"import sys, covseg_ray.cli.client; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, covseg_ray.cli.serving.client; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"
 

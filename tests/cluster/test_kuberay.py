@@ -18,9 +18,9 @@ from jsonschema import Draft202012Validator
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from shellcheck import complaints
 
+from covseg_ray.cli.cluster.submit import parsed
 from covseg_ray.cli.segment import segment
-from covseg_ray.cli.submit import parsed
-from covseg_ray.cli.train import train
+from covseg_ray.cli.training.train import train
 from covseg_ray.config import train as config
 from covseg_ray.config.serve import parse
 

@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from covseg_ray import __version__
-from covseg_ray.cli.doctor import grouped
+from covseg_ray.cli.cluster.doctor import grouped
 from covseg_ray.cli.main import app
 from covseg_ray.engine.cluster import doctor, doctor_cluster, doctor_nodes
 from covseg_ray.engine.cluster.doctor import Finding

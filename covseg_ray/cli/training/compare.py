@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from covseg_ray.cli.evaluate import metrics_document, table
 from covseg_ray.cli.options import (
     Address,
     AllowOpen,
@@ -24,6 +23,7 @@ from covseg_ray.cli.options import (
     named,
     say,
 )
+from covseg_ray.cli.training.evaluate import metrics_document, table
 
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluation.compare import Comparison

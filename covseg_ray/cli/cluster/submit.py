@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from covseg_ray.cli import bench
-from covseg_ray.cli.evaluate import evaluate
 from covseg_ray.cli.options import AllowOpen, Json, say
 from covseg_ray.cli.segment import segment
-from covseg_ray.cli.serve import serve
-from covseg_ray.cli.train import train
-from covseg_ray.cli.tune import tune
+from covseg_ray.cli.serving.serve import serve
+from covseg_ray.cli.training.evaluate import evaluate
+from covseg_ray.cli.training.train import train
+from covseg_ray.cli.training.tune import tune
 from covseg_ray.errors import EXIT_SIGINT, UsageError
 
 if TYPE_CHECKING:

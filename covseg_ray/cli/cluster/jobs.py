@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from covseg_ray.cli.cluster.submit import Cluster
 from covseg_ray.cli.options import Json
-from covseg_ray.cli.submit import Cluster
 
 if TYPE_CHECKING:
     from covseg_ray.engine.cluster.jobs import JobState
