@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypothesis
 import pytest
+from places import REAL_FILMS
+from training_runs import Run, run_job
 from xdist.scheduler import LoadFileScheduling
-
-from covseg_ray.config import train as config
 
 # Files that one process takes, one after the other: those that share the model of `undisturbed`, which takes minutes to
 # train, and those that start clusters, of which there must not be two at a time.
 TOGETHER = {
     "trained": (
-        *("engine/test_decide", "engine/test_demo", "engine/test_evaluate", "engine/test_segment", "engine/test_serve"),
-        *("engine/test_train", "faults/test_kills", "faults/test_mutants", "faults/test_segment_faults"),
+        *("engine/evaluation/test_threshold", "engine/test_demo", "engine/evaluation/test_run", "engine/bulk/test_run"),
+        *("engine/serving/test_app", "engine/training/test_run"),
+        *("faults/test_kills", "faults/test_mutants", "faults/test_segment_faults"),
     ),
     "clusters": tuple(f"faults/test_{name}" for name in ("doctor_cluster", "open_cluster", "submit")),
 }
 # The first example of a property pays for the imports of what it tests: its time says nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-REAL_FILMS = Path(__file__).parents[2] / "shared/data/covid-qu-ex"
 
 
 @pytest.fixture(scope="session")
@@ -111,35 +111,6 @@ def small_job(phantoms: str) -> list[str]:
         "train.precision=fp32",
         "train.average=0.9",
     ]
-
-
-class Told:
-    """A run's progress, written down."""
-
-    def __init__(self) -> None:
-        self.updates: list[dict[str, Any]] = []
-        self.epochs: list[tuple[Mapping[str, float], float]] = []
-
-    def update(self, **values: Any) -> None:
-        self.updates.append(values)
-
-    def epoch_done(self, record: Mapping[str, float], best: float) -> None:
-        self.epochs.append((record, best))
-
-
-class Run(NamedTuple):
-    job: config.Job
-    folder: str
-    outcome: Any
-    told: Told
-
-
-def run_job(settings: list[str]) -> Run:
-    """Train in this process's Ray session."""
-    from covseg_ray.engine.training.run import train
-
-    job, told = config.load(None, settings), Told()
-    return Run(job, f"{job.out}/{job.name}", train(job, told), told)
 
 
 @pytest.fixture(scope="session")

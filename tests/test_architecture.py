@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-PACKAGE = Path(__file__).parents[1] / "covseg_ray"
+PACKAGE = ROOT / "covseg_ray"
 WITHOUT_RAY = """
 import importlib, sys
 sys.modules["ray"] = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from covseg_ray.config import train as config
 from covseg_ray.segmentation.network.build import check_names
 from covseg_ray.segmentation.training.augment import augmentation
 from covseg_ray.segmentation.training.losses import build_loss
 
-JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.toml"))
+JOBS = sorted((ROOT / "jobs").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)

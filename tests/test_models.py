@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from places import ROOT
 
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.inference.predictor import Predictor
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "models/covid-qu-ex"
 MOST_BYTES = 50_000_000
 

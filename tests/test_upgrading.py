@@ -8,16 +8,15 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "covseg_ray"
 PAGE = (ROOT / "docs/upgrading.md").read_text(encoding="utf-8")
 PRIVATE_MODULE = re.compile(r"ray\.(?:.*\.)?(?:_\w+|v2)(?:\.|$)")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from covseg_ray.errors import ModelError, StorageError
-from covseg_ray.segmentation.inference.graph import Graph
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.bundle_files import check_listing, from_files, needed, to_files
+from covseg_ray.segmentation.network.graph import Graph
 from covseg_ray.storage.filesystem import join, list_files, read_files, write_files
 
 

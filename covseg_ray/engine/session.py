@@ -51,6 +51,11 @@ QUIET = {
 }
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 @contextmanager
 def session(
     address: str | None = None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,6 +19,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from covseg_ray.radiograph.dicom.decode import decode_dicom, looks_like_dicom
+from covseg_ray.radiograph.film import Limits, Radiograph, RefusedError, Rejected, check_bytes, check_pixels
+
+LIMITS = Limits()
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PLUGINS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (_PNG_SIGNATURE, PngImageFile),
@@ -42,60 +45,16 @@ _UPRIGHT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Radiograph:
-    """One film: `pixels` uint8 or uint16 [H, W], bright = dense; `spacing_mm` between rows and columns where known.
-
-    PNG, JPEG and TIFF leave `spacing_mm` at None: the resolution they carry is that of a screen or a printer. DICOM
-    alone has an `instance_uid`, the film's SOP instance UID.
-    """
-
-    pixels: NDArray[np.uint8] | NDArray[np.uint16]
-    spacing_mm: tuple[float, float] | None = None
-    instance_uid: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """Why bytes are no radiograph.
-
-    `reason` is a stable code: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``corrupt``, ``unsupported``;
-    of DICOM also ``not-a-radiograph``, ``multi-frame``, ``colour``, ``no-pixel-data``; of a `DecodingChild` also
-    ``decoder-crashed``, ``decoder-hung``. `detail` is one line for a person.
-    """
-
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What is refused before a pixel is decoded: files over `max_bytes`, images over `max_pixels` (height x width)."""
-
-    max_bytes: int = 256 * 2**20
-    max_pixels: int = 100_000_000
-
-
-class RefusedError(Exception):
-    """Carries a `Rejected` up to the decode boundary; nothing outside sees it."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.rejected = Rejected(reason, detail)
-
-
-def decode(data: bytes, limits: Limits = Limits()) -> Radiograph | Rejected:
+def decode(data: bytes, limits: Limits = LIMITS) -> Radiograph | Rejected:
     """Decode one PNG, JPEG, TIFF or DICOM file; never raises.
 
-    DICOM goes to `covseg_ray.radiograph.dicom.decode.decode_dicom` and needs the extra ``dicom``. Of the others, 8 bits and
-    less become uint8 (1 bit: 0 and 255), 16-bit grey stays uint16. Colour becomes luma (ITU-R BT.601, as Pillow's
+    DICOM goes to `covseg_ray.radiograph.dicom.decode` and needs the extra ``dicom``. Of the others, 8 bits and less
+    become uint8 (1 bit: 0 and 255), 16-bit grey stays uint16. Colour becomes luma (ITU-R BT.601, as Pillow's
     ``convert("L")``); alpha is dropped; 16-bit colour and 16-bit grey with alpha are reduced to 8 bits by Pillow. EXIF
     orientation is applied, WhiteIsZero TIFF inverted. 32-bit integers and floats pass when every value is a whole
     number from 0 to 65535. Files of several frames are refused, and the few layouts that Pillow cannot read
     (big-endian WhiteIsZero TIFF of 16 bits among them).
     """
-    from covseg_ray.radiograph.dicom.decode import decode_dicom, looks_like_dicom  # which imports this module
-
     if looks_like_dicom(data):
         return decode_dicom(data, limits)
     try:
@@ -104,22 +63,6 @@ def decode(data: bytes, limits: Limits = Limits()) -> Radiograph | Rejected:
         return refusal.rejected
     except Exception as error:  # noqa: BLE001  the decode boundary: Pillow raises a dozen unrelated types on bad bytes
         return _blame(data, error)
-
-
-def check_bytes(data: bytes, limits: Limits) -> None:
-    """Raises RefusedError for an empty file and for one over the limit."""
-    if not data:
-        raise RefusedError("empty", "the file holds no bytes")
-    if len(data) > limits.max_bytes:
-        raise RefusedError("too-large", f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
-
-
-def check_pixels(width: int, height: int, limits: Limits) -> None:
-    """Raises RefusedError for an image over the limit."""
-    if width * height > limits.max_pixels:
-        raise RefusedError(
-            "too-large", f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}"
-        )
 
 
 def _pixels(data: bytes, limits: Limits) -> NDArray[np.uint8] | NDArray[np.uint16]:

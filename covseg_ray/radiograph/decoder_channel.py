@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from covseg_ray.radiograph.decode import Limits, Radiograph, Rejected
+from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 
 _LENGTH = struct.Struct("<Q")
 _LONGEST_ANSWER = 1 << 16

@@ -14,8 +14,9 @@ import threading
 import time
 
 from covseg_ray.errors import CovsegError
-from covseg_ray.radiograph.decode import Limits, Radiograph, RefusedError, Rejected, check_bytes, decode
+from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.decoder_channel import receive, receive_answer, receive_film, send_answer, send_film
+from covseg_ray.radiograph.film import Limits, Radiograph, RefusedError, Rejected, check_bytes
 
 LIMITS = Limits()
 SECONDS = 30.0
@@ -25,7 +26,9 @@ _GRACE_SECONDS = 1.0
 _POLL_SECONDS = 2.0
 _READY = b"ready"
 # The child finds its modules where its parent does, whatever the working directory is.
-_START = "import sys; sys.path[:] = sys.argv[2:]; from covseg_ray.radiograph.decoder_process import serve; serve(sys.argv[1])"
+_START = (
+    "import sys; sys.path[:] = sys.argv[2:];from covseg_ray.radiograph.decoder_process import serve; serve(sys.argv[1])"
+)
 
 
 class _LostError(Exception):

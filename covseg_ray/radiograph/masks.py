@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from covseg_ray.errors import DatasetError
-from covseg_ray.radiograph.decode import Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.geometry import eight_bits
 
 AMBER = (255, 140, 32)

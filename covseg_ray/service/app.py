@@ -19,7 +19,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from covseg_ray import __version__
-from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.findings import covered
 from covseg_ray.service import examples
 from covseg_ray.service.auth import Keys

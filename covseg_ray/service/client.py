@@ -21,7 +21,7 @@ import httpx2
 
 from covseg_ray import __version__
 from covseg_ray.errors import CovsegError, StorageError, UsageError
-from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.service.retries import Answer, pause_seconds
 from covseg_ray.service.schema import Film, Model, read_film, read_models
 

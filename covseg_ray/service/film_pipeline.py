@@ -15,9 +15,9 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.radiograph.decode import Radiograph, Rejected
 from covseg_ray.radiograph.decoder_process import DecodingChild
 from covseg_ray.radiograph.dicom.decode import looks_like_dicom
+from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Placement, standardise

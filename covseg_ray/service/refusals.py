@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from fastapi import Response
 
-from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.radiograph.film import Rejected
 
 UNKNOWN_TYPE = "not-an-image"
 

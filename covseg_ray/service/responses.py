@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.contours import outlines, run_lengths
-from covseg_ray.radiograph.decode import Rejected
 from covseg_ray.radiograph.dicom.seg import encode_seg
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.findings import measure
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import eight_bits, shrink

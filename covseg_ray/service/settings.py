@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from covseg_ray.radiograph.decode import Limits
+from covseg_ray.radiograph.film import Limits
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from guard_pictures import Square, another, drawn, harmless, no_film, pictures_i
 from numpy.typing import NDArray
 
 from covseg_ray.radiograph import frontal_check as guard
-from covseg_ray.radiograph.decode import Radiograph, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.frontal_check import LEVEL, Gaussian, Guard, edges
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.phantom import make_phantom

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.Image import Transpose
 
-from covseg_ray.radiograph.decode import Radiograph, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.geometry import standardise
 
 Square = NDArray[np.uint8]

@@ -22,7 +22,8 @@ from segment_peers import Masks, different, masks_in_folder, masks_in_table, sen
 from train_peers import write_films as write_training
 
 from covseg_ray.engine.bundle_io import save_bundle
-from covseg_ray.radiograph.decode import Radiograph, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png

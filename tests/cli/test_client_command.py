@@ -269,7 +269,10 @@ def test_so_many_films_are_under_way_at_a_time_and_no_more(script: Script, tmp_p
 def test_ctrl_c_does_not_wait_for_a_film(script: Script, tmp_path: Path) -> None:
     (film,) = write(tmp_path, {"a.png": b"film a"})
     script.default = scripted.silent
-    code = "import typer; from covseg_ray.cli.serving.client import client; app = typer.Typer(); app.command()(client); app()"
+    code = (
+        "import typer; from covseg_ray.cli.serving.client import client;"
+        "app = typer.Typer(); app.command()(client); app()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(film), "--url", script.url], stderr=subprocess.PIPE, text=True
     )

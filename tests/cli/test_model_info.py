@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.errors import ModelError, StorageError
-from covseg_ray.segmentation.evaluation.metrics import Estimate
+from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.network.build import build_network
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec, TrainedOn
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from packaging.requirements import Requirement
+from places import ROOT
 from shellcheck import complaints
 
 if sys.version_info >= (3, 11):
@@ -20,7 +21,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "cluster/docker/Dockerfile"
 PYTHON = "3.12"
 

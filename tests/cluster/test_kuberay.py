@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from places import ROOT
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from shellcheck import complaints
 
@@ -24,7 +25,6 @@ from covseg_ray.cli.training.train import train
 from covseg_ray.config import train as config
 from covseg_ray.config.serve import parse
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster/kuberay"
 SCHEMAS = ROOT.parent / "shared/kuberay-crds"
 KINDS = {"RayCluster": "rayclusters", "RayJob": "rayjobs", "RayService": "rayservices"}

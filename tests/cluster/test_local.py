@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from shellcheck import complaints
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster/local/cluster"
 
 

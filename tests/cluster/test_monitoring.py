@@ -23,12 +23,13 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import yaml
-from conftest import run_job
 from exported import Collector, Exported, agent, scrape
+from places import ROOT
 from ray import serve
 from ray._private import ray_constants
 from ray._private.metrics_agent import PrometheusServiceDiscoveryWriter
 from ray.serve.config import HTTPOptions
+from training_runs import run_job
 
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import save_bundle
@@ -40,7 +41,7 @@ from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.network.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(600)
-SHIPPED = Path(__file__).parents[2] / "cluster/monitoring"
+SHIPPED = ROOT / "cluster/monitoring"
 FORGOTTEN_SECONDS = 40  # two of the intervals in which Ray's processes report, and some: then a gauge not set is gone
 FILM = encode_png(make_phantom(2, 0, 80).image)
 RECORD = {"epoch": 3, "loss": 0.5, "val_loss": 0.75, "images_per_second": 8.0, "seconds": 2.5, "iou_all": 0.25}

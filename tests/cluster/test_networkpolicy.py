@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from places import ROOT
 
-FOLDER = Path(__file__).parents[2] / "cluster/kuberay"
+FOLDER = ROOT / "cluster/kuberay"
 POLICIES = list(yaml.safe_load_all((FOLDER / "networkpolicy.yaml").read_text()))
 HERE = "research"
 

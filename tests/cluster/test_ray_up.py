@@ -17,11 +17,11 @@ from jsonschema import ValidationError
 from moto import mock_aws
 from moto.backends import get_backend
 from packaging.requirements import Requirement
+from places import ROOT
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 from shellcheck import complaints
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster/ray-up"
 CLOUDS = ("aws", "gcp")
 each_cloud = pytest.mark.parametrize("cloud", CLOUDS)

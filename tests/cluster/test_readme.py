@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from places import ROOT
 
 from covseg_ray.cli.main import app
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "cluster/README.md").read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
 

@@ -17,9 +17,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from faults.runs import kill_family
+from places import ROOT
+from runs import kill_family
 
-SCRIPT = Path(__file__).parents[2] / "cluster/ray-up/spot-worker.sh"
+SCRIPT = ROOT / "cluster/ray-up/spot-worker.sh"
 DRAIN_SECONDS = 8
 # A driver whose task holds the node, so that draining lasts: "up" once it runs, then each draining node's deadline.
 DRIVER = """

@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 
 import numpy as np
-from conftest import Run
 from PIL import Image
+from training_runs import Run
 
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.demo import NEW_FILM_SEED, NEW_FILM_SIDE, NEW_FILMS, outline_new_films

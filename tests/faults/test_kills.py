@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Run, run_job
 from runs import Command, epochs, same_weights, train_words
+from training_runs import Run, run_job
 
 from covseg_ray.errors import BusyError
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from dicom_films import encoded, film
 from local_cluster import LocalCluster, local_cluster, possible
+from places import ROOT
 from safetensors.numpy import load
 
 from covseg_ray.radiograph.phantom import make_phantom
@@ -29,7 +30,7 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not possible(), reason="network namespaces need Linux, root and iproute2"),
 ]
-JOBS = Path(__file__).parents[2] / "jobs"
+JOBS = ROOT / "jobs"
 # A run whose result its recipe determines, not chance: a small network and small films to the end of its training, its
 # weights averaged, and a loss of each film by itself: one pooled over films would see each worker's share alone.
 CONVERGED = (

@@ -8,11 +8,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import Run
 from test_decode_fuzz import mutated
 from test_decode_fuzz import seeds as ordinary_files
 from test_dicom_fuzz import REASONS, compressed_files, mutant, uncompressed_files
 from test_segment_faults import table
+from training_runs import Run
 
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.reports.segment_progress import SegmentProgress

@@ -17,6 +17,7 @@ import httpx2
 import numpy as np
 import pytest
 from certificates import write_certificate
+from places import ROOT
 from servers import free_port, serving
 
 from covseg_ray.engine.bundle_io import save_bundle
@@ -28,7 +29,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed"),
 ]
-SHIPPED = Path(__file__).parents[2] / "cluster/nginx.conf"
+SHIPPED = ROOT / "cluster/nginx.conf"
 KEY = "a-key-for-this-test-alone"
 HEADERS = {"authorization": f"Bearer {KEY}"}
 SLOW = 400

@@ -17,9 +17,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import REAL_FILMS, Run
 from flaky_proxy import FlakyProxy
+from places import REAL_FILMS
 from runs import Command, descendants, send
+from training_runs import Run
 
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.errors import BusyError

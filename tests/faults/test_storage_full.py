@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import run_job
 from runs import Command, epochs, train_words
+from training_runs import run_job
 
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import save_bundle

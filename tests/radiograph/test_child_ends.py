@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_child import FILM, as_image, ended
+from test_decoder_process import FILM, as_image, ended
 
 PARENT = """
 import os, sys, time

@@ -4,14 +4,15 @@ import io
 import struct
 import warnings
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from places import SHARED
 
-from covseg_ray.radiograph.decode import Limits, Radiograph, Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 
 RNG = np.random.default_rng(7)
 GREY_HW = RNG.integers(0, 256, (23, 31), dtype=np.uint8)
@@ -220,7 +221,7 @@ def test_limits_are_inclusive() -> None:
 
 
 def test_published_films_decode_as_pillow_reads_them() -> None:
-    folder = Path(__file__).parents[2].parent / "shared/data/covid-qu-ex"
+    folder = SHARED / "data/covid-qu-ex"
     if not folder.is_dir():
         pytest.skip(f"no published films at {folder}")
     paths = sorted(folder.glob("*/Val/*/images/*.png"))[::40]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from covseg_ray.radiograph.decode import Limits, Radiograph, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Limits, Radiograph
 
 REASONS = {"empty", "not-an-image", "too-large", "truncated", "corrupt", "unsupported"}
 LIMITS = Limits(max_bytes=20_000, max_pixels=10_000)

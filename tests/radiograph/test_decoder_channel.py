@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from covseg_ray.radiograph.decode import Limits, Radiograph, Rejected
 from covseg_ray.radiograph.decoder_channel import receive_answer, receive_film, send_answer, send_film
+from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 
 LIMITS = Limits(max_pixels=100)
 PIXELS_HW = np.arange(60, dtype=np.uint16).reshape(6, 10)

@@ -19,8 +19,9 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
 from covseg_ray.errors import CovsegError
-from covseg_ray.radiograph.decode import Limits, Radiograph, Rejected, decode
+from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.decoder_process import DecodingChild
+from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 
 GREY_HW = np.random.default_rng(3).integers(0, 256, (1024, 1024), dtype=np.uint8)
 DEEP_HW = np.random.default_rng(4).integers(0, 65536, (64, 96), dtype=np.uint16)
@@ -243,7 +244,9 @@ def test_what_a_codec_prints_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_the_child_imports_nothing_heavy() -> None:
-    code = "import sys, covseg_ray.radiograph.decoder_process; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    code = (
+        "import sys, covseg_ray.radiograph.decoder_process;print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"numpy", "PIL", "covseg_ray"} <= set(loaded)
     assert not {"torch", "ray", "pyarrow", "fsspec", "pydantic", "pydicom"} & set(loaded)

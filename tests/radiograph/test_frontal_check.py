@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
+from places import SHARED
 
-from covseg_ray.radiograph.decode import Radiograph, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.frontal_check import FEATURES, LEVEL, Gaussian, Guard, edges, fitted, frontal
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.phantom import make_phantom
 
-REAL_DICOM = Path(__file__).parents[3] / "shared/data/dicom"
+REAL_DICOM = SHARED / "data/dicom"
 RNG = np.random.default_rng(3)
 
 

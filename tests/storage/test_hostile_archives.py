@@ -20,7 +20,7 @@ from archive_files import info, png, tar, tar_gz, zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.storage.archives.read import list_members, read_members
 
 FILMS = [(f"{number}.png", png(number)) for number in range(4)]
@@ -79,7 +79,8 @@ REASONS = {
 
 CHILD = """
 import resource, sys
-from covseg_ray.radiograph.decode import Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.storage.archives.read import list_members, read_members
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for member, data in read_members(list_members(sys.argv[1])):

@@ -1,4 +1,4 @@
-"""``covseg-ray doctor``: show what :mod:`covseg_ray.engine.cluster.doctor` found on this machine, or on a cluster's nodes."""
+"""``covseg-ray doctor``: show the findings of :mod:`covseg_ray.engine.cluster.doctor`, of this machine or a cluster."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from covseg_ray.cli.serving.client_progress import ClientProgress
 from covseg_ray.errors import CovsegError, StorageError, UsageError
-from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.service.client import Client, Film
 from covseg_ray.storage.filesystem import create_bytes, exists, join
 

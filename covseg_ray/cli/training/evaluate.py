@@ -27,9 +27,9 @@ from covseg_ray.cli.options import (
 
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluation.run import Evaluation
+    from covseg_ray.segmentation.estimate import Estimate
     from covseg_ray.segmentation.evaluation.calibration import Calibration
     from covseg_ray.segmentation.evaluation.froc import FreeResponse
-    from covseg_ray.segmentation.evaluation.metrics import Estimate
     from covseg_ray.segmentation.evaluation.subgroups import Stratum
 
 IN_STRATA = ("iou_image", "iou_all", "false_alarm")

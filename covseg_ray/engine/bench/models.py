@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from covseg_ray.engine.bench.rounds import cores
 from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.engine.session import cores
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.inference.predictor import device_here, predictor_here
 from covseg_ray.segmentation.network.preprocess import Preprocess

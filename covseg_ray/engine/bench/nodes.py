@@ -9,7 +9,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from covseg_ray.engine.bench.rounds import cores, machine
+from covseg_ray.engine.bench.rounds import machine
+from covseg_ray.engine.session import cores
 
 Options = Mapping[str, Any]  # of an actor
 Asked = Callable[..., list[Any]]  # a method's name and its arguments to what each actor gives, in their order

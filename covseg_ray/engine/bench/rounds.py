@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from covseg_ray.engine.session import cores
 from covseg_ray.storage.filesystem import locate
 
 GIB = 2**30
@@ -31,10 +32,6 @@ def machine() -> dict[str, str]:
         "torch": torch.__version__,
         "ray": version("ray"),
     }
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _processor() -> str:

@@ -13,10 +13,10 @@ from functools import partial
 from typing import IO
 
 from covseg_ray.engine.bench.models import Models
-from covseg_ray.engine.bench.rounds import Say, cores, in_turn, machine
+from covseg_ray.engine.bench.rounds import Say, in_turn, machine
 from covseg_ray.engine.bench.subprocess import apart
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.session import KEEP_MEMORY
+from covseg_ray.engine.session import KEEP_MEMORY, cores
 from covseg_ray.errors import CovsegError, UsageError
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png

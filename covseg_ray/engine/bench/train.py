@@ -15,15 +15,16 @@ import torch
 
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bench.nodes import Asked, actors, session_machine
-from covseg_ray.engine.bench.rounds import Say, cores, in_turn, place
-from covseg_ray.engine.session import session
+from covseg_ray.engine.bench.rounds import Say, in_turn, place
+from covseg_ray.engine.messages import open_messages
+from covseg_ray.engine.session import cores, session
 from covseg_ray.engine.training import loader as stream
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.learner import build_learner, make_fast
 from covseg_ray.engine.training.run import check_sizes, find_films, fit, ready, scaling
 from covseg_ray.engine.training.sampling import Portion, shuffled_share
 from covseg_ray.engine.training.split import Source, targets
-from covseg_ray.engine.training.task import Task, open_messages
+from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.engine.training.worker import Place
 from covseg_ray.reports.bench import Bench, Rate

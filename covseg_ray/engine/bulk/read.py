@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from covseg_ray.radiograph.decode import Radiograph, Rejected
 from covseg_ray.radiograph.decoder_process import DecodingChild
 from covseg_ray.radiograph.dicom.seg import header_bytes
+from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Resize, shrink, standardise
 from covseg_ray.storage.archives.dataset_rows import read_rows

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from covseg_ray.engine.bulk.read import PICTURE_SIDE, read_films
-from covseg_ray.radiograph.decode import Radiograph
+from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import resize_mask, shrink
 from covseg_ray.radiograph.masks import decode_png1

@@ -19,8 +19,8 @@ from covseg_ray.engine.bulk.postprocess import WRITABLE, Outlining
 from covseg_ray.engine.bulk.read import Wanted
 from covseg_ray.engine.bulk.report import archive_page
 from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.engine.messages import open_messages
 from covseg_ray.engine.session import session
-from covseg_ray.engine.training.task import open_messages
 from covseg_ray.errors import UsageError
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.segmentation.inference.engines import ENGINES

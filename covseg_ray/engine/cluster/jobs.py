@@ -25,7 +25,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from covseg_ray.engine.access import refuse_open
 from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
 
-SOURCE = Path(__file__).parents[1]
+SOURCE = Path(__file__).parents[2]
 # Of Ray, and read by it before any address that is given: here the one that is given counts.
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from covseg_ray.engine.evaluation.counts import Counted, columns, count_films, read_films
 from covseg_ray.errors import CovsegError, DatasetError, ModelError
 from covseg_ray.radiograph.geometry import standardise
-from covseg_ray.segmentation.evaluation.metrics import Estimate, summarise
-from covseg_ray.segmentation.inference.graph import Graph, translate
+from covseg_ray.segmentation.estimate import Estimate
+from covseg_ray.segmentation.evaluation.metrics import summarise
 from covseg_ray.segmentation.inference.predictor import Predictor, films_to_classes
 from covseg_ray.segmentation.inference.quantise import quantise
 from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.graph import Graph, translate
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 
 GATE = 0.002

@@ -14,12 +14,13 @@ from covseg_ray.reports.measured import (
     StratumRow,
 )
 from covseg_ray.reports.page import evaluation_report
+from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
-from covseg_ray.segmentation.evaluation.metrics import Estimate
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.read import read_info
 
+METRICS_HOW = "covseg-ray evaluate on split {split}; 95 % intervals from 1,000 bootstrap resamples of the films"
 GROUPS = {"label": "", "infected_share": "Infection "}
 
 

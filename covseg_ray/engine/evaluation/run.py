@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from covseg_ray.engine.evaluation.counts import Counts, columns, count_split, look
 from covseg_ray.reports.film_result import FilmResult
+from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration, calibration
 from covseg_ray.segmentation.evaluation.froc import FreeResponse, free_response
-from covseg_ray.segmentation.evaluation.metrics import Estimate, image_iou, summarise
+from covseg_ray.segmentation.evaluation.metrics import image_iou, summarise
 from covseg_ray.segmentation.evaluation.subgroups import Stratum, summarise_strata
 from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.segmentation.network.bundle import Bundle

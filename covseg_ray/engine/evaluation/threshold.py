@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from covseg_ray.engine.evaluation.report import METRICS_HOW
 from covseg_ray.engine.evaluation.run import measure
-from covseg_ray.engine.training.finalize import METRICS_HOW
-from covseg_ray.engine.training.split import Source
 from covseg_ray.segmentation.evaluation.rule_search import LEVELS, SHARES, Choice, choose, count_rules
 from covseg_ray.segmentation.inference.predictor import Predictor, device_here
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Rule
-from covseg_ray.storage.datasets.read import list_units
+from covseg_ray.storage.datasets.read import list_units, read_unit
 
 HALF = 0.5
 BATCH = 32
@@ -29,17 +28,17 @@ def decide(
 ) -> tuple[Bundle, Choice]:
     """The same weights with the threshold and the smallest region that score best on the films of a split; ``flip``
     as in `Rule`. ``told`` hears how many of how many films are done."""
-    source = Source(dataset, tuple(list_units(dataset, split, labels)), bundle.spec.classes)
+    units = list_units(dataset, split, labels)
     looking = bundle.ruled(Rule(threshold=HALF, flip=flip))
     predictor = Predictor(looking, device_here())
     regions = tuple(round(share * bundle.spec.input_size**2) for share in SHARES)
     counts, ids = [], []
-    for unit in range(len(source.units)):
-        films = source.films(unit)
+    for unit in units:
+        films = read_unit(dataset, unit)
         _, probabilities_NHW = predictor.look(films.images_NHW)
         counts.append(count_rules(probabilities_NHW, films.masks_NHW > 0, LEVELS, regions))
         ids += films.image_ids
-        told(len(ids), source.rows)
+        told(len(ids), sum(len(unit.rows) for unit in units))
     in_order = sorted(range(len(ids)), key=ids.__getitem__)
     found = choose(np.concatenate(counts)[in_order], LEVELS, regions)
     rule = Rule(threshold=found.threshold, smallest_region=found.smallest_region, flip=flip)

@@ -16,9 +16,8 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from covseg_ray.config.serve import APPLICATION, Endpoint
-from covseg_ray.engine.bench.rounds import cores
 from covseg_ray.engine.serving.app import build
-from covseg_ray.engine.session import session
+from covseg_ray.engine.session import cores, session
 from covseg_ray.errors import CovsegError
 
 # A request crosses fewer threads and takes gRPC from the proxy, which costs less than Ray's calls of actors; the

@@ -9,7 +9,7 @@ import torch
 
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bundle_io import save_bundle
-from covseg_ray.engine.evaluation.report import facts, findings, intervals
+from covseg_ray.engine.evaluation.report import METRICS_HOW, facts, findings, intervals
 from covseg_ray.engine.evaluation.run import evaluate
 from covseg_ray.engine.training.checkpoint import STATE_FILE
 from covseg_ray.engine.training.tracking import read_history
@@ -20,7 +20,6 @@ from covseg_ray.storage.filesystem import join, write_bytes
 
 BUNDLE = "bundle"
 REPORT = "report.html"
-METRICS_HOW = "covseg-ray evaluate on split {split}; 95 % intervals from 1,000 bootstrap resamples of the films"
 
 
 def finish(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_images: int) -> None:

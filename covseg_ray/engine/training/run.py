@@ -21,15 +21,16 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.engine.messages import drain, open_messages
 from covseg_ray.engine.session import raised_there, session
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finish
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.split import Source, cache, fits_in_object_store
-from covseg_ray.engine.training.task import Task, drain, open_messages
+from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.engine.training.worker import train_worker
 from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
-from covseg_ray.segmentation.evaluation.metrics import Estimate
+from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.storage.datasets.read import list_units, read_info
 from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import hold

@@ -24,9 +24,10 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.queue import Queue
 
 from covseg_ray.config.train import Job
+from covseg_ray.engine.messages import open_messages
 from covseg_ray.engine.training.run import fit
 from covseg_ray.engine.training.split import Source
-from covseg_ray.engine.training.task import Task, open_messages
+from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import METRICS_FILE, read_history
 from covseg_ray.engine.training.worker import train_worker
 from covseg_ray.errors import CovsegError

@@ -2,7 +2,7 @@
 
 pydicom comes with the extra ``dicom`` and is imported when the first film is decoded. What it and its plugins say may
 quote a patient's attributes: their texts are neither passed on nor let out as warnings or log lines. A codec may still
-crash or hang the process on a hostile film: `covseg_ray.radiograph.decoder_process` is for films that nobody vouches for.
+crash or hang the process on a hostile film: `covseg_ray.radiograph.decoder_process` is for films from outside.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.radiograph.decode import Limits, Radiograph, RefusedError, Rejected, check_bytes, check_pixels
 from covseg_ray.radiograph.dicom.lut import grey_levels
 from covseg_ray.radiograph.dicom.pixels import check_inflated, check_syntax, ends_early, stored_pixels
+from covseg_ray.radiograph.film import Limits, Radiograph, RefusedError, Rejected, check_bytes, check_pixels
 
 if TYPE_CHECKING:
     from pydicom import FileDataset

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.radiograph.decode import RefusedError
+from covseg_ray.radiograph.film import RefusedError
 
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset

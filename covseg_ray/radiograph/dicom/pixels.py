@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.radiograph.decode import Limits, RefusedError
+from covseg_ray.radiograph.film import Limits, RefusedError
 
 if TYPE_CHECKING:
     from pydicom import FileDataset

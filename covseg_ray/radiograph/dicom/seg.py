@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from covseg_ray import __version__
 from covseg_ray.errors import DatasetError
-from covseg_ray.radiograph.decode import RefusedError
 from covseg_ray.radiograph.dicom.decode import check_kind, looks_like_dicom, quiet
+from covseg_ray.radiograph.film import RefusedError
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription

@@ -14,20 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from covseg_ray.segmentation.estimate import Estimate
+
 RESAMPLES = 1000
 _WEIGHTS_AT_ONCE = 4_000_000
 
 Floats = NDArray[np.float64]
 Ratio = tuple[Floats, Floats]  # what is summed above and below the line, float64 [units] each, never zero below in all
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A metric and its bootstrap 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covseg_ray.segmentation.evaluation.bootstrap import Estimate, estimate
+from covseg_ray.segmentation.estimate import Estimate
+from covseg_ray.segmentation.evaluation.bootstrap import estimate
 from covseg_ray.segmentation.network.decision import MOST, NEIGHBOURS
 
 # In 255ths: a step of about 0.05, and one nearer to either end.

@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError
-from covseg_ray.segmentation.evaluation.bootstrap import Estimate, Floats, Ratio, estimate, value
+from covseg_ray.segmentation.estimate import Estimate
+from covseg_ray.segmentation.evaluation.bootstrap import Floats, Ratio, estimate, value
 
 __all__ = [
     "LOWER_IS_BETTER",
     "Counts",
-    "Estimate",
     "count",
     "count_lung",
     "image_iou",

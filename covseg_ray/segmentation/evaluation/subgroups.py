@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.segmentation.evaluation.bootstrap import Estimate
+from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.metrics import Counts, summarise
 
 SMALL, LARGE = 0.05, 0.20
@@ -47,7 +47,7 @@ def divide(labels: Sequence[str], counts_N4: Counts) -> dict[str, dict[str, Memb
 def summarise_strata(
     image_ids: Sequence[str], labels: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None = None
 ) -> dict[str, dict[str, Stratum]]:
-    """Every metric of each stratum with its interval, as :func:`covseg_ray.segmentation.evaluation.metrics.summarise` gives it."""
+    """Every metric of each stratum with its interval, as :func:`summarise` gives it."""
     ids_N = np.asarray(image_ids)
     return {
         group: {

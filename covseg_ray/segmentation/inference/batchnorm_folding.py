@@ -28,7 +28,7 @@ def lean(network: nn.Module, side: int, dtype: torch.dtype, joined: bool = False
     """A network in evaluation mode, on the CPU, ready to predict films of ``side`` pixels in ``dtype``; it is changed.
 
     Batch normalisation is folded into the convolution before it (Ioffe and Szegedy 2015, section 3.1), and with
-    ``joined`` the decoder is as :func:`covseg_ray.segmentation.inference.fused_decoder.join` makes it. A network that is more than
+    ``joined`` the decoder is as :func:`fused_decoder.join` makes it. A network that is more than
     convolutions then is left to autocast, which knows what must stay in float32.
     """
     settle(channels_last(network), side)

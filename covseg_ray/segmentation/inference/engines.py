@@ -1,8 +1,8 @@
 """What computes a chunk of films on a CPU, from the one torch module: torch itself, OpenVINO or ONNX Runtime.
 
 A module here goes from uint8 ``[N, S, S]`` films to uint8 arrays: preprocessing, network and the choice of the class.
-OpenVINO and ONNX Runtime translate it when they are built, for one shape; see :mod:`covseg_ray.segmentation.inference.graph`. On
-a GPU there is torch alone: :mod:`covseg_ray.segmentation.inference.cuda_graph`.
+OpenVINO and ONNX Runtime translate it when they are built, for one shape: :mod:`covseg_ray.segmentation.network.graph`.
+On a GPU there is torch alone: :mod:`covseg_ray.segmentation.inference.cuda_graph`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from covseg_ray.errors import UsageError
-from covseg_ray.segmentation.inference.graph import Forward, Shape, graph_forward, load, translate
 from covseg_ray.segmentation.network.build import channels_last
+from covseg_ray.segmentation.network.graph import Forward, Shape, graph_forward, load, translate
 
 ENGINES = ("auto", "torch", "openvino", "onnx")
 _PACKAGES = {"torch": (), "openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}

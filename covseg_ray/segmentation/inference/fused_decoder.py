@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from covseg_ray.segmentation.inference.graph import Shape
 from covseg_ray.segmentation.inference.module_trace import look, replace
+from covseg_ray.segmentation.network.graph import Shape
 from covseg_ray.segmentation.network.torchvision_operators import smp
 
 # At most two of a 3 x 3 kernel's columns (or rows) meet one pixel of the map that was doubled. Row k of a transposed

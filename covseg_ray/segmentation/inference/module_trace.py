@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from covseg_ray.segmentation.inference.graph import Shape
+from covseg_ray.segmentation.network.graph import Shape
 
 
 def followers(network: nn.Module, shape_NHW: Shape, kinds: tuple[type[nn.Module], ...]) -> dict[nn.Conv2d, Any]:

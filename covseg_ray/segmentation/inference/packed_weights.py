@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from covseg_ray.segmentation.inference.batchnorm_folding import Lean
 from covseg_ray.segmentation.inference.fused_decoder import Joined
-from covseg_ray.segmentation.inference.graph import Shape
 from covseg_ray.segmentation.inference.module_trace import followers, input_shapes, replace
+from covseg_ray.segmentation.network.graph import Shape
 
 
 class PackedConv2d(nn.Module):

@@ -15,10 +15,10 @@ from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.inference.batchnorm_folding import lean
 from covseg_ray.segmentation.inference.cuda_graph import Captured
 from covseg_ray.segmentation.inference.engines import build_forward, choose_engine, named_engine
-from covseg_ray.segmentation.inference.graph import Forward, graph_forward
 from covseg_ray.segmentation.inference.packed_weights import has_layouts, prepack
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Decide, Rule, drop_small
+from covseg_ray.segmentation.network.graph import Forward, graph_forward
 from covseg_ray.segmentation.network.precision import autocast, autocast_dtype, knows_bf16
 from covseg_ray.segmentation.network.preprocess import Preprocess
 
@@ -37,8 +37,8 @@ class Predictor:
     Args:
         bundle: the model.
         device: as torch names it, ``cpu`` or ``cuda:0``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :mod:`covseg_ray.segmentation.network.precision`. OpenVINO
-            knows the first three, ONNX Runtime fp32 alone, and an 8-bit model, on OpenVINO, ``auto`` alone.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see :mod:`covseg_ray.segmentation.network.precision`.
+            OpenVINO knows the first three, ONNX Runtime fp32 alone, and an 8-bit model, on OpenVINO, ``auto`` alone.
         chunk: films at once; by default 1 on a CPU, where more gain nothing, and 64 on a GPU. One film costs as much as
             a whole chunk.
         engine: ``auto``, ``torch``, ``openvino`` or ``onnx``; see :mod:`covseg_ray.segmentation.inference.engines`.

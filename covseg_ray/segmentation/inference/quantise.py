@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.errors import UsageError
-from covseg_ray.segmentation.inference.graph import Graph, load, openvino_graph, openvino_model, translate
 from covseg_ray.segmentation.inference.predictor import films_to_classes
 from covseg_ray.segmentation.network.bundle import Bundle, Int8
 from covseg_ray.segmentation.network.bundle_files import digest
+from covseg_ray.segmentation.network.graph import Graph, load, openvino_graph, openvino_model, translate
 
 FIRST_KEPT, LAST_KEPT = 1, 6  # convolutions at the film's edge and at the outline's stay in floating point
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from covseg_ray import __version__
 from covseg_ray.errors import ModelError, UsageError
-from covseg_ray.segmentation.evaluation.metrics import Estimate
-from covseg_ray.segmentation.inference.graph import Graph
+from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.network.build import build_network
 from covseg_ray.segmentation.network.decision import Decision, Rule
+from covseg_ray.segmentation.network.graph import Graph
 from covseg_ray.segmentation.network.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 WEIGHTS = "model.safetensors"

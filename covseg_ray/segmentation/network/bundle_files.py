@@ -15,9 +15,9 @@ from pathlib import PurePosixPath
 from pydantic import ValidationError
 
 from covseg_ray.errors import ModelError
-from covseg_ray.segmentation.inference.graph import BIN, XML, Graph
 from covseg_ray.segmentation.network.bundle import WEIGHTS, Bundle, BundleSpec
 from covseg_ray.segmentation.network.card import card
+from covseg_ray.segmentation.network.graph import BIN, XML, Graph
 from covseg_ray.segmentation.network.weights import read_safetensors
 
 SPEC, CARD = "model.json", "README.md"

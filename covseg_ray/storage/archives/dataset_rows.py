@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg_ray.radiograph.decode import Radiograph, Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.storage.archives.image_ids import Copies, image_id
 from covseg_ray.storage.archives.members import Member, attempted, refusal, rejected
 from covseg_ray.storage.archives.source_files import UNKNOWN_SIZE, SourceFile, place

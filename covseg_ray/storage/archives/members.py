@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import IO, Literal, TypeVar
 
 from covseg_ray.errors import StorageError
-from covseg_ray.radiograph.decode import Limits, Rejected
 from covseg_ray.radiograph.dicom.decode import looks_like_dicom
+from covseg_ray.radiograph.film import Limits, Rejected
 from covseg_ray.storage.filesystem import exists, translated
 
 MAX_BYTES = Limits().max_bytes

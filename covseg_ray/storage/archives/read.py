@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import groupby, islice
 
 from covseg_ray.errors import StorageError
-from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.storage.archives.dataset_rows import list_rows, list_shards
 from covseg_ray.storage.archives.image_ids import image_id
 from covseg_ray.storage.archives.members import DAMAGE, Member, attempted, complete, film, refusal, rejected, unreadable

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import IO, cast
 
-from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.storage.archives.image_ids import Copies, image_id
 from covseg_ray.storage.archives.members import (
     DAMAGE,

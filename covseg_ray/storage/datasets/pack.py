@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError, StorageError
-from covseg_ray.radiograph.decode import Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.geometry import Resize, standardise, standardise_mask
 from covseg_ray.radiograph.masks import binarise
 from covseg_ray.radiograph.phantom import make_phantom

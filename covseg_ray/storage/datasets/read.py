@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError
-from covseg_ray.radiograph.decode import Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Reject, Shard
 from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, translated

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from typer.testing import CliRunner
 
 from covseg_ray import __version__
@@ -20,7 +21,6 @@ from covseg_ray.cli.main import app
 from covseg_ray.engine.cluster import doctor, doctor_cluster, doctor_nodes
 from covseg_ray.engine.cluster.doctor import Finding
 
-ROOT = Path(__file__).parents[2]
 RAY = importlib.metadata.version("ray")
 BEYOND = "http://head.invalid:8265"
 

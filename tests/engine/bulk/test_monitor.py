@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from covseg_ray.engine.bulk.monitor import Watch, report
-from covseg_ray.engine.training.task import open_messages
+from covseg_ray.engine.messages import open_messages
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.lease import hold
 from covseg_ray.storage.runs.result_table import Tally

@@ -17,9 +17,9 @@ import pydicom
 import pytest
 import ray
 from archive_films import archive_of_all_kinds
-from conftest import Run
 from numpy.typing import NDArray
 from PIL import Image
+from training_runs import Run
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
 from numpy.typing import NDArray
+from training_runs import Run
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from training_runs import Run
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app

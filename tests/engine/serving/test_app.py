@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import yaml
-from conftest import Run
 from near_ties import undecided_bundle, undecided_on_phantoms
+from places import ROOT
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
+from training_runs import Run
 
 from covseg_ray.config.serve import endpoint, parse
 from covseg_ray.engine.bulk.run import Request, segment
@@ -171,7 +172,7 @@ def test_what_cannot_be_served_is_told_in_a_line(given: tuple[object, ...], text
 
 
 def test_the_shipped_file_is_read() -> None:
-    shipped = Path(__file__).parents[2] / "jobs/serve.yaml"
+    shipped = ROOT / "jobs/serve.yaml"
     found = endpoint(str(shipped), ["mine=/bundles/a", "/bundles/b"], None, 8001, None)
     assert (found.host, found.port, found.serving.replicas) == ("127.0.0.1", 8001, (1, 2))
     assert found.serving.models == {"mine": "/bundles/a", "default": "/bundles/b"}

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, Told, run_job
 from numpy.typing import NDArray
 from safetensors.numpy import load, load_file
 from torch.nn import functional as F
+from training_runs import Run, Told, run_job
 
 from covseg_ray.config import train as config
 from covseg_ray.engine.training.run import train

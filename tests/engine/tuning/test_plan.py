@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 
 from covseg_ray.config import train as config
 from covseg_ray.engine.tuning.plan import plan, possible
@@ -138,7 +139,7 @@ def test_values_that_only_together_make_no_job_are_refused() -> None:
 
 
 def test_the_shipped_job_file_can_be_planned() -> None:
-    job = config.load(str(Path(__file__).parents[1] / "jobs/tune.toml"))
+    job = config.load(str(ROOT / "jobs/tune.toml"))
     trials = plan(job)
     assert len(trials) == 12
     assert {trial.values["train.loss"] for trial in trials} == {"focal+jaccard", "cross-entropy+jaccard"}

@@ -32,8 +32,9 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from covseg_ray.radiograph.decode import Limits, Radiograph, Rejected, decode
+from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.dicom.decode import decode_dicom, looks_like_dicom
+from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 
 
 def hand_made_film(pixels_HW: NDArray[np.uint8]) -> bytes:

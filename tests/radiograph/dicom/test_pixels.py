@@ -37,7 +37,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from covseg_ray.radiograph.decode import Limits
+from covseg_ray.radiograph.film import Limits
 
 SMOOTH_HW = np.add.outer(np.arange(40), np.arange(64)).astype(np.uint8)
 

@@ -18,6 +18,7 @@ import pytest
 from dicom_films import DIGITAL_XRAY, INSTANCE_UID, SECONDARY_CAPTURE, SECRET, compressed, encoded, film
 from numpy.typing import NDArray
 from PIL import Image
+from places import SHARED
 from pydicom.dataset import FileDataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -31,7 +32,7 @@ import covseg_ray
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.dicom.seg import encode_seg
 
-SHARED = Path(__file__).parents[2].parent / "shared/data/dicom"
+REAL_DICOM = SHARED / "data/dicom"
 RNG = np.random.default_rng(5)
 GREY_HW = RNG.integers(0, 256, (45, 67), dtype=np.uint8)  # 3,015 pixels: no whole number of bytes in bits
 INFECTION_HW = (RNG.random((45, 67)) < 0.3).astype(np.uint8)
@@ -231,9 +232,9 @@ def test_no_attribute_gets_out(caplog: pytest.LogCaptureFixture) -> None:
     assert not warned
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real DICOM films at {SHARED}")
+@pytest.mark.skipif(not REAL_DICOM.is_dir(), reason=f"no real DICOM films at {REAL_DICOM}")
 def test_real_films() -> None:
-    for path in sorted(SHARED.glob("*.dcm")):
+    for path in sorted(REAL_DICOM.glob("*.dcm")):
         source = pydicom.dcmread(path, stop_before_pixels=True)
         mask_HW = np.zeros((source.Rows, source.Columns), np.uint8)
         mask_HW[source.Rows // 3 : source.Rows // 2, 100:333] = 1

@@ -8,7 +8,8 @@ import torch
 
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.severity import severity
-from covseg_ray.segmentation.evaluation.metrics import Estimate, count, count_lung, point_values, summarise
+from covseg_ray.segmentation.estimate import Estimate
+from covseg_ray.segmentation.evaluation.metrics import count, count_lung, point_values, summarise
 from covseg_ray.segmentation.network.torchvision_operators import ensure_operators
 
 

@@ -10,9 +10,9 @@ from near_ties import undecided_bundle
 
 from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.inference import predictor as predictor_module
-from covseg_ray.segmentation.inference.graph import Graph
 from covseg_ray.segmentation.inference.predictor import Predictor, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.segmentation.network.graph import Graph
 from covseg_ray.segmentation.network.precision import autocast_dtype, knows_bf16
 from covseg_ray.segmentation.network.preprocess import Preprocess
 

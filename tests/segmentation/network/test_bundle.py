@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import load, save
 
 from covseg_ray.errors import ModelError
-from covseg_ray.segmentation.evaluation.metrics import Estimate
+from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.network.build import build_network
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec, Normalisation, TrainedOn
 from covseg_ray.segmentation.network.bundle_files import from_files, to_files

@@ -41,5 +41,8 @@ def test_what_the_library_brings_is_not_collected_again_and_the_rest_still_is():
 
 
 def test_where_nothing_is_collected_nothing_is_after_it():
-    code = "import gc; gc.disable(); from covseg_ray.segmentation.network.torchvision_operators import smp; smp(); print(gc.isenabled())"
+    code = (
+        "import gc; gc.disable();"
+        "from covseg_ray.segmentation.network.torchvision_operators import smp; smp(); print(gc.isenabled())"
+    )
     assert _python(code) == "False"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from covseg_ray.errors import DatasetError, StorageError
-from covseg_ray.radiograph.decode import Radiograph, Rejected
+from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.storage.archives.dataset_rows import read_rows
 from covseg_ray.storage.archives.read import list_members, read_members
 from covseg_ray.storage.datasets.shards import Encoding, ShardRow, write_dataset

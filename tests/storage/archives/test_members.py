@@ -11,7 +11,8 @@ from archive_files import png
 from PIL import Image
 
 from covseg_ray.errors import StorageError
-from covseg_ray.radiograph.decode import Radiograph, Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.storage.archives.members import (
     HEAD_BYTES,
     PROBLEMS,

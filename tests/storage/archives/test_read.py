@@ -14,7 +14,8 @@ import pytest
 from archive_files import info, png, tar, tar_gz, zipped
 
 from covseg_ray.errors import StorageError
-from covseg_ray.radiograph.decode import Radiograph, Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.storage.archives.members import HEAD_BYTES, MAX_BYTES, PROBLEMS, Member
 from covseg_ray.storage.archives.read import PAGE_MEMBERS, list_members, read_members
 from covseg_ray.storage.filesystem import delete, join, locate, write_bytes, write_files

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from archive_files import info, png, tar, tar_gz
 
-from covseg_ray.radiograph.decode import Rejected
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.archives.read import list_members, read_members
 from covseg_ray.storage.archives.tars import HEADER_BYTES

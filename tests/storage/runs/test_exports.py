@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
-from test_results import result, write_results, write_results_of_before
+from test_result_table import result, write_results, write_results_of_before
 
 from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
 from covseg_ray.radiograph.contours import run_lengths

@@ -18,10 +18,11 @@ from urllib.parse import urlparse
 import s3fs
 from clusters import Cluster, await_jobs_api, shell
 from moto.server import ThreadedMotoServer
+from places import ROOT
 from runs import TRAINER, title
 from servers import free_port
 
-SCRIPT = Path(__file__).parents[2] / "cluster/local/cluster"
+SCRIPT = ROOT / "cluster/local/cluster"
 BRIDGE = "10.77.0.1"
 
 

@@ -21,7 +21,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from covseg_ray.radiograph.decode import Limits, Radiograph, Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 
 COMPUTED_RADIOGRAPHY = "1.2.840.10008.5.1.4.1.1.1"
 DIGITAL_XRAY = "1.2.840.10008.5.1.4.1.1.1.1"

@@ -16,12 +16,14 @@ from dicom_films import (
     radiograph,
 )
 from numpy.typing import NDArray
+from places import SHARED
 from pydicom.dataset import FileDataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from covseg_ray.radiograph.decode import Radiograph, Rejected, decode
+from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.film import Radiograph, Rejected
 
-SHARED = Path(__file__).parents[2].parent / "shared/data/dicom"
+REAL_DICOM = SHARED / "data/dicom"
 
 PYDICOM_FILES = Path(pydicom.data.__file__).parent / "test_files"
 
@@ -46,10 +48,10 @@ def by_pydicom(dataset: FileDataset) -> tuple[NDArray[np.float64], float]:
 
 
 def shared_films() -> list[Path]:
-    return sorted(SHARED.glob("*.dcm")) if SHARED.is_dir() else []
+    return sorted(REAL_DICOM.glob("*.dcm")) if REAL_DICOM.is_dir() else []
 
 
-@pytest.mark.skipif(not shared_films(), reason=f"no real DICOM films at {SHARED}")
+@pytest.mark.skipif(not shared_films(), reason=f"no real DICOM films at {REAL_DICOM}")
 @pytest.mark.parametrize("path", shared_films(), ids=lambda path: path.stem)
 def test_real_films_are_as_pydicom_reads_them(path: Path) -> None:
     dataset = pydicom.dcmread(path)

@@ -21,8 +21,9 @@ from test_decode_fuzz import LIMITS, mutated
 from test_decode_fuzz import REASONS as ORDINARY_REASONS
 from test_decode_fuzz import seeds as ordinary_files
 
-from covseg_ray.radiograph.decode import Radiograph, Rejected, decode
+from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.decoder_process import DecodingChild
+from covseg_ray.radiograph.film import Radiograph, Rejected
 
 MUTANTS = 300
 DRILL_MUTANTS = 10_000

@@ -1,0 +1,24 @@
+"""Messages from tasks and actors to the command: a queue on the command's own node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+
+def open_messages() -> Queue:
+    """A queue on this node: it must not go with another."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+
+
+def drain(messages: Queue, wait_seconds: float) -> list[dict[str, Any]]:
+    """What has come, waiting for the first of it."""
+    try:
+        first = messages.get(timeout=wait_seconds)
+    except Empty:
+        return []
+    return [first, *messages.get_nowait_batch(messages.qsize())]

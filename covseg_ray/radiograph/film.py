@@ -1,0 +1,66 @@
+"""What decoding gives: a `Radiograph`, or a `Rejected` that says why not; and the limits on both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One film: `pixels` uint8 or uint16 [H, W], bright = dense; `spacing_mm` between rows and columns where known.
+
+    PNG, JPEG and TIFF leave `spacing_mm` at None: the resolution they carry is that of a screen or a printer. DICOM
+    alone has an `instance_uid`, the film's SOP instance UID.
+    """
+
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    spacing_mm: tuple[float, float] | None = None
+    instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Why bytes are no radiograph.
+
+    `reason` is a stable code: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``corrupt``, ``unsupported``;
+    of DICOM also ``not-a-radiograph``, ``multi-frame``, ``colour``, ``no-pixel-data``; of a `DecodingChild` also
+    ``decoder-crashed``, ``decoder-hung``. `detail` is one line for a person.
+    """
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused before a pixel is decoded: files over `max_bytes`, images over `max_pixels` (height x width)."""
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 100_000_000
+
+
+class RefusedError(Exception):
+    """Carries a `Rejected` up to the decode boundary; nothing outside sees it."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.rejected = Rejected(reason, detail)
+
+
+def check_bytes(data: bytes, limits: Limits) -> None:
+    """Raises RefusedError for an empty file and for one over the limit."""
+    if not data:
+        raise RefusedError("empty", "the file holds no bytes")
+    if len(data) > limits.max_bytes:
+        raise RefusedError("too-large", f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
+
+
+def check_pixels(width: int, height: int, limits: Limits) -> None:
+    """Raises RefusedError for an image over the limit."""
+    if width * height > limits.max_pixels:
+        raise RefusedError(
+            "too-large", f"{width} x {height} is {width * height:,} pixels, the limit is {limits.max_pixels:,}"
+        )
