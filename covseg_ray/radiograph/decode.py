@@ -1,7 +1,7 @@
-"""Bytes of a PNG, JPEG, TIFF or DICOM become a `Radiograph`, or a `Rejected` that says why not. Nothing here raises.
+"""Decode the bytes of a film to a `Radiograph`, or to a `Rejected` that says why not. Nothing here raises.
 
-Pillow's plugin is picked by the file's first bytes rather than by ``Image.open``: no other plugin can ever run, and the
-only pixel limit is ours, read from the header before a single pixel is decoded.
+Pillow's plugin is chosen by the table of formats rather than by ``Image.open``: no other plugin can ever run, and the
+only pixel limit is that of `Limits`, checked on the header before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -9,29 +9,20 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pkgutil import resolve_name
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
-from covseg_ray.radiograph.dicom.decode import decode_dicom, looks_like_dicom
+from covseg_ray.radiograph.dicom.decode import decode_dicom
 from covseg_ray.radiograph.film import Limits, Radiograph, RefusedError, Rejected, check_bytes, check_pixels
+from covseg_ray.radiograph.formats import NOT_AN_IMAGE, PNG_SIGNATURE, UNKNOWN_FORMAT, InputFormat, recognise
 
 LIMITS = Limits()
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PLUGINS: tuple[tuple[bytes, type[ImageFile]], ...] = (
-    (_PNG_SIGNATURE, PngImageFile),
-    (b"\xff\xd8\xff", JpegImageFile),
-    (b"II\x2a\x00", TiffImageFile),
-    (b"MM\x00\x2a", TiffImageFile),
-    (b"II\x2b\x00", TiffImageFile),
-    (b"MM\x00\x2b", TiffImageFile),
-)
 _TO_GREY = frozenset({"1", "LA", "RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr"})
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -46,7 +37,7 @@ _UPRIGHT = {
 
 
 def decode(data: bytes, limits: Limits = LIMITS) -> Radiograph | Rejected:
-    """Decode one PNG, JPEG, TIFF or DICOM file; never raises.
+    """Decode one file of `covseg_ray.radiograph.formats.FORMATS`; never raises.
 
     DICOM goes to `covseg_ray.radiograph.dicom.decode` and needs the extra ``dicom``. Of the others, 8 bits and less
     become uint8 (1 bit: 0 and 255), 16-bit grey stays uint16. Colour becomes luma (ITU-R BT.601, as Pillow's
@@ -55,24 +46,25 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Radiograph | Rejected:
     number from 0 to 65535. Files of several frames are refused, and the few layouts that Pillow cannot read
     (big-endian WhiteIsZero TIFF of 16 bits among them).
     """
-    if looks_like_dicom(data):
+    found = recognise(data)
+    if found and found.plugin is None:
         return decode_dicom(data, limits)
     try:
-        return Radiograph(_pixels(data, limits))
+        return Radiograph(_pixels(data, found, limits))
     except RefusedError as refusal:
         return refusal.rejected
     except Exception as error:  # noqa: BLE001  the decode boundary: Pillow raises a dozen unrelated types on bad bytes
-        return _blame(data, error)
+        return _rejection(data, error)
 
 
-def _pixels(data: bytes, limits: Limits) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _pixels(data: bytes, found: InputFormat | None, limits: Limits) -> NDArray[np.uint8] | NDArray[np.uint16]:
     check_bytes(data, limits)
-    plugin = next((plugin for signature, plugin in _PLUGINS if data.startswith(signature)), None)
-    if plugin is None:
-        raise RefusedError("not-an-image", "the first bytes are not those of a PNG, JPEG, TIFF or DICOM file")
+    if found is None or found.plugin is None:
+        raise RefusedError(NOT_AN_IMAGE, UNKNOWN_FORMAT)
+    plugin: type[ImageFile] = resolve_name(found.plugin)
     with plugin(io.BytesIO(data)) as image:
         _check_header(image, limits)
-        if plugin is PngImageFile:
+        if data.startswith(PNG_SIGNATURE):
             _check_png(data)
         image.load()
         return _to_array(image)
@@ -114,8 +106,8 @@ def _whole_numbers(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[n
 
 
 def _check_png(data: bytes) -> None:
-    """Walk the chunks and their check sums: Pillow skips those of the pixels, and a changed film must not pass."""
-    position = len(_PNG_SIGNATURE)
+    """Check every chunk's checksum: Pillow skips those of the pixels, and a changed film must not pass."""
+    position = len(PNG_SIGNATURE)
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
         kind, end = data[position + 4 : position + 8], position + 8 + length
@@ -129,7 +121,7 @@ def _check_png(data: bytes) -> None:
     raise RefusedError("truncated", f"the PNG ends after {len(data):,} bytes, before its last chunk")
 
 
-def _blame(data: bytes, error: Exception) -> Rejected:
+def _rejection(data: bytes, error: Exception) -> Rejected:
     if isinstance(error, MemoryError):
         return Rejected("too-large", "not enough memory to decode it")
     detail = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -141,7 +133,7 @@ def _blame(data: bytes, error: Exception) -> Rejected:
 
 def _ends_early(data: bytes) -> bool:
     """Whether the end marker of a PNG or JPEG is missing, or the directory of a TIFF lies beyond the last byte."""
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return b"IEND" not in data[-64:]
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in data[-64:]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from covseg_ray.radiograph.formats import FORMATS, NOT_AN_IMAGE, UNKNOWN_FORMAT
+
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {
     "schema": {
@@ -12,12 +14,12 @@ _FORM = {
         "required": ["films"],
     }
 }
-_KINDS = ("application/octet-stream", "application/dicom", "image/png", "image/jpeg", "image/tiff")
+_MEDIA_TYPES = ("application/octet-stream", *(each.media_type for each in FORMATS))
 
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "description": "One film as it is, or one or many as the files of a form.",
-    "content": {**dict.fromkeys(_KINDS, _BINARY), "multipart/form-data": _FORM},
+    "content": {**dict.fromkeys(_MEDIA_TYPES, _BINARY), "multipart/form-data": _FORM},
 }
 
 # Of a film of 8 x 8 pixels: nobody reads more of them here.
@@ -106,8 +108,8 @@ SEGMENT_ANSWERS: dict[int | str, dict[str, Any]] = {
     413: _refused("the body is too large", "body-too-large", "the body is larger than 268,435,456 bytes"),
     415: _refused(
         "the bytes are of no known type",
-        "not-an-image",
-        "the first bytes are not those of a PNG, JPEG, TIFF or DICOM file",
+        NOT_AN_IMAGE,
+        UNKNOWN_FORMAT,
     ),
     422: _refused("the film cannot be used", "truncated", "the PNG ends after 1,024 bytes, before its last chunk"),
     503: NO_MODEL,

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.radiograph.decoder_process import DecodingChild
-from covseg_ray.radiograph.dicom.decode import looks_like_dicom
 from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.radiograph.findings import class_masks
+from covseg_ray.radiograph.formats import is_dicom
 from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Placement, standardise
 from covseg_ray.service.models import ModelInfo, OverloadedError, Predict, Square, UnavailableError
@@ -128,7 +128,7 @@ class Outliner:
         masks = await in_thread(class_masks, classes_SS, placement, model.classes)
         milliseconds = {"decode": 1000 * (decoded - start), "predict": 1000 * (predicted - decoded)}
         sha256 = hashlib.sha256(data).hexdigest()
-        return Outlined(film, masks, likeness, model, sha256, looks_like_dicom(data), milliseconds)
+        return Outlined(film, masks, likeness, model, sha256, is_dicom(data), milliseconds)
 
     async def _classes(
         self, film: Radiograph, name: str | None

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from fastapi import Response
 
 from covseg_ray.radiograph.film import Rejected
-
-UNKNOWN_TYPE = "not-an-image"
+from covseg_ray.radiograph.formats import NOT_AN_IMAGE
 
 
 class RefusedRequestError(Exception):
@@ -24,7 +23,7 @@ class RefusedRequestError(Exception):
 
 def of_film(rejected: Rejected) -> RefusedRequestError:
     """415 for bytes of no known type, 422 for a film that cannot be used."""
-    return RefusedRequestError(415 if rejected.reason == UNKNOWN_TYPE else 422, rejected.reason, rejected.detail)
+    return RefusedRequestError(415 if rejected.reason == NOT_AN_IMAGE else 422, rejected.reason, rejected.detail)
 
 
 def busy(reason: str, detail: str, retry_after: float) -> RefusedRequestError:

@@ -138,3 +138,34 @@ def refused(data: bytes | FileDataset, limits: Limits | None = None) -> Rejected
     assert "\n" not in shown.detail
     assert SECRET not in shown.detail
     return shown
+
+
+def hand_made_film(pixels_HW: NDArray[np.uint8]) -> bytes:
+    """Implicit VR Little Endian by the letter of PS3.5, without preamble, file meta or pydicom."""
+
+    def element(group: int, number: int, value: bytes) -> bytes:
+        value += b"\0" * (len(value) % 2)
+        return (
+            b"".join(each.to_bytes(size, "little") for each, size in ((group, 2), (number, 2), (len(value), 4))) + value
+        )
+
+    def short(number: int) -> bytes:
+        return number.to_bytes(2, "little")
+
+    return b"".join(
+        [
+            element(0x0008, 0x0016, DIGITAL_XRAY.encode()),
+            element(0x0008, 0x0018, INSTANCE_UID.encode()),
+            element(0x0008, 0x0060, b"DX"),
+            element(0x0018, 0x1164, b"0.15\\0.14"),
+            element(0x0028, 0x0002, short(1)),
+            element(0x0028, 0x0004, b"MONOCHROME1 "),
+            element(0x0028, 0x0010, short(pixels_HW.shape[0])),
+            element(0x0028, 0x0011, short(pixels_HW.shape[1])),
+            element(0x0028, 0x0100, short(8)),
+            element(0x0028, 0x0101, short(8)),
+            element(0x0028, 0x0102, short(7)),
+            element(0x0028, 0x0103, short(0)),
+            element(0x7FE0, 0x0010, pixels_HW.tobytes()),
+        ]
+    )

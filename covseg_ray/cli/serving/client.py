@@ -12,12 +12,13 @@ import typer
 
 from covseg_ray.cli.options import Json, named
 from covseg_ray.errors import EXIT_REJECTS, CovsegError, StorageError, UsageError
+from covseg_ray.radiograph.formats import FORMAT_NAMES
 
 ASK_SECONDS = 10.0  # that a person waits to be told of a wrong --url
 
 
 def client(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="PNG, JPEG, TIFF or DICOM.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help=f"{FORMAT_NAMES}.")],
     url: Annotated[str, typer.Option("--url", help="Where the service is.")] = "http://127.0.0.1:8000",
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="Folder for the results; only numbers without it.")

@@ -14,6 +14,7 @@ from typing import Any
 from covseg_ray.cli.serving.client_progress import ClientProgress
 from covseg_ray.errors import CovsegError, StorageError, UsageError
 from covseg_ray.radiograph.film import Rejected
+from covseg_ray.radiograph.formats import FORMAT_NAMES
 from covseg_ray.service.client import Client, Film
 from covseg_ray.storage.filesystem import create_bytes, exists, join
 
@@ -44,7 +45,7 @@ class Job:
         """Raise UsageError where a file is missing, or a result there already: it may be a film of somebody else."""
         for file in self.files:
             if not file.is_file():
-                raise UsageError(f"{file}: no file of that name; give PNG, JPEG, TIFF or DICOM files")
+                raise UsageError(f"{file}: no file of that name; give {FORMAT_NAMES} files")
         for name in self.names() if self.out else ():
             for kind in self.kinds:
                 if exists(self.target(kind, name)):

@@ -1,8 +1,8 @@
-"""Bytes of a DICOM film become a `Radiograph`, or a `Rejected` that says why not. Nothing here raises.
+"""Decode the bytes of a DICOM film to a `Radiograph`, or to a `Rejected` that says why not. Nothing here raises.
 
-pydicom comes with the extra ``dicom`` and is imported when the first film is decoded. What it and its plugins say may
-quote a patient's attributes: their texts are neither passed on nor let out as warnings or log lines. A codec may still
-crash or hang the process on a hostile film: `covseg_ray.radiograph.decoder_process` is for films from outside.
+pydicom comes with the extra ``dicom`` and is imported when the first film is decoded. Its messages and those of its
+plugins may quote a patient's attributes: they are neither passed on nor emitted as warnings or log lines. A codec may
+still crash or hang the process on a hostile film: decode films from outside in `covseg_ray.radiograph.decoder_process`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import logging
 import math
 import re
-import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -34,19 +33,7 @@ _FILMS = frozenset({"1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", 
 _CAPTURES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.7.3"})
 _MODALITIES = frozenset({"CR", "DX", "DR", "RG"})
 _ROWS = 64  # of a film at once: few enough that they stay in the processor's cache
-_LONGEST_FIRST_VALUE = 64  # bytes, of the first element of a file that has no preamble
 _ONE_AT_A_TIME = threading.Lock()
-
-
-def looks_like_dicom(data: bytes) -> bool:
-    """Whether ``DICM`` follows a preamble, or the bytes begin as a file without one does, with group 2 or 8."""
-    if data[128:132] == b"DICM":
-        return True
-    explicit = re.match(rb"[A-Z]{2}", data[4:6]) is not None
-    if data[:2] in (b"\x02\x00", b"\x08\x00"):
-        (length,) = struct.unpack("<I", data[4:8].ljust(4, b"\xff"))
-        return explicit or length <= _LONGEST_FIRST_VALUE
-    return explicit and data[:2] == b"\x00\x08"
 
 
 def decode_dicom(data: bytes, limits: Limits) -> Radiograph | Rejected:
@@ -61,7 +48,7 @@ def decode_dicom(data: bytes, limits: Limits) -> Radiograph | Rejected:
     with or without preamble. `spacing_mm` is Pixel Spacing (calibrated where it differs), else Imager Pixel Spacing.
     """
     try:
-        with quiet():
+        with suppress_messages():
             return _radiograph(data, limits)
     except RefusedError as refusal:
         return refusal.rejected
@@ -75,8 +62,8 @@ def decode_dicom(data: bytes, limits: Limits) -> Radiograph | Rejected:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing that pydicom and its like warn of or log gets out: it may quote attributes. One thread at a time."""
+def suppress_messages() -> Iterator[None]:
+    """No warning and no log line of pydicom and its codecs: they may quote attributes. One thread at a time."""
     loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg", "highdicom")]
     with _ONE_AT_A_TIME, warnings.catch_warnings():  # the filters of warnings belong to all threads
         warnings.simplefilter("ignore")
@@ -99,14 +86,14 @@ def _radiograph(data: bytes, limits: Limits) -> Radiograph:
     header = dcmread(stream, stop_before_pixels=True, force=True)
     if stream.tell() == len(data) and ends_early(header, data):
         raise RefusedError("truncated", f"the file ends after {len(data):,} bytes, inside its header")
-    check_kind(header)
+    check_radiograph(header)
     _check_layout(header, limits)
     check_syntax(header)
     stored_HW = stored_pixels(header, data)
     return Radiograph(_shown(header, stored_HW), _spacing(header), _instance_uid(header))
 
 
-def check_kind(header: FileDataset) -> None:
+def check_radiograph(header: FileDataset) -> None:
     """Raises RefusedError for what is no radiograph by its SOP class and modality."""
     sop_class, modality = (str(header.get(keyword) or "").strip() for keyword in ("SOPClassUID", "Modality"))
     classes = _FILMS | _CAPTURES if modality else _FILMS

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from covseg_ray import __version__
 from covseg_ray.errors import DatasetError
-from covseg_ray.radiograph.dicom.decode import check_kind, looks_like_dicom, quiet
+from covseg_ray.radiograph.dicom.decode import check_radiograph, suppress_messages
 from covseg_ray.radiograph.film import RefusedError
+from covseg_ray.radiograph.formats import is_dicom
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
@@ -52,10 +53,10 @@ def encode_seg(source: bytes, masks: Mapping[str, NDArray[np.uint8]], model_id: 
     Raises:
         DatasetError: `source` is no DICOM film or lacks what a SEG must name, or a mask does not fit it.
     """
-    if not looks_like_dicom(source):
+    if not is_dicom(source):
         raise DatasetError("a DICOM SEG belongs to a DICOM film, which this is not: write its masks as PNG")
     try:
-        with quiet():
+        with suppress_messages():
             header = _header(source)
             pixels_1HWS = np.stack([_checked(header, name, masks) for name in _names(masks)], axis=-1)[None]
             segmentation = _segmentation(header, pixels_1HWS, _names(masks), model_id, created)
@@ -77,7 +78,7 @@ def header_bytes(source: bytes) -> bytes:
     """The part of a DICOM file that stands before its pixels, which is all that `encode_seg` needs of it."""
     from pydicom import dcmread
 
-    with quiet(), io.BytesIO(source) as file:
+    with suppress_messages(), io.BytesIO(source) as file:
         dcmread(file, stop_before_pixels=True, force=True)
         return source[: file.tell()]
 
@@ -91,7 +92,7 @@ def _header(source: bytes) -> FileDataset:
     missing = [keyword for keyword in _IDENTIFIERS if not header.get(keyword)]
     if missing:
         raise RefusedError("corrupt", f"it lacks {', '.join(missing)}, which a SEG has to name")
-    check_kind(header)
+    check_radiograph(header)
     for keyword in _MAY_BE_EMPTY:
         header.setdefault(keyword, "")
     for keyword in ("FrameOfReferenceUID", "PixelSpacing"):

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import IO, Literal, TypeVar
 
 from covseg_ray.errors import StorageError
-from covseg_ray.radiograph.dicom.decode import looks_like_dicom
 from covseg_ray.radiograph.film import Limits, Rejected
+from covseg_ray.radiograph.formats import NOT_AN_IMAGE, UNKNOWN_FORMAT, recognise
 from covseg_ray.storage.filesystem import exists, translated
 
 MAX_BYTES = Limits().max_bytes
@@ -54,7 +54,6 @@ DAMAGE = (
 Kind = Literal["file", "tar", "tar.gz", "zip", "shard"]
 Film = TypeVar("Film")
 
-_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II\x2a\x00", b"MM\x00\x2a", b"II\x2b\x00", b"MM\x00\x2b")
 _HERE = re.compile(r"(?:\./+)+")
 _NO_SUCH_NAME = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
@@ -164,8 +163,8 @@ def damaged(error: Exception) -> Rejected:
 def film(read: Callable[[int, int], bytes], size: int) -> bytes | Rejected:
     """What ``read(first, last)`` gives from 0 to ``size``, the first 64 KiB alone first: no film is not read on."""
     head = read(0, min(size, HEAD_BYTES))
-    if head and not head.startswith(_SIGNATURES) and not looks_like_dicom(head):
-        return Rejected("not-an-image", "the first bytes are not those of a PNG, JPEG, TIFF or DICOM file")
+    if head and recognise(head) is None:
+        return Rejected(NOT_AN_IMAGE, UNKNOWN_FORMAT)
     return head + read(HEAD_BYTES, size) if len(head) == HEAD_BYTES < size else head
 
 

@@ -21,11 +21,11 @@ from dicom_films import (
     SECRET,
     encoded,
     film,
+    hand_made_film,
     pixels,
     radiograph,
     refused,
 )
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -33,39 +33,8 @@ from pydicom.uid import (
 )
 
 from covseg_ray.radiograph.decode import decode
-from covseg_ray.radiograph.dicom.decode import decode_dicom, looks_like_dicom
+from covseg_ray.radiograph.dicom.decode import decode_dicom
 from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
-
-
-def hand_made_film(pixels_HW: NDArray[np.uint8]) -> bytes:
-    """Implicit VR Little Endian by the letter of PS3.5, without preamble, file meta or pydicom."""
-
-    def element(group: int, number: int, value: bytes) -> bytes:
-        value += b"\0" * (len(value) % 2)
-        return (
-            b"".join(each.to_bytes(size, "little") for each, size in ((group, 2), (number, 2), (len(value), 4))) + value
-        )
-
-    def short(number: int) -> bytes:
-        return number.to_bytes(2, "little")
-
-    return b"".join(
-        [
-            element(0x0008, 0x0016, DIGITAL_XRAY.encode()),
-            element(0x0008, 0x0018, INSTANCE_UID.encode()),
-            element(0x0008, 0x0060, b"DX"),
-            element(0x0018, 0x1164, b"0.15\\0.14"),
-            element(0x0028, 0x0002, short(1)),
-            element(0x0028, 0x0004, b"MONOCHROME1 "),
-            element(0x0028, 0x0010, short(pixels_HW.shape[0])),
-            element(0x0028, 0x0011, short(pixels_HW.shape[1])),
-            element(0x0028, 0x0100, short(8)),
-            element(0x0028, 0x0101, short(8)),
-            element(0x0028, 0x0102, short(7)),
-            element(0x0028, 0x0103, short(0)),
-            element(0x7FE0, 0x0010, pixels_HW.tobytes()),
-        ]
-    )
 
 
 def test_a_file_without_preamble_or_meta() -> None:
@@ -78,21 +47,6 @@ def test_a_file_without_preamble_or_meta() -> None:
         with io.BytesIO() as file:
             pydicom.dcmwrite(file, Dataset(dataset), implicit_vr=False, little_endian=syntax == ExplicitVRLittleEndian)
             np.testing.assert_array_equal(pixels(file.getvalue()), DEEP_HW)
-
-
-def test_what_looks_like_dicom() -> None:
-    assert looks_like_dicom(encoded(film(GREY_HW)))
-    assert looks_like_dicom(encoded(film(GREY_HW))[132:])
-    assert looks_like_dicom(hand_made_film(GREY_HW))
-    for other in (
-        b"",
-        b"\x08\x00",
-        b"\x89PNG\r\n\x1a\n" + bytes(200),
-        b"\x02\x00" + b"\xff" * 200,
-        bytes(200),
-        b"<html>",
-    ):
-        assert not looks_like_dicom(other)
 
 
 @pytest.mark.parametrize(
