@@ -8,36 +8,41 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from test_decode_fuzz import mutated
-from test_decode_fuzz import seeds as ordinary_files
-from test_dicom_fuzz import REASONS, compressed_files, mutant, uncompressed_files
-from test_segment_faults import table
+from mutations import (
+    DICOM_REASONS,
+    compressed_dicom_files,
+    image_files,
+    mutated,
+    mutated_dicom,
+    uncompressed_dicom_files,
+)
+from result_rows import rows_by_item
 from training_runs import Run
 
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.runs.result_table import SCHEMA
 
-REASONS_OF_A_RUN = REASONS | {"decoder-crashed", "decoder-hung", "not-an-image", "empty"}
+REASONS_OF_A_RUN = DICOM_REASONS | {"decoder-crashed", "decoder-hung", "not-an-image", "empty"}
 STATUS, REASON, MASK = (SCHEMA.get_field_index(name) for name in ("status", "reason", "mask"))
 
 
 def segment_mutants(model: str, folder: Path, of_each: int) -> None:
     """As many mutated images as mutated DICOM files, in one tar."""
     rng = random.Random(8)
-    images, films = ordinary_files(), uncompressed_files() + compressed_files(folder)
+    images, films = image_files(), uncompressed_dicom_files() + compressed_dicom_files(folder)
     with tarfile.open(folder / "mutants.tar", "w") as tar:
         for case in range(of_each):
             for kind, data in (
                 ("image", mutated(images[case % len(images)], rng)),
-                ("dicom", mutant(films, case, rng)),
+                ("dicom", mutated_dicom(films, case, rng)),
             ):
                 member = tarfile.TarInfo(f"{kind}-{case:05d}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     out = str(folder / "out")
     summary = segment(Request(str(folder / "mutants.tar"), out, model), SegmentProgress(io.StringIO()))
-    rows = table(out)
+    rows = rows_by_item(out)
     assert sorted(rows) == list(range(2 * of_each))
     assert {row[STATUS] for row in rows.values()} == {"ok", "rejected"}
     for row in rows.values():

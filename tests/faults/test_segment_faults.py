@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from flaky_proxy import FlakyProxy
 from places import REAL_FILMS
+from result_rows import rows_by_item
 from runs import Command, descendants, send
 from training_runs import Run
 
@@ -53,17 +53,6 @@ def write_archive(uri: str, films: int, real: Sequence[Path] = ()) -> None:
                 write_bytes(f"{uri}/{name}", data)
     write_bytes(f"{uri}/more.tar", tar_bytes.getvalue())
     write_bytes(f"{uri}/more.zip", zip_bytes.getvalue())
-
-
-def table(out: str) -> dict[int, tuple[Any, ...]]:
-    """Every row by its item; an item that stands twice is an error."""
-    rows: dict[int, tuple[Any, ...]] = {}
-    for name in list_files(out):
-        if name.startswith("results/"):
-            for row in pq.read_table(io.BytesIO(read_bytes(f"{out}/{name}"))).to_pylist():
-                assert row["item"] not in rows, "an input stands twice"
-                rows[row["item"]] = tuple(row.values())
-    return rows
 
 
 def words(source: str, out: str, model: str) -> list[str]:
@@ -107,7 +96,7 @@ def quiet(undisturbed: Run, archive: str, bucket: str) -> dict[int, Any]:
     """The table of a run that nobody disturbed."""
     out = f"{bucket}/quiet"
     segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
-    found = table(out)
+    found = rows_by_item(out)
     assert sorted(found) == list(range(SHORT))
     return found
 
@@ -121,10 +110,10 @@ def test_a_killed_command_goes_on_and_a_second_one_is_refused(
         assert await_blocks(command, out, 2)
         with pytest.raises(BusyError, match=f"process {command.process.pid} "):
             segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
-    begun = table(out)
+    begun = rows_by_item(out)
     summary = segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
     assert summary["inputs"] == SHORT
-    found = table(out)
+    found = rows_by_item(out)
     assert found == quiet
     assert {item: found[item] for item in begun} == begun
 
@@ -143,7 +132,7 @@ def test_gathered_records_are_gone_on_with(
     monkeypatch.setattr("covseg_ray.storage.runs.recovery.MANY_RECORDS", 2)
     told = SegmentProgress(io.StringIO())
     assert segment(Request(archive, out, undisturbed.outcome.bundle), told)["inputs"] == SHORT
-    assert table(out) == quiet
+    assert rows_by_item(out) == quiet
     assert json.loads(read_bytes(f"{out}/run.json")) == run
     gathered = [name for name in list_files(out) if name.startswith(".checkpoint/gathered-")]
     assert len(gathered) == 1
@@ -161,7 +150,7 @@ def test_killed_actors_and_tasks_change_nothing(
             killed.append(kill_one(command, begin))
         assert killed[0::2] == [True, True], "actors were there to kill"
         finish(command, SHORT)
-    assert table(out) == quiet
+    assert rows_by_item(out) == quiet
 
 
 def kill_one(command: Command, begin: str) -> bool:
@@ -202,7 +191,7 @@ def test_a_fifth_of_all_requests_may_fail(
     out = f"{bucket}/flaky"
     with behind_a_proxy(words(archive, out, undisturbed.outcome.bundle), tmp_path, share=0.2) as (proxy, command):
         finish(command, SHORT)
-    assert table(out) == quiet
+    assert rows_by_item(out) == quiet
     wrong = sum(proxy.faults.values()) - proxy.faults["passed"]
     assert 0.15 < wrong / sum(proxy.faults.values()) < 0.25
     assert min(proxy.faults[fault] for fault in ("500", "503", "reset-before", "reset-after", "stall")) > 5
@@ -218,7 +207,7 @@ def test_storage_that_is_away_for_ten_seconds_is_waited_for(
         begun = done_there(out)
         proxy.be_away(10)
         finish(command, SHORT)
-    assert table(out) == quiet
+    assert rows_by_item(out) == quiet
     assert begun < done_there(out), "blocks were left to do"
 
 
@@ -237,7 +226,7 @@ def test_a_refusal_in_the_middle_is_one_line_and_the_run_goes_on(
     assert "Traceback" not in errors
     assert done_there(out) < done_there(f"{bucket}/quiet"), "blocks were left to do"
     segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
-    assert table(out) == quiet
+    assert rows_by_item(out) == quiet
 
 
 def test_a_refusal_is_told_in_one_line_and_soon(undisturbed: Run, bucket: str, tmp_path: Path) -> None:
@@ -260,7 +249,7 @@ def test_twenty_kills_of_the_command_and_twenty_of_its_workers(undisturbed: Run,
     model = undisturbed.outcome.bundle
     with Command(words(source, f"{bucket}/large-quiet", model), tmp_path) as command:
         finish(command, FULL)
-    expected = table(f"{bucket}/large-quiet")
+    expected = rows_by_item(f"{bucket}/large-quiet")
     assert sorted(expected) == list(range(FULL))
 
     out, in_flight = f"{bucket}/large-killed", []
@@ -272,7 +261,7 @@ def test_twenty_kills_of_the_command_and_twenty_of_its_workers(undisturbed: Run,
         in_flight.append(sum("pending" in name for name in list_files(out) if name.startswith(".checkpoint/")))
     with Command(words(source, out, model), tmp_path) as command:
         finish(command, FULL)
-    assert table(out) == expected
+    assert rows_by_item(out) == expected
     print("blocks in flight at each kill:", in_flight)
 
     out, kills = f"{bucket}/large-workers", 0
@@ -282,4 +271,4 @@ def test_twenty_kills_of_the_command_and_twenty_of_its_workers(undisturbed: Run,
             time.sleep(chance.uniform(0, 1))
             kills += kill_one(command, chance.choice([ACTOR, TASKS]))
         finish(command, FULL)
-    assert table(out) == expected
+    assert rows_by_item(out) == expected

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoder_films import FILM, GREY_HW, as_image, ended
 from dicom_films import as_lossless_jpeg, compressed, encoded, film
-from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
 from covseg_ray.errors import CovsegError
@@ -23,17 +22,7 @@ from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.decoder_process import DecodingChild
 from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 
-GREY_HW = np.random.default_rng(3).integers(0, 256, (1024, 1024), dtype=np.uint8)
 DEEP_HW = np.random.default_rng(4).integers(0, 65536, (64, 96), dtype=np.uint16)
-
-
-def as_image(pixels_HW: np.ndarray, fmt: str) -> bytes:
-    with io.BytesIO() as file:
-        Image.fromarray(pixels_HW).save(file, fmt)
-        return file.getvalue()
-
-
-FILM = as_image(GREY_HW, "TIFF")
 
 
 def same(shown: Radiograph | Rejected, expected: Radiograph | Rejected) -> bool:
@@ -43,20 +32,6 @@ def same(shown: Radiograph | Rejected, expected: Radiograph | Rejected) -> bool:
     assert shown.pixels.flags.writeable
     np.testing.assert_array_equal(shown.pixels, expected.pixels)
     return (shown.spacing_mm, shown.instance_uid) == (expected.spacing_mm, expected.instance_uid)
-
-
-def ended(pid: int, seconds: float) -> bool:
-    """Whether the process is gone, or dead and not yet buried, within that time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @contextmanager

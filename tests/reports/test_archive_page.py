@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_page import Page
+from report_pages import Page
 
 from covseg_ray.reports import charts, figures
 from covseg_ray.reports.archive_page import Outlined, RejectedInput, archive_report, short_id

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from findings import findings
-from test_page import Page, make_films
+from report_pages import Page, make_films
 
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.film_result import ChangedFilm

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from PIL import Image
+from report_pages import Page
 from scipy import ndimage
 from terminals import shown_on_a_terminal
-from test_page import Page
 
 from covseg_ray.reports.search_page import search_report
 from covseg_ray.reports.search_progress import SearchProgress

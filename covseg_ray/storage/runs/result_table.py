@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +40,6 @@ SCHEMA = pa.schema(
         pa.field("preprocess_version", pa.string(), nullable=False),
     ]
 )
-ADDED_LATER = frozenset({"frontal"})  # results of earlier versions lack them
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +55,19 @@ class Tally:
 
 
 def scan(out: str, columns: Sequence[str], where: pc.Expression | None = None) -> Iterator[pa.Table]:
-    """The columns of the result files, a file at a time, in the order of their names; with ``where`` of such rows
-    alone, and a file without any is not read. A column that an earlier version did not write holds nulls."""
+    """The columns of the result files, one file at a time, in the order of their names; with ``where``, of the rows
+    that match, and a file that holds none is not read."""
     for name in list_files(join(out, RESULTS)):
         if name.endswith(".parquet"):
             location = locate(join(out, RESULTS, name))
             with translated(location.uri), location.fs.open(location.path, "rb") as file:
-                yield _read(location.uri, file, columns, where)
-
-
-def _read(uri: str, file: IO[bytes], columns: Sequence[str], where: pc.Expression | None) -> pa.Table:
-    try:
-        schema = None if ADDED_LATER.isdisjoint(columns) else _with_later_columns(pq.read_schema(file))
-        return pq.read_table(file, columns=list(columns), filters=where, schema=schema)
-    except pa.ArrowException as error:
-        raise StorageError(
-            f"{uri}: not the Parquet that was written ({str(error).splitlines()[0]}); segment into another folder"
-        ) from error
+                try:
+                    yield pq.read_table(file, columns=list(columns), filters=where)
+                except pa.ArrowException as error:
+                    raise StorageError(
+                        f"{location.uri}: not the Parquet that was written ({str(error).splitlines()[0]}); "
+                        "segment into another folder"
+                    ) from error
 
 
 def known(out: str, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -80,10 +75,6 @@ def known(out: str, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]
     tables = list(scan(out, ("item", column), pc.field(column).is_valid()))
     items, numbers = ([table[name].to_numpy() for table in tables] for name in ("item", column))
     return np.concatenate([np.empty(0, np.int64), *items]), np.concatenate([np.empty(0), *numbers])
-
-
-def _with_later_columns(stored: pa.Schema) -> pa.Schema:
-    return pa.schema([field for field in SCHEMA if field.name in ADDED_LATER.union(stored.names)])
 
 
 def tally(out: str) -> Tally:

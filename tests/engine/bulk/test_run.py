@@ -146,20 +146,6 @@ def test_films_unlike_a_chest_film_are_counted_and_not_refused(done: Done, archi
     assert page.count("<figcaption><b>") == len(judged) + min(unlike, 6)
 
 
-def test_a_run_begun_by_an_earlier_version_goes_on(done: Done, tmp_path: Path) -> None:
-    """Its rows hold no ``frontal``; they stay, and the summary counts those that do."""
-    for name in list_files(done.request.out):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(read_bytes(f"{done.request.out}/{name}"))
-        if name.startswith("results/"):
-            pq.write_table(pq.read_table(path).drop_columns("frontal"), path)
-    (tmp_path / "summary.json").unlink()
-    again = segment(replace(done.request, out=str(tmp_path)), Told())
-    assert (again["ok"], again["not_frontal"]) == (done.summary["ok"], 0)
-    assert "Outlined by an earlier version" in (tmp_path / "report.html").read_text()
-
-
 def test_files_beside_the_table_belong_to_the_films_that_have_a_mask(done: Done) -> None:
     files = list_files(done.request.out)
     good = [image_id for image_id, row in done.rows.items() if row["status"] == "ok"]

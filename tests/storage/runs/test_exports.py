@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
-from test_result_table import result, write_results, write_results_of_before
+from result_rows import result, write_results
 
 from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
 from covseg_ray.radiograph.contours import run_lengths
@@ -104,15 +104,6 @@ def test_csv_has_every_row_and_column(out: str, place: str, masks: dict[str, NDA
     assert {(row["reason"], row["detail"], row["height"], row["lung_fraction"]) for row in rejected} == {
         ("truncated", "cut", "", "")
     }
-
-
-def test_csv_of_results_of_before_has_the_columns_of_today(tmp_path: Path) -> None:
-    write_results_of_before(str(tmp_path), [segmented(0, "a", mask_of(5, 4, 0)), result(1, "empty")])
-    finished(str(tmp_path), [segmented(2, "b", mask_of(5, 4, 1), frontal=0.5)])
-    write_bytes(f"{tmp_path}/summary.json", json.dumps({"inputs": 3}).encode())
-    assert export_csv(str(tmp_path), str(tmp_path)) == 3
-    assert {row["item"]: row["frontal"] for row in read_csv(str(tmp_path))} == {"0": "", "1": "", "2": "0.5"}
-    assert export_png(str(tmp_path), str(tmp_path)) == 2
 
 
 def test_csv_rows_are_ordered_by_item_within_a_file(tmp_path: Path) -> None:

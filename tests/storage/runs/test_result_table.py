@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from result_rows import result, write_results
 
 from covseg_ray.errors import CovsegError, StorageError
 from covseg_ray.storage.filesystem import write_bytes
@@ -35,35 +34,6 @@ ADDED = {"item": "int64", "sop_instance_uid": "string", "detail": "string", "fro
 ALWAYS = {"item", "image_id", "source", "status", "model_id", "preprocess_version"}
 
 
-def result(item: int, reason: str | None = None, **changes: Any) -> dict[str, Any]:
-    """A result row; rejected where there is a reason."""
-    row: dict[str, Any] = dict.fromkeys(SCHEMA.names)
-    row |= {
-        "item": item,
-        "image_id": f"film-{item}.png",
-        "source": f"/films/film-{item}.png",
-        "input_sha256": "ab" * 32,
-    }
-    row |= {"status": "rejected" if reason else "ok", "reason": reason, "model_id": "m" * 64, "preprocess_version": "1"}
-    return row | ({"detail": "cut"} if reason else {"height": 3, "width": 4, "infection_fraction": 0.0}) | changes
-
-
-def write_results_of_before(out: str, rows: Sequence[dict[str, Any]]) -> None:
-    """One more file, as it was before films were judged by ``frontal``."""
-    earlier = pa.schema([field for field in SCHEMA if field.name != "frontal"])
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=earlier), buffer)
-    write_bytes(f"{out}/results/before.parquet", buffer.getvalue().to_pybytes())
-
-
-def write_results(out: str, *files: Sequence[dict[str, Any]]) -> str:
-    for number, rows in enumerate(files):
-        buffer = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), buffer)
-        write_bytes(f"{out}/results/{number:03d}_part.parquet", buffer.getvalue().to_pybytes())
-    return out
-
-
 @pytest.fixture(params=["local", "s3"])
 def out(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "local":
@@ -84,13 +54,8 @@ def test_scan_reads_the_columns_asked_for_a_file_at_a_time_by_name(out: str) -> 
     assert [table["status"].to_pylist() for table in tables] == [["ok", "ok"], ["ok"], ["rejected"]]
 
 
-def test_a_column_that_came_later_holds_nulls_for_results_of_before(out: str) -> None:
-    write_results(out, [result(0, frontal=0.25), result(1, "empty")])
-    write_results_of_before(out, [result(2), result(3)])
-    assert [row for table in scan(out, ["frontal", "item"]) for row in table.to_pylist()] == [
-        {"frontal": 0.25, "item": 0},
-        *({"frontal": None, "item": item} for item in (1, 2, 3)),
-    ]
+def test_known_gives_the_numbers_of_the_films_that_have_one(out: str) -> None:
+    write_results(out, [result(0, frontal=0.25), result(1, "empty")], [result(2), result(3)])
     items, numbers = known(out, "frontal")
     assert (items.tolist(), numbers.tolist()) == ([0], [0.25])
     assert check_ledger(out, 4).ok == 3
@@ -101,7 +66,7 @@ def test_what_is_known_where_nothing_is(tmp_path: Path) -> None:
     assert (items.dtype, items.size, numbers.size) == (np.int64, 0, 0)
 
 
-def test_parquet_of_somebody_else_is_no_result_of_before(tmp_path: Path) -> None:
+def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
     write_results(str(tmp_path), [result(0)])
     pq.write_table(pa.table({"frontal": [0.5]}), tmp_path / "results/other.parquet")
     with pytest.raises(StorageError, match="not the Parquet that was written"):

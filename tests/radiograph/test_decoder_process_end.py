@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_decoder_process import FILM, as_image, ended
+from decoder_films import FILM, as_image, ended
 
 PARENT = """
 import os, sys, time
@@ -65,7 +65,7 @@ def test_the_child_ends_with_a_parent_that_leaves_it(tmp_path: Path) -> None:
         assert ended(pid, 6)
 
 
-def told_to_decode(parent: subprocess.Popen[str], pid: int) -> None:
+def start_decoding(parent: subprocess.Popen[str], pid: int) -> None:
     """The child has the film, and is stopped before it looks at it."""
     os.kill(pid, signal.SIGSTOP)
     assert parent.stdin is not None
@@ -76,7 +76,7 @@ def told_to_decode(parent: subprocess.Popen[str], pid: int) -> None:
 
 def test_the_child_ends_with_a_parent_that_is_killed_during_a_film(tmp_path: Path) -> None:
     with parent_and_child("waits", FILM, tmp_path) as (parent, pid):
-        told_to_decode(parent, pid)
+        start_decoding(parent, pid)
         parent.kill()
         os.kill(pid, signal.SIGCONT)
         assert ended(pid, 6)
@@ -86,7 +86,7 @@ def test_a_child_that_gets_no_further_ends_by_itself(tmp_path: Path) -> None:
     """Its parent is there, but neither takes the answer nor ends it."""
     small_film_large_answer = as_image(np.zeros((3000, 3000), np.uint8), "PNG")
     with parent_and_child("waits", small_film_large_answer, tmp_path) as (parent, pid):
-        told_to_decode(parent, pid)
+        start_decoding(parent, pid)
         parent.send_signal(signal.SIGSTOP)
         os.kill(pid, signal.SIGCONT)
         assert not ended(pid, 1)
