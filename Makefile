@@ -4,14 +4,26 @@ BIN := .venv/bin
 READY := .venv/ready
 BENCH := .venv/bench
 
-.PHONY: demo test lint drills bench clean
+.PHONY: demo test test-full test-s3 lint drills bench clean
 
 demo: $(READY)
 	$(BIN)/covseg-ray demo
 
+# The fast tier. COVERAGE: what test-full measures coverage with.
+COVERAGE =
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 test: lint
-	$(BIN)/pytest -m "not drill and not alone" -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report= --cov-fail-under=0
-	$(BIN)/pytest -m "not drill and alone" --cov --cov-append --cov-report=term-missing:skip-covered
+	$(PYTEST) $(COVERAGE)
+
+# The fast tier and the rest. docs/develop/testing.md says what each holds.
+test-full: COVERAGE = --cov --cov-report= --cov-fail-under=0
+test-full: test
+	$(PYTEST) -m "full and not drill and not alone" --cov --cov-append --cov-report= --cov-fail-under=0
+	$(BIN)/pytest -m "alone and not drill" --cov --cov-append --cov-report=term-missing:skip-covered
+
+# What reads or writes a bucket, once more: on the server at AWS_ENDPOINT_URL. Not whole runs, for time.
+test-s3: $(READY)
+	$(PYTEST) -m "s3 and not full and not drill" --ignore tests/engine
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -1,4 +1,5 @@
-"""What several test files share: a bucket, a Ray session, the real films, a small dataset of phantoms."""
+"""The tiers of the tests, and what several test files share: a bucket, a Ray session, the real films, a ready model, a
+small dataset of phantoms. docs/develop/testing.md describes the tiers."""
 
 from __future__ import annotations
 
@@ -8,22 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several tests run at a time, and threads of theirs beyond the cores would wait for each other. torch reads this
+    # when it is imported, and ONNX Runtime and OpenVINO get as many threads as torch has.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 from places import REAL_FILMS
 from training_runs import Run, run_job
 from xdist.scheduler import LoadFileScheduling
 
-# Files that one process takes, one after the other: those that share the model of `undisturbed`, which takes minutes to
-# train, and those that start clusters, of which there must not be two at a time.
-TOGETHER = {
-    "trained": (
-        *("engine/evaluation/test_threshold", "engine/test_demo", "engine/evaluation/test_run", "engine/bulk/test_run"),
-        *("engine/serving/test_app", "engine/training/test_run"),
-        *("faults/test_kills", "faults/test_mutants", "faults/test_segment_faults"),
-    ),
-    "clusters": tuple(f"faults/test_{name}" for name in ("doctor_cluster", "open_cluster", "submit")),
-}
+HERE = Path(__file__).parent
+# Only in `make test-full`: what starts processes to kill them, or a cluster, and what drives a browser.
+FULL_FOLDERS = {HERE / "faults"}
+FULL_FIXTURES = {"browser"}
 # The first example of a property pays for the imports of what it tests: its time says nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -104,7 +104,7 @@ def small_job(phantoms: str) -> list[str]:
         "name=small",
         "workers=2",
         "seed=3",
-        "model.encoder=resnet18",
+        "model.encoder=tu-test_resnet",
         "model.encoder_weights=none",
         "train.epochs=4",
         "train.batch_size=16",
@@ -117,6 +117,18 @@ def small_job(phantoms: str) -> list[str]:
 def undisturbed(ray_session: None, small_job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The small job, run once without a hitch."""
     return run_job([*small_job, f"out={tmp_path_factory.mktemp('undisturbed')}"])
+
+
+@pytest.fixture(scope="session")
+def ready_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a model with random weights that finds infection on about half of each phantom of 64 pixels a side."""
+    from random_models import random_model
+
+    from covseg_ray.engine.bundle_io import save_bundle
+
+    uri = str(tmp_path_factory.mktemp("ready") / "bundle")
+    save_bundle(uri, random_model(6, ("background", "infection")))
+    return uri
 
 
 @pytest.fixture(scope="session")
@@ -156,19 +168,27 @@ def client(predict: Any, counts: Any) -> Iterator[Any]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what talks to a bucket, so that it can be run again against a real server: ``pytest -m s3``."""
+    """Mark each test by its fixtures and its folder: its tier, whether it needs a bucket, and who may run it."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
+        if FULL_FIXTURES & fixtures or FULL_FOLDERS & set(item.path.parents):
+            item.add_marker("full")
+        if "ray_session" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("ray"))
         only_for_ray = "ray_session" in fixtures and "bucket" not in fixtures
         if "[s3" in item.name or (fixtures & {"bucket", "s3_server"} and not only_for_ray):
             item.add_marker("s3")
+    # Groups take longest: the workers begin with them. Those of one session share it.
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
-class Together(LoadFileScheduling):
+class GroupsAndFiles(LoadFileScheduling):
+    """A group of tests is run by one worker, and so are the other tests of a file, which share its fixtures."""
+
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition(".py")[0].removeprefix("tests/")
-        return next((name for name, files in TOGETHER.items() if file in files), super()._split_scope(nodeid))
+        _, _, group = nodeid.rpartition("]")[2].partition("@")
+        return group or super()._split_scope(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
-    return Together(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupsAndFiles:
+    return GroupsAndFiles(config, log)

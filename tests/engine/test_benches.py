@@ -88,6 +88,7 @@ def test_rounds_are_taken_in_turn() -> None:
     assert found == {"a": (1.0, 1.0), "b": (2.0, 2.0)}
 
 
+@pytest.mark.full
 def test_segment_measures_each_stage_and_the_whole(ray_session: None, model: str, archive: str, tmp_path: Path) -> None:
     words = ["--model", model, "--films", str(FILMS), "--rounds", "1", "--out", str(tmp_path / "out")]
     document = run("segment", archive, *words)
@@ -136,6 +137,7 @@ def test_a_source_without_films_and_a_missing_bundle_are_one_line(model: str, ar
         assert isinstance(CliRunner().invoke(app, ["bench", *words]).exception, error)
 
 
+@pytest.mark.full
 def test_train_measures_bare_steps_the_feed_and_the_run(ray_session: None, small_job: list[str]) -> None:
     """Of 5 steps of 16 films an epoch; what each round took fits into the time that the command took."""
     sets = [part for each in small_job for part in ("--set", each)]
@@ -150,7 +152,8 @@ def test_train_measures_bare_steps_the_feed_and_the_run(ray_session: None, small
     assert "2 workers; first batch after" in whole["note"]
 
 
-def test_serve_is_really_asked(model: str) -> None:
+@pytest.mark.full
+def test_serve_is_really_asked(ray_session: None, model: str) -> None:
     document = run("serve", model, "--clients", "1,4", "--seconds", "2")
     check(document, 1)
     assert [rate["name"] for rate in document["rates"]] == ["1 clients", "4 clients"]

@@ -24,7 +24,8 @@ from runs import descendants, send, title
 from covseg_ray import __version__
 from covseg_ray.engine.cluster import doctor_nodes
 
-pytestmark = pytest.mark.timeout(600)
+# Clusters take the same ports: one at a time.
+pytestmark = [pytest.mark.xdist_group("clusters"), pytest.mark.timeout(600)]
 RAY = importlib.metadata.version("ray")
 WIDE = {"COLUMNS": "400", "RAY_AUTH_TOKEN_PATH": ""}
 HERE, THERE, PORT = "127.0.0.1", "127.0.0.2", 6379

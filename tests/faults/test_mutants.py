@@ -23,6 +23,8 @@ from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.runs.result_table import SCHEMA
 
+pytestmark = pytest.mark.usefixtures("ray_session")
+
 REASONS_OF_A_RUN = DICOM_REASONS | {"decoder-crashed", "decoder-hung", "not-an-image", "empty"}
 STATUS, REASON, MASK = (SCHEMA.get_field_index(name) for name in ("status", "reason", "mask"))
 
@@ -52,11 +54,11 @@ def segment_mutants(model: str, folder: Path, of_each: int) -> None:
     print(summary["ok"], summary["reasons"])
 
 
-def test_a_run_over_mutated_films(undisturbed: Run, tmp_path: Path) -> None:
-    segment_mutants(undisturbed.outcome.bundle, tmp_path, 150)
+def test_a_run_over_mutated_films(ready_bundle: str, tmp_path: Path) -> None:
+    segment_mutants(ready_bundle, tmp_path, 150)
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(3600)
-def test_a_run_over_ten_thousand_of_each(undisturbed: Run, tmp_path: Path) -> None:
-    segment_mutants(undisturbed.outcome.bundle, tmp_path, 10_000)
+def test_a_run_over_ten_thousand_of_each(ready_bundle: str, tmp_path: Path) -> None:
+    segment_mutants(ready_bundle, tmp_path, 10_000)

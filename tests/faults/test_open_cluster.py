@@ -16,6 +16,9 @@ from local_cluster import possible
 from covseg_ray.engine.access import refuse_open
 from covseg_ray.errors import UsageError
 
+# Clusters take the same ports: one at a time.
+pytestmark = pytest.mark.xdist_group("clusters")
+
 
 @pytest.fixture(params=["token", "disabled", None])
 def dashboard(request: pytest.FixtureRequest) -> Iterator[tuple[str, str | None]]:

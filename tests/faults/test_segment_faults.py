@@ -20,7 +20,6 @@ from flaky_proxy import FlakyProxy
 from places import REAL_FILMS
 from result_rows import rows_by_item
 from runs import Command, descendants, send
-from training_runs import Run
 
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.errors import BusyError
@@ -30,7 +29,7 @@ from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.filesystem import list_files, read_bytes, write_bytes
 from covseg_ray.storage.lease import STALE_SECONDS
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(900)]
 SHORT, FULL = 600, 4000
 ACTOR, TASKS = "ray::MapWorker(MapBatches(Segmenter))", "ray::MapBatches"
 
@@ -92,26 +91,26 @@ def archive(bucket: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def quiet(undisturbed: Run, archive: str, bucket: str) -> dict[int, Any]:
+def quiet(ready_bundle: str, archive: str, bucket: str) -> dict[int, Any]:
     """The table of a run that nobody disturbed."""
     out = f"{bucket}/quiet"
-    segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+    segment(Request(archive, out, ready_bundle), SegmentProgress(io.StringIO()))
     found = rows_by_item(out)
     assert sorted(found) == list(range(SHORT))
     return found
 
 
 def test_a_killed_command_goes_on_and_a_second_one_is_refused(
-    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+    ready_bundle: str, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
 ) -> None:
     out = f"{bucket}/killed"
-    given = words(archive, out, undisturbed.outcome.bundle)
+    given = words(archive, out, ready_bundle)
     with Command(given, tmp_path) as command:
         assert await_blocks(command, out, 2)
         with pytest.raises(BusyError, match=f"process {command.process.pid} "):
-            segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+            segment(Request(archive, out, ready_bundle), SegmentProgress(io.StringIO()))
     begun = rows_by_item(out)
-    summary = segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+    summary = segment(Request(archive, out, ready_bundle), SegmentProgress(io.StringIO()))
     assert summary["inputs"] == SHORT
     found = rows_by_item(out)
     assert found == quiet
@@ -119,7 +118,7 @@ def test_a_killed_command_goes_on_and_a_second_one_is_refused(
 
 
 def test_gathered_records_are_gone_on_with(
-    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], monkeypatch: pytest.MonkeyPatch
+    ready_bundle: str, archive: str, bucket: str, quiet: dict[int, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run of which a third of the blocks are missing, with more records than are left to lie singly."""
     out = f"{bucket}/gathered"
@@ -131,7 +130,7 @@ def test_gathered_records_are_gone_on_with(
     run = json.loads(files["run.json"])
     monkeypatch.setattr("covseg_ray.storage.runs.recovery.MANY_RECORDS", 2)
     told = SegmentProgress(io.StringIO())
-    assert segment(Request(archive, out, undisturbed.outcome.bundle), told)["inputs"] == SHORT
+    assert segment(Request(archive, out, ready_bundle), told)["inputs"] == SHORT
     assert rows_by_item(out) == quiet
     assert json.loads(read_bytes(f"{out}/run.json")) == run
     gathered = [name for name in list_files(out) if name.startswith(".checkpoint/gathered-")]
@@ -140,10 +139,10 @@ def test_gathered_records_are_gone_on_with(
 
 
 def test_killed_actors_and_tasks_change_nothing(
-    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+    ready_bundle: str, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
 ) -> None:
     out = f"{bucket}/workers"
-    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path) as command:
+    with Command(words(archive, out, ready_bundle), tmp_path) as command:
         killed = []
         for blocks, begin in ((1, ACTOR), (3, TASKS), (4, ACTOR)):
             assert await_blocks(command, out, blocks)
@@ -160,9 +159,9 @@ def kill_one(command: Command, begin: str) -> bool:
     return bool(workers)
 
 
-def test_sigterm_ends_a_run_in_order(undisturbed: Run, archive: str, bucket: str, tmp_path: Path) -> None:
+def test_sigterm_ends_a_run_in_order(ready_bundle: str, archive: str, bucket: str, tmp_path: Path) -> None:
     out = f"{bucket}/term"
-    with Command(words(archive, out, undisturbed.outcome.bundle), tmp_path) as command:
+    with Command(words(archive, out, ready_bundle), tmp_path) as command:
         assert await_blocks(command, out, 1)
         begin = time.monotonic()
         send(command.process.pid, signal.SIGTERM)
@@ -186,10 +185,10 @@ def behind_a_proxy(
 
 
 def test_a_fifth_of_all_requests_may_fail(
-    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+    ready_bundle: str, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
 ) -> None:
     out = f"{bucket}/flaky"
-    with behind_a_proxy(words(archive, out, undisturbed.outcome.bundle), tmp_path, share=0.2) as (proxy, command):
+    with behind_a_proxy(words(archive, out, ready_bundle), tmp_path, share=0.2) as (proxy, command):
         finish(command, SHORT)
     assert rows_by_item(out) == quiet
     wrong = sum(proxy.faults.values()) - proxy.faults["passed"]
@@ -199,10 +198,10 @@ def test_a_fifth_of_all_requests_may_fail(
 
 @pytest.mark.drill
 def test_storage_that_is_away_for_ten_seconds_is_waited_for(
-    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+    ready_bundle: str, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
 ) -> None:
     out = f"{bucket}/away"
-    with behind_a_proxy(words(archive, out, undisturbed.outcome.bundle), tmp_path) as (proxy, command):
+    with behind_a_proxy(words(archive, out, ready_bundle), tmp_path) as (proxy, command):
         assert await_blocks(command, out, 1)
         begun = done_there(out)
         proxy.be_away(10)
@@ -213,11 +212,11 @@ def test_storage_that_is_away_for_ten_seconds_is_waited_for(
 
 @pytest.mark.drill
 def test_a_refusal_in_the_middle_is_one_line_and_the_run_goes_on(
-    undisturbed: Run, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
+    ready_bundle: str, archive: str, bucket: str, quiet: dict[int, Any], tmp_path: Path
 ) -> None:
     """As where credentials run out; tests/faults/test_storage_full.py is the short version."""
     out = f"{bucket}/keys"
-    with behind_a_proxy(words(archive, out, undisturbed.outcome.bundle), tmp_path) as (proxy, command):
+    with behind_a_proxy(words(archive, out, ready_bundle), tmp_path) as (proxy, command):
         assert await_blocks(command, out, 1)
         proxy.refuse = True
         code, output, errors = command.finish(120)
@@ -225,12 +224,12 @@ def test_a_refusal_in_the_middle_is_one_line_and_the_run_goes_on(
     assert errors.splitlines()[-1].endswith("check the AWS_* credentials")
     assert "Traceback" not in errors
     assert done_there(out) < done_there(f"{bucket}/quiet"), "blocks were left to do"
-    segment(Request(archive, out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+    segment(Request(archive, out, ready_bundle), SegmentProgress(io.StringIO()))
     assert rows_by_item(out) == quiet
 
 
-def test_a_refusal_is_told_in_one_line_and_soon(undisturbed: Run, bucket: str, tmp_path: Path) -> None:
-    given = words(f"{bucket}/archive", f"{bucket}/refused", undisturbed.outcome.bundle)
+def test_a_refusal_is_told_in_one_line_and_soon(ready_bundle: str, bucket: str, tmp_path: Path) -> None:
+    given = words(f"{bucket}/archive", f"{bucket}/refused", ready_bundle)
     begin = time.monotonic()
     with behind_a_proxy(given, tmp_path, refuse=True) as (_, command):
         code, output, errors = command.finish(60)
@@ -243,10 +242,10 @@ def test_a_refusal_is_told_in_one_line_and_soon(undisturbed: Run, bucket: str, t
 
 @pytest.mark.drill
 @pytest.mark.timeout(7200)
-def test_twenty_kills_of_the_command_and_twenty_of_its_workers(undisturbed: Run, bucket: str, tmp_path: Path) -> None:
+def test_twenty_kills_of_the_command_and_twenty_of_its_workers(ready_bundle: str, bucket: str, tmp_path: Path) -> None:
     source, chance = f"{bucket}/large", random.Random(0)
     write_archive(source, FULL, sorted(REAL_FILMS.glob("*/Val/*/images/*.png")))
-    model = undisturbed.outcome.bundle
+    model = ready_bundle
     with Command(words(source, f"{bucket}/large-quiet", model), tmp_path) as command:
         finish(command, FULL)
     expected = rows_by_item(f"{bucket}/large-quiet")

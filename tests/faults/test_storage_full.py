@@ -60,7 +60,14 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     """A checkpoint takes about 165 MiB: the first fits beside the ballast, the second does not."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(280 * MIB))
-    settings = [*small_job, "train.epochs=3", "train.average=0", "resources.max_failures=0", f"out={small_disk}"]
+    settings = [
+        *small_job,
+        "model.encoder=resnet18",
+        "train.epochs=3",
+        "train.average=0",
+        "resources.max_failures=0",
+        f"out={small_disk}",
+    ]
     assert_told_full(train_words(settings), tmp_path)
     first = torch.load(small_disk / "small/checkpoints/epoch-0001/state.pt", weights_only=True)
     assert [record["epoch"] for record in first["history"]] == [1]

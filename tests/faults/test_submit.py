@@ -23,7 +23,8 @@ from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.segmentation.network.bundle import Bundle
 
-pytestmark = pytest.mark.timeout(900)
+# Clusters take the same ports: one at a time.
+pytestmark = [pytest.mark.xdist_group("clusters"), pytest.mark.timeout(900)]
 CANARY = "canary-0a9f8e7d6c5b4a39"
 
 

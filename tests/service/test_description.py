@@ -11,6 +11,8 @@ from endpoints import InProcess, served
 
 from covseg_ray.service.settings import Settings
 
+pytestmark = pytest.mark.full
+
 KEY = "k" * 20
 # No schema can say which bytes are a film: those that are none may be refused.
 CHECKS = """[checks.positive_data_acceptance]

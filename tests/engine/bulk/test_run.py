@@ -19,7 +19,6 @@ import ray
 from archive_films import archive_of_all_kinds
 from numpy.typing import NDArray
 from PIL import Image
-from training_runs import Run
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
@@ -34,6 +33,8 @@ from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.filesystem import list_files, read_bytes
 from covseg_ray.storage.lease import hold
+
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 class Told:
@@ -77,9 +78,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(undisturbed: Run, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def done(ready_bundle: str, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     out = str(tmp_path_factory.mktemp("out") / "run")
-    return Done(Request(str(archive), out, undisturbed.outcome.bundle, ("masks", "overlays", "dicom-seg")))
+    return Done(Request(str(archive), out, ready_bundle, ("masks", "overlays", "dicom-seg")))
 
 
 def expected(bundle: Bundle, pixels_HW: NDArray[Any]) -> NDArray[np.bool_]:
@@ -94,9 +95,9 @@ def expected(bundle: Bundle, pixels_HW: NDArray[Any]) -> NDArray[np.bool_]:
     return found_SS[rows.astype(int)][:, columns.astype(int)]
 
 
-def test_every_input_stands_once_with_its_mask_or_its_reason(done: Done, archive: Path, undisturbed: Run) -> None:
+def test_every_input_stands_once_with_its_mask_or_its_reason(done: Done, archive: Path, ready_bundle: str) -> None:
     films = archive_of_all_kinds(archive)
-    bundle = load_bundle(undisturbed.outcome.bundle)
+    bundle = load_bundle(ready_bundle)
     assert set(done.rows) == set(films)
     for image_id, film in films.items():
         row = done.rows[image_id]
@@ -178,8 +179,8 @@ def test_given_again_a_finished_run_writes_nothing(done: Done) -> None:
     assert {name: read_bytes(f"{done.request.out}/{name}") for name in list_files(done.request.out)} == before
 
 
-def test_another_run_is_refused_with_the_differences(done: Done, undisturbed: Run, tmp_path: Path) -> None:
-    bundle = load_bundle(undisturbed.outcome.bundle)
+def test_another_run_is_refused_with_the_differences(done: Done, ready_bundle: str, tmp_path: Path) -> None:
+    bundle = load_bundle(ready_bundle)
     state = {name: tensor * 1.01 if "weight" in name else tensor for name, tensor in bundle.state.items()}
     changed = Bundle(bundle.spec, state)
     save_bundle(str(tmp_path), changed)
@@ -190,20 +191,20 @@ def test_another_run_is_refused_with_the_differences(done: Done, undisturbed: Ru
     assert "write was ('masks', 'overlays', 'dicom-seg'), is ('masks',)" in str(refused.value)
 
 
-def test_an_output_that_is_held_is_left_alone(undisturbed: Run, archive: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_held_is_left_alone(ready_bundle: str, archive: Path, tmp_path: Path) -> None:
     with hold(str(tmp_path)), pytest.raises(BusyError):
-        segment(Request(str(archive), str(tmp_path), undisturbed.outcome.bundle), Told())
+        segment(Request(str(archive), str(tmp_path), ready_bundle), Told())
     assert [name for name in list_files(str(tmp_path)) if not name.startswith(".lease")] == []
 
 
 def test_too_many_rejects_end_the_run_and_a_higher_limit_goes_on(
-    done: Done, undisturbed: Run, archive: Path, bucket: str
+    done: Done, ready_bundle: str, archive: Path, bucket: str
 ) -> None:
-    request = Request(str(archive), f"{bucket}/rejects", undisturbed.outcome.bundle, max_rejects="1")
+    request = Request(str(archive), f"{bucket}/rejects", ready_bundle, max_rejects="1")
     with pytest.raises(TooManyRejectsError, match="--max-rejects allows 1"):
         segment(request, Told())
     assert "summary.json" not in list_files(request.out)
-    again = Done(Request(str(archive), request.out, undisturbed.outcome.bundle, max_rejects="0.9"))
+    again = Done(Request(str(archive), request.out, ready_bundle, max_rejects="0.9"))
     assert {key: row["mask"] for key, row in again.rows.items()} == {key: row["mask"] for key, row in done.rows.items()}
     assert again.summary["reasons"] == done.summary["reasons"]
 
@@ -250,20 +251,20 @@ def test_a_run_goes_on_where_neighbours_keep_cpus(half_done: Request, done: Done
 
 
 def test_a_run_that_stands_still_is_told_in_a_line(
-    done: Done, undisturbed: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: Done, ready_bundle: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 3.0)
     said = r"nothing moved for .* 0 of the cluster's \d+ CPUs are free"
     with neighbours(int(ray.cluster_resources()["CPU"])), pytest.raises(CovsegError, match=said):
-        segment(Request(str(archive), str(tmp_path), undisturbed.outcome.bundle), Told())
+        segment(Request(str(archive), str(tmp_path), ready_bundle), Told())
 
 
 def test_a_model_that_a_node_cannot_load_is_told_in_a_line(
-    undisturbed: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ready_bundle: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segment_engine, "to_files", lambda bundle: {})
     with pytest.raises(ModelError, match=r"^bundle: model\.safetensors is missing[^\n]*$"):
-        segment(Request(str(archive), str(tmp_path), undisturbed.outcome.bundle), Told())
+        segment(Request(str(archive), str(tmp_path), ready_bundle), Told())
 
 
 @pytest.mark.parametrize(("text", "most"), [(None, None), ("0", 0), ("20", 20), ("0.25", 50), ("0.", 0), ("1.0", 200)])

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from training_runs import Run
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
@@ -19,15 +18,16 @@ from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.pack import pack
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
-pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
+# Ray's start alone takes minutes on a machine that is busy.
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(900)]
 
 
 DIVISIONS = [(1, 64), (2, 7), (3, 32)]
 
 
 @pytest.fixture(scope="module")
-def bundle(undisturbed: Run) -> Bundle:
-    return load_bundle(undisturbed.outcome.bundle)
+def bundle(ready_bundle: str) -> Bundle:
+    return load_bundle(ready_bundle)
 
 
 def counted_by_hand(bundle: Bundle, dataset: str, split: str) -> dict[str, list[int]]:
@@ -83,10 +83,10 @@ def _ids_and_masks(dataset: str, unit: object) -> tuple[list[str], NDArray[np.ui
 
 
 def test_the_command_prints_the_same_numbers_and_writes_a_report(
-    ray_session: None, bundle: Bundle, undisturbed: Run, phantoms: str, tmp_path: Path
+    ray_session: None, bundle: Bundle, ready_bundle: str, phantoms: str, tmp_path: Path
 ) -> None:
     counts = counted_by_hand(bundle, phantoms, "val")
-    words = ["evaluate", undisturbed.outcome.bundle, phantoms, "--workers", "2", "--json"]
+    words = ["evaluate", ready_bundle, phantoms, "--workers", "2", "--json"]
     result = CliRunner().invoke(app, [*words, "--report", str(tmp_path / "report.html")])
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
@@ -101,10 +101,10 @@ def test_the_command_prints_the_same_numbers_and_writes_a_report(
 @pytest.mark.drill
 @pytest.mark.timeout(3600)
 def test_real_films_give_the_same_integers_with_any_division(
-    ray_session: None, real_films: Path, undisturbed: Run, tmp_path: Path
+    ray_session: None, real_films: Path, ready_bundle: str, tmp_path: Path
 ) -> None:
     """1, 2 and 3 workers with batches of 7, 32 and 64, over every published Val film."""
-    bundle = load_bundle(undisturbed.outcome.bundle)
+    bundle = load_bundle(ready_bundle)
     dataset = str(tmp_path / "films")
     pack(str(real_films), dataset, size=bundle.spec.input_size)
     found = [

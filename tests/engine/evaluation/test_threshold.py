@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_runs import Run
 from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
@@ -16,16 +15,17 @@ from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
-pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
+# Ray's start alone takes minutes on a machine that is busy.
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(900)]
 
 
-def test_the_command_saves_the_best_rule_and_its_metrics(undisturbed: Run, phantoms: str, tmp_path: Path) -> None:
+def test_the_command_saves_the_best_rule_and_its_metrics(ready_bundle: str, phantoms: str, tmp_path: Path) -> None:
     out = str(tmp_path / "ruled")
-    words = ["model", "decide", undisturbed.outcome.bundle, phantoms, out, "--flip", "--half", "--json"]
+    words = ["model", "decide", ready_bundle, phantoms, out, "--flip", "--half", "--json"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    ruled, before = load_bundle(out), load_bundle(undisturbed.outcome.bundle)
+    ruled, before = load_bundle(out), load_bundle(ready_bundle)
     rule = ruled.spec.decision
     assert rule == Rule(threshold=told["threshold"], smallest_region=told["smallest_region"], flip=True)
     assert told["model_id"] == ruled.model_id != before.model_id

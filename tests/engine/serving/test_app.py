@@ -18,7 +18,6 @@ from places import ROOT
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
-from training_runs import Run
 
 from covseg_ray.config.serve import endpoint, parse
 from covseg_ray.engine.bulk.run import Request, segment
@@ -33,6 +32,8 @@ from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.service.client import Client
+
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 PORT = 8731
 LARGE = 2112  # pixels a side: 4.25 MiB of classes
@@ -54,19 +55,19 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(undisturbed: Run, other: str, large: str) -> Iterator[str]:
+def url(ready_bundle: str, other: str, large: str) -> Iterator[str]:
     """Three models, the trained one and two others, on this session's Ray."""
     serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host="127.0.0.1", port=PORT))
-    models = {"trained": undisturbed.outcome.bundle, "other": other, "large": large}
+    models = {"trained": ready_bundle, "other": other, "large": large}
     serve.run(build({"models": models, "replicas": [1, 1]}), name="covseg-ray", route_prefix="/")
     yield f"http://127.0.0.1:{PORT}"
     serve.shutdown()
 
 
 def test_the_same_film_has_the_same_mask_on_all_three_ways(
-    undisturbed: Run, phantoms: str, url: str, tmp_path: Path
+    ready_bundle: str, phantoms: str, url: str, tmp_path: Path
 ) -> None:
-    bundle = load_bundle(undisturbed.outcome.bundle)
+    bundle = load_bundle(ready_bundle)
     found = evaluate(bundle, phantoms)
     evaluated = show(bundle, phantoms, found, examples(found.counts_N4, 60))
     assert len(evaluated) > 10
@@ -75,7 +76,7 @@ def test_the_same_film_has_the_same_mask_on_all_three_ways(
     source.mkdir()
     for index, film in enumerate(evaluated):
         (source / f"{index:03d}.png").write_bytes(encode_png(film.image_HW))
-    segment(Request(str(source), out, undisturbed.outcome.bundle), SegmentProgress(io.StringIO()))
+    segment(Request(str(source), out, ready_bundle), SegmentProgress(io.StringIO()))
     rows = {row["image_id"]: row for row in pq.read_table(f"{out}/results").to_pylist()}
     with Client(url) as client:
         for index, film in enumerate(evaluated):
@@ -106,8 +107,8 @@ def test_a_square_larger_than_a_message_arrives_whole(url: str, large: str) -> N
     assert answer.content == encode_png1(classes_HW)
 
 
-def test_several_models_answer_by_name(url: str, undisturbed: Run, other: str, large: str) -> None:
-    uris = {"trained": undisturbed.outcome.bundle, "other": other, "large": large}
+def test_several_models_answer_by_name(url: str, ready_bundle: str, other: str, large: str) -> None:
+    uris = {"trained": ready_bundle, "other": other, "large": large}
     ids = {name: load_bundle(uri).model_id for name, uri in uris.items()}
     film = encode_png(make_phantom(1, 0, 120).image)
     with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:

@@ -77,7 +77,7 @@ def test_tensorboard_reads_the_same_numbers(undisturbed: Run) -> None:
 
 
 def test_validation_is_what_numpy_counts_from_the_bundles_predictions(undisturbed: Run, phantoms: str) -> None:
-    network = smp().Unet("resnet18", encoder_weights=None, classes=2)
+    network = smp().Unet("tu-test_resnet", encoder_weights=None, classes=2)
     state = load_file(f"{undisturbed.folder}/bundle/model.safetensors")
     network.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     network = network.eval().to(memory_format=torch.channels_last)
@@ -113,7 +113,9 @@ def test_one_worker_has_the_loss_of_a_plain_loop(
     run = run_job([*small_job, "out=runs", *changes])
     assert (tmp_path / "runs/small/metrics.jsonl").exists()
     torch.manual_seed(3)
-    network = smp().Unet("resnet18", encoder_weights=None, classes=2).train().to(memory_format=torch.channels_last)
+    network = (
+        smp().Unet("tu-test_resnet", encoder_weights=None, classes=2).train().to(memory_format=torch.channels_last)
+    )
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-5)
     dataset = run.job.data.dataset
     units = list_units(dataset, "train")
