@@ -37,7 +37,7 @@ drills: $(READY)
 # FILMS: a folder of PNG films (phantoms without it), COUNT of them for bulk segmentation, read from below S3
 # (s3://BUCKET/PREFIX) where that is given. INT8: the model in 8-bit integers. ONLY: predict, segment, segment-int8, train,
 # serve, cold and growth, with commas between; all without it. A SIZES of 1000000 takes an hour or more.
-MODEL ?= models/covid-qu-ex
+MODEL ?= covid-qu-ex
 ENGINE ?= auto
 ROUNDS ?= 5
 COUNT ?= 256

@@ -2,14 +2,15 @@
 
 ::
 
-    CovsegError                  exit 1   HTTP 500
-    ├── UsageError               exit 2   HTTP 400   an option or a value that cannot be used
-    │   ├── ConfigError          exit 2   HTTP 400   a job file: unknown key, wrong type
-    │   └── ModelError           exit 2   HTTP 400   unknown encoder, a bundle that cannot be trusted or read
-    ├── DatasetError             exit 1   HTTP 422   films, masks or shards that do not fit together
-    ├── TooManyRejectsError  exit 1   HTTP 500   more inputs of an archive could not be used than was allowed
-    ├── StorageError             exit 4   HTTP 503   a bucket or folder that is missing, refused, down or full
-    └── BusyError                exit 75  HTTP 409   another run holds the output
+    CovsegError                   exit 1   HTTP 500
+    ├── UsageError                exit 2   HTTP 400   an option or a value that cannot be used
+    │   ├── ConfigError           exit 2   HTTP 400   a job file: unknown key, wrong type
+    │   └── ModelError            exit 2   HTTP 400   an unknown encoder, a bundle that cannot be trusted or read
+    ├── DatasetError              exit 1   HTTP 422   films, masks or shards that do not fit together
+    │   └── RejectedFilmError     exit 1   HTTP 422   one film that cannot be segmented
+    ├── TooManyRejectsError       exit 1   HTTP 500   more inputs of an archive were rejected than allowed
+    ├── StorageError              exit 4   HTTP 503   a bucket or folder that is missing, refused, down or full
+    └── BusyError                 exit 75  HTTP 409   another run holds the output
 
 A message is one line: what was wrong, where, and what to do. The command line prints it without a traceback.
 """
@@ -25,13 +26,15 @@ EXIT_SIGTERM = 143
 
 
 class CovsegError(Exception):
-    """Root of the tree; also what is raised when nothing more exact fits."""
+    """Root of the tree, and the class of an error that fits none of the others."""
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
 
 
 class UsageError(CovsegError):
+    """An option or a value that cannot be used."""
+
     exit_code = 2
     http_status = 400
 
@@ -45,18 +48,36 @@ class ModelError(UsageError):
 
 
 class DatasetError(CovsegError):
+    """Films, masks or shards that do not fit together."""
+
     http_status = 422
 
 
+class RejectedFilmError(DatasetError):
+    """One film that cannot be segmented. ``reason`` is a code, as the result table has it; ``detail`` is one line."""
+
+    def __init__(self, film: str, reason: str, detail: str) -> None:
+        super().__init__(film, reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
+
+
 class TooManyRejectsError(CovsegError):
-    """More inputs of an archive could not be used than ``--max-rejects`` allows."""
+    """More inputs of an archive were rejected than ``--max-rejects`` allows."""
 
 
 class StorageError(CovsegError):
+    """A bucket or folder that is missing, refused, down or full."""
+
     exit_code = 4
     http_status = 503
 
 
 class BusyError(CovsegError):
+    """Another run holds the output."""
+
     exit_code = 75
     http_status = 409

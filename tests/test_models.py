@@ -16,7 +16,7 @@ from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.inference.predictor import Predictor
 
-FOLDER = ROOT / "models/covid-qu-ex"
+FOLDER = ROOT / "covseg_ray/models/covid-qu-ex"
 MOST_BYTES = 50_000_000
 
 

@@ -89,9 +89,11 @@ def export(
     _check_export(to, int8, calibrate)
     if calibrate:
         ask(calibrate)
-    from covseg_ray.engine.bundle_io import load_bundle, save_bundle, save_graph
+    from covseg_ray.engine.bundle_io import load_bundle, resolve, save_bundle, save_graph
     from covseg_ray.engine.evaluation import export as engine
 
+    if out is None and resolve(bundle) != bundle:
+        raise UsageError(f"{bundle}: a model of the package stays as it is; give --out")
     model = load_bundle(bundle)
     where = out or (f"{bundle.rstrip('/')}-int8" if int8 else bundle)
     compared: Compared | None

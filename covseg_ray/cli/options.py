@@ -6,11 +6,15 @@ from typing import Annotated
 
 import typer
 
+from covseg_ray.config import DEFAULT_MODEL
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Address = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
 ]
-BundleUri = Annotated[str, typer.Argument(metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")]
+BUNDLE_HELP = f"Path or s3:// URI of a model bundle, or {DEFAULT_MODEL} for the included model."
+BundleUri = Annotated[str, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)]
+Model = Annotated[str, typer.Option("--model", metavar="BUNDLE", help=BUNDLE_HELP)]
 DatasetUri = Annotated[str, typer.Argument(metavar="DATASET", help="Path or s3:// URI of a packed dataset.")]
 Split = Annotated[str, typer.Option("--split", help="Which split of the dataset.")]
 Labels = Annotated[str | None, typer.Option("--labels", metavar="LABEL,...", help="Only films with these labels.")]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Address, AllowOpen, Json, ask, named
+from covseg_ray.cli.options import Address, AllowOpen, Json, Model, ask, named
+from covseg_ray.config import DEFAULT_MODEL
 from covseg_ray.errors import EXIT_REJECTS
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def segment(
         typer.Argument(help="Folder, glob, .tar, .tar.gz, .zip, dataset, or .csv or .parquet list; a path or s3://."),
     ],
     out: Annotated[str, typer.Argument(help="Folder or s3:// URI for the results.")],
-    model: Annotated[str, typer.Option("--model", metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")],
+    model: Model = DEFAULT_MODEL,
     write: Annotated[
         str, typer.Option("--write", metavar="KIND,...", help="Files beside the table: masks, overlays, dicom-seg.")
     ] = "",

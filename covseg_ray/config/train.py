@@ -1,7 +1,8 @@
-"""One frozen tree for a training job: TOML file < environment < ``--set KEY=VALUE``.
+"""One frozen tree for a training job: preset < TOML file < environment < ``--set KEY=VALUE``.
 
-The defaults are the published recipe, by name ``paper``. An environment variable is ``COVSEG_`` and the key in
-capitals, levels parted by two underscores: ``COVSEG_TRAIN__EPOCHS=3`` sets ``train.epochs``.
+A preset is a job file of the package, by name; the defaults are those of ``paper``, the published recipe. An
+environment variable is ``COVSEG_`` and the key in capitals, with two underscores between levels:
+``COVSEG_TRAIN__EPOCHS=3`` sets ``train.epochs``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -25,8 +26,10 @@ else:
     import tomli as tomllib
 
 ENVIRONMENT_PREFIX = "COVSEG_"
+PRESETS = Path(__file__).parent / "presets"
 
 Positive = Annotated[int, Field(ge=1)]
+Preset = Literal["paper", "best", "finish-best", "scratch", "finish-scratch", "tune"]
 Metric = Literal["iou_two_class", "iou_pooled", "dice_pooled", "iou_image", "dice_image", "iou_all", "dice_all"]
 
 
@@ -95,7 +98,7 @@ class Job(_Section):
 
     ``workers``: a number, or the fewest and the most: then a run goes on with fewer when a node is lost."""
 
-    preset: Literal["paper"] = "paper"
+    preset: Preset = Field(default="paper", description="the recipe that sets every key not given here")
     name: str = Field(default="paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     out: str = "runs"
     workers: int | tuple[int, int] = 1
@@ -143,7 +146,8 @@ class Job(_Section):
 
 
 def load(path: str | None, overrides: Sequence[str] = ()) -> Job:
-    """The job that a file, the environment and ``--set`` give together."""
+    """The job that a preset, a file, the environment and ``--set`` give together. ``path`` is a file, or the name of a
+    preset where no file has that name. Raises ConfigError."""
     tree: dict[str, Any] = {}
     for _, layer in _layers(path, overrides):
         for key, value in layer.items():
@@ -162,8 +166,9 @@ def changed(job: Job, values: Mapping[str, Any]) -> Job:
 def written(job: Job) -> str:
     """The job as a file that `load` reads to the same job."""
     searched = (each.model_dump(mode="json", exclude_defaults=True) for each in job.search)
-    tables = (f"\n[[search]]\n{_lines(each)}" for each in searched)
-    return "".join([_lines(job.model_dump(mode="json", exclude={"search"})), *tables])
+    tables = [f"\n[[search]]\n{_lines(each)}" for each in searched]
+    none = "search = []\n" if "search" in _read_file(preset_file(job.preset)) and not tables else ""
+    return "".join([_lines(job.model_dump(mode="json", exclude={"search"})), none, *tables])
 
 
 def _lines(tree: Mapping[str, Any]) -> str:
@@ -172,7 +177,8 @@ def _lines(tree: Mapping[str, Any]) -> str:
 
 
 def sources(path: str | None, overrides: Sequence[str] = ()) -> dict[str, str]:
-    """Where each value came from, by dotted key: ``default``, the file's name, the variable's name or ``--set``."""
+    """Where each value came from, by dotted key: ``default``, ``preset NAME``, the file's name, the variable's name or
+    ``--set``."""
     origin = dict.fromkeys(known_keys(), "default")
     for name, layer in _layers(path, overrides):
         for key in layer:
@@ -192,9 +198,22 @@ def _validated(tree: Mapping[str, Any], path: str | None) -> Job:
         raise ConfigError(_explain(error, path)) from None
 
 
+def preset_file(name: str) -> str:
+    """The job file of a preset."""
+    return str(PRESETS / f"{name}.toml")
+
+
 def _layers(path: str | None, overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    layers = [("environment", _from_environment(os.environ)), ("--set", dict(_parse_override(o) for o in overrides))]
-    return [(path, _read_file(path)), *layers] if path else layers
+    """What is given, later layers over earlier ones, the preset that they name first."""
+    given = [("environment", _from_environment(os.environ)), ("--set", dict(_parse_override(o) for o in overrides))]
+    if path:
+        given.insert(0, (path, {"preset": path} if _is_preset(path) else _read_file(path)))
+    preset = next((layer["preset"] for _, layer in reversed(given) if "preset" in layer), None)
+    return [(f"preset {preset}", _read_file(preset_file(preset))), *given] if preset in get_args(Preset) else given
+
+
+def _is_preset(path: str) -> bool:
+    return path in get_args(Preset) and not Path(path).exists()
 
 
 def _read_file(path: str) -> dict[str, Any]:
@@ -202,7 +221,7 @@ def _read_file(path: str) -> dict[str, Any]:
         tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"job file {path} does not exist; give one with -c JOB.toml (jobs/train.toml is one)"
+            f"job file {path} does not exist; give a file, or one of the presets {', '.join(get_args(Preset))}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"job file {path} cannot be read: {error}") from None
@@ -257,12 +276,12 @@ def _explain(error: ValidationError, path: str | None) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key {key}{where}; {nearest(key)}"
-    told = first["msg"].removeprefix("Value error, ")
+    problem = first["msg"].removeprefix("Value error, ")
     if not key:
-        return f"{told}{where}"
+        return f"{problem}{where}"
     if first["type"] == "value_error" and key.startswith("search."):
-        return f"[[search]]{where}: {told}"
-    return f"key {key}{where}: {told.lower()}, got {json.dumps(first['input'], default=str)}"
+        return f"[[search]]{where}: {problem}"
+    return f"key {key}{where}: {problem.lower()}, got {json.dumps(first['input'], default=str)}"
 
 
 def nearest(key: str) -> str:
@@ -278,7 +297,7 @@ def nearest(key: str) -> str:
 def differences(earlier: Job, later: Job) -> dict[str, tuple[Any, Any]]:
     """What two jobs disagree on that would change the trained weights, by dotted key."""
     old, new = _compared(earlier), _compared(later)
-    free = ("out", "name", "data.cache", "resources.", "tracking.", "tune.trials", "tune.at_once")
+    free = ("preset", "out", "name", "data.cache", "resources.", "tracking.", "tune.trials", "tune.at_once")
     both = {key: (old.get(key), new.get(key)) for key in old | new}
     return {key: (was, now) for key, (was, now) in both.items() if was != now and not key.startswith(free)}
 

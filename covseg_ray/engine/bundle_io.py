@@ -1,6 +1,8 @@
-"""Model bundles at a URI."""
+"""Model bundles at a URI, or by the name of one that the package holds."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from covseg_ray.errors import ModelError, StorageError
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -8,20 +10,47 @@ from covseg_ray.segmentation.network.bundle_files import check_listing, from_fil
 from covseg_ray.segmentation.network.graph import Graph
 from covseg_ray.storage.filesystem import join, list_files, read_files, write_files
 
+SHIPPED = Path(__file__).parents[1] / "models"
+
 
 def load_bundle(uri: str) -> Bundle:
-    """The bundle at ``uri``. A folder that holds a pickle is refused before anything in it is read."""
-    names = list_files(uri)
+    """The bundle at ``uri``: a path, an s3:// URI, or a name that :func:`resolve` knows.
+
+    A folder that holds a pickle is refused before anything in it is read.
+
+    Raises:
+        StorageError: there is no bundle, or it cannot be read.
+        ModelError: the bundle is damaged, or not one that can be trusted.
+    """
+    folder = resolve(uri)
+    names = list_files(folder)
     if not names:
-        raise StorageError(f"{uri}: no bundle there; give the folder that covseg-ray train wrote")
+        known = ", ".join(shipped_models())
+        raise StorageError(
+            f"{uri}: no bundle there; give the folder that covseg-ray train wrote"
+            + (f", or a model of the package by name: {known}" if known else "")
+        )
     try:
         check_listing(names)
-        return from_files(read_files(uri, needed(names)))
+        return from_files(read_files(folder, needed(names)))
     except ModelError as error:
         raise ModelError(f"{uri}: {error}") from error
 
 
+def shipped_models() -> dict[str, Path]:
+    """The bundles that the package holds, by name. None where a job runs from a package without them."""
+    return {file.parent.name: file.parent for file in sorted(SHIPPED.glob("*/model.json"))}
+
+
+def resolve(uri: str) -> str:
+    """The folder of the package's model of that name, unless something of that name lies in the working directory;
+    any other URI as it is."""
+    shipped = shipped_models()
+    return str(shipped[uri]) if uri in shipped and not Path(uri).exists() else uri
+
+
 def save_bundle(uri: str, bundle: Bundle) -> None:
+    """Write a bundle's files to ``uri``."""
     write_files(uri, to_files(bundle))
 
 

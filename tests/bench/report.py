@@ -137,7 +137,7 @@ def measure(name: str, given: argparse.Namespace) -> Part:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks.md")
-    parser.add_argument("--model", default="models/covid-qu-ex")
+    parser.add_argument("--model", default="covid-qu-ex")
     parser.add_argument("--int8", default="", help="the same model in 8-bit integers")
     parser.add_argument("--films", default="", help="a folder of PNG films to segment; phantoms else")
     parser.add_argument("--count", type=int, default=256, help="films of bulk segmentation")

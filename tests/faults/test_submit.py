@@ -63,11 +63,8 @@ def test_a_job_that_cannot_run_is_refused_before_anything_is_sent(tmp_path: Path
         (["submit", "tune", "-c", str(search)], "unknown key train.los; did you mean train.loss?"),
         (["submit", "tune", "-c", os.devnull], "the job has no [[search]]"),
         (["submit", "evaluate", "bundle-alone"], "Missing argument"),
-        (["submit", "segment", "films", "out"], "--model"),
+        (["submit", "segment", "films"], "Missing argument"),
         (["submit", "segment", "films", "out", "--model", "bundle", "--sideways"], "No such option: --sideways"),
-        (["submit", "bench", "train", "-c", str(job)], "did you mean train.epochs?"),
-        (["submit", "bench", "segment", "films"], "--model"),
-        (["submit", "bench", "predict", "bundle"], "give segment or train"),
     ):
         done = nowhere.command(words)
         assert (done.returncode, text in done.stderr) == (2, True), done.stderr

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from covseg_ray.cli import bench
 from covseg_ray.cli.options import AllowOpen, Json, say
 from covseg_ray.cli.segment import segment
 from covseg_ray.cli.serving.serve import serve
 from covseg_ray.cli.training.evaluate import evaluate
 from covseg_ray.cli.training.train import train
 from covseg_ray.cli.training.tune import tune
-from covseg_ray.errors import EXIT_SIGINT, UsageError
+from covseg_ray.errors import EXIT_SIGINT
 
 if TYPE_CHECKING:
     from covseg_ray.config.train import Job as TrainingJob
@@ -36,25 +35,26 @@ Image = Annotated[
 Detach = Annotated[bool, typer.Option("--detach", help="Print the job's id and do not wait for its end.")]
 
 
-class Job(NamedTuple):
-    """The command's words, and the files in its working folder that they name."""
+class Submission(NamedTuple):
+    """The command's words, the files in its working folder that they name, and the bundles that it reads."""
 
     words: list[str]
     files: Mapping[str, str] = MappingProxyType({})
+    models: tuple[str, ...] = ()
 
 
-class Way(NamedTuple):
-    """To which cluster, and from which image of its nodes the package comes; None: it is sent."""
+class Target(NamedTuple):
+    """The cluster, and the image of its nodes that holds the package; None: the package is sent."""
 
     address: str
     allow_open: bool
     image: str | None
 
 
-def job(name: str) -> Callable[[Callable[[list[str]], Job]], None]:
-    """Make a command of what turns its words into the job that is sent, whose text is the command's help."""
+def job(name: str) -> Callable[[Callable[[list[str]], Submission]], None]:
+    """Make a command of a function that turns its words into the job to send; its docstring is the command's help."""
 
-    def register(prepared: Callable[[list[str]], Job]) -> None:
+    def register(prepared: Callable[[list[str]], Submission]) -> None:
         @app.command(name, help=prepared.__doc__, context_settings=WITH_ITS_WORDS)
         def command(
             context: typer.Context,
@@ -64,19 +64,19 @@ def job(name: str) -> Callable[[Callable[[list[str]], Job]], None]:
             detach: Detach = False,
             as_json: Json = False,
         ) -> None:
-            _submit(prepared(context.args), Way(address, allow_open, image), detach, as_json)
+            _submit(prepared(context.args), Target(address, allow_open, image), detach, as_json)
 
     return register
 
 
 @job("train")
-def train_job(words: list[str]) -> Job:
+def train_job(words: list[str]) -> Submission:
     """What `covseg-ray train` takes: -c JOB.toml, --set KEY=VALUE. The job is checked here before anything is sent."""
     return with_file(["train"], checked(parsed(train, words)))
 
 
 @job("tune")
-def tune_job(words: list[str]) -> Job:
+def tune_job(words: list[str]) -> Submission:
     """What `covseg-ray tune` takes: -c JOB.toml, --set KEY=VALUE. It is checked here before anything is sent."""
     from covseg_ray.engine.tuning import plan as trials
 
@@ -86,42 +86,29 @@ def tune_job(words: list[str]) -> Job:
 
 
 @job("evaluate")
-def evaluate_job(words: list[str]) -> Job:
+def evaluate_job(words: list[str]) -> Submission:
     """What `covseg-ray evaluate` takes: BUNDLE DATASET, --split, --labels, --workers, --report."""
-    parsed(evaluate, words)
-    return Job(["evaluate", *words])
+    given = parsed(evaluate, words)
+    return Submission(["evaluate", *words], models=(given["bundle"],))
 
 
 @job("segment")
-def segment_job(words: list[str]) -> Job:
+def segment_job(words: list[str]) -> Submission:
     """What `covseg-ray segment` takes: SOURCE OUT --model BUNDLE, --write, --engine, --max-rejects, --actors."""
-    parsed(segment, words)
-    return Job(["segment", *words])
-
-
-@job("bench")
-def bench_job(words: list[str]) -> Job:
-    """What `covseg-ray bench segment` or `covseg-ray bench train` takes: that word first, and no --plot."""
-    what, *rest = words or [""]
-    if what == "segment":
-        parsed(bench.segment, rest)
-        return Job(["bench", "segment", *rest])
-    if what != "train":
-        raise UsageError(f"submit bench {what}: unknown; give segment or train, and its words")
-    given = parsed(bench.train, rest)
-    counts = ["--steps", str(given["steps"]), "--rounds", str(given["rounds"])]
-    return with_file(["bench", "train", *counts], checked(given))
+    given = parsed(segment, words)
+    return Submission(["segment", *words], models=(given["model"],))
 
 
 @job("serve")
-def serve_job(words: list[str]) -> Job:
+def serve_job(words: list[str]) -> Submission:
     """What `covseg-ray serve` takes: -c SERVE.yaml, --model, --host, --port, --keys-file (a path on the nodes).
     The endpoint is there until the job is stopped."""
     from covseg_ray.config import serve as serving
 
     given = parsed(serve, words)
     wanted = serving.endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
-    return Job(["serve", "-c", SERVE_FILE], {SERVE_FILE: serving.written(wanted)})
+    models = tuple(wanted.serving.models.values())
+    return Submission(["serve", "-c", SERVE_FILE], {SERVE_FILE: serving.written(wanted)}, models)
 
 
 def checked(given: Mapping[str, Any]) -> TrainingJob:
@@ -131,11 +118,11 @@ def checked(given: Mapping[str, Any]) -> TrainingJob:
     return config.load(given["job_file"], given["overrides"] or [])
 
 
-def with_file(words: list[str], wanted: TrainingJob) -> Job:
+def with_file(words: list[str], wanted: TrainingJob) -> Submission:
     """The command with a job file of all that was given here, overrides among it."""
     from covseg_ray.config import train as config
 
-    return Job([*words, "-c", JOB_FILE], {JOB_FILE: config.written(wanted)})
+    return Submission([*words, "-c", JOB_FILE], {JOB_FILE: config.written(wanted)}, (wanted.model.start,))
 
 
 def parsed(command: Callable[..., None], words: Sequence[str]) -> dict[str, Any]:
@@ -145,14 +132,14 @@ def parsed(command: Callable[..., None], words: Sequence[str]) -> dict[str, Any]
     return typer.main.get_command(alone).make_context(command.__name__, list(words)).params
 
 
-def _submit(job: Job, way: Way, detach: bool, as_json: bool) -> None:
+def _submit(job: Submission, target: Target, detach: bool, as_json: bool) -> None:
     from covseg_ray.engine.cluster import jobs as engine
 
-    flags = {"--json": as_json, "--allow-open-cluster": way.allow_open}
+    flags = {"--json": as_json, "--allow-open-cluster": target.allow_open}
     words = [*job.words, *(flag for flag, given in flags.items() if given)]
-    client = engine.connect(way.address, way.allow_open)
-    job_id = engine.send(client, words, job.files, say, way.image)
-    say(f"job {job_id}: covseg-ray jobs logs|stop|wait {job_id} --address {way.address}")
+    client = engine.connect(target.address, target.allow_open)
+    job_id = engine.send(client, words, job.files, say, target.image, job.models)
+    say(f"job {job_id}: covseg-ray jobs logs|stop|wait {job_id} --address {target.address}")
     if detach:
         typer.echo(json.dumps({"job": job_id}) if as_json else job_id)
         return

@@ -9,7 +9,7 @@ import secrets
 import shlex
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from covseg_ray.engine.access import refuse_open
+from covseg_ray.engine.bundle_io import shipped_models
 from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
 
 SOURCE = Path(__file__).parents[2]
@@ -65,16 +66,24 @@ def connect(address: str, allow_open: bool = True) -> Client:
     return client
 
 
-def send(client: Client, words: Sequence[str], files: Mapping[str, str], say: Say, image: str | None = None) -> str:
+def send(
+    client: Client,
+    words: Sequence[str],
+    files: Mapping[str, str],
+    say: Say,
+    image: str | None = None,
+    models: Collection[str] = (),
+) -> str:
     """Start ``covseg-ray`` with ``words`` on the cluster, this package and ``files`` in its working folder; its id.
 
-    A package that the cluster holds already is not sent again, nor one that ``image`` has, which the nodes run.
-    Credentials are not part of it: the job finds those of the nodes.
+    Of the package's models those go along that ``models``, the bundles that the job names, holds by name. A package
+    that the cluster has already is not sent again, nor is it where the nodes run ``image``, which has it. Credentials
+    are not part of it: the job finds those of the nodes.
     """
     job_id = f"{words[0]}-{secrets.token_hex(4)}"
     with TemporaryDirectory(prefix="covseg-ray-submit-") as folder, _told(client.get_address()):
         package = Path(folder) / "package.zip"
-        _pack(package, {**({} if image else _source()), **files})
+        _pack(package, {**({} if image else package_files(models)), **files})
         say(f"sending {package.stat().st_size / 1e6:.2f} MB to {client.get_address()}")
         client.submit_job(
             entrypoint=shlex.join(["python", "-m", "covseg_ray", *words, "--address", "auto"]),
@@ -141,12 +150,13 @@ async def _tail(client: Client, job_id: str, told: int, write: Say) -> int:
     return told
 
 
-def _source() -> dict[str, bytes]:
-    """This package's files, as a job's working folder has them."""
+def package_files(models: Collection[str]) -> dict[str, bytes]:
+    """This package's files, as a job's working folder has them; of its models only those of ``models``."""
+    left_out = [folder for name, folder in shipped_models().items() if name not in models]
     return {
         f"covseg_ray/{path.relative_to(SOURCE).as_posix()}": path.read_bytes()
         for path in SOURCE.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and not any(each in path.parents for each in left_out)
     }
 
 
