@@ -133,8 +133,8 @@ class _Trainer(TorchTrainer):
         return
 
     def _create_default_callbacks(self) -> list[Any]:
-        # Without the actor that removes the placement group of a lost run: it asks the dashboard, which a session on one
-        # machine does not have, so after each stopped trial of ``tune`` it would run until the command ends.
+        # Without the actor that removes the placement group of a lost run: it asks the dashboard, which a local session
+        # does not have, so after each stopped trial of ``tune`` it would run until the command ends.
         # ``engine.tuning.trial`` removes the group.
         every = super()._create_default_callbacks()  # type: ignore[misc]
         return [each for each in every if not isinstance(each, PlacementGroupCleanerCallback)]
