@@ -22,6 +22,7 @@ PAGE = (ROOT / "docs/upgrading.md").read_text(encoding="utf-8")
 PRIVATE_MODULE = re.compile(r"ray\.(?:.*\.)?(?:_\w+|v2)(?:\.|$)")
 UNSTABLE = re.compile(r"PublicAPI \((?:alpha|beta)\)|\*\*DeveloperAPI:\*\*")
 IN_STRINGS = re.compile(r"\bRAY_[A-Za-z0-9_]+\b|^ray(?:\.\w+)+$|^\w+:__\w+__$")
+PRIVATE_COLUMNS, MOST_PRIVATE_ROWS = 5, 10
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_replace", "_make"}
 
 
@@ -140,10 +141,10 @@ def used() -> dict[str, set[str]]:
 
 
 def rows() -> list[list[str]]:
-    """The cells of the page's tables of names: name, where, what breaks, which test notices."""
+    """The cells of the page's tables of names: name, where, (of private ones why,) what breaks, which test notices."""
     lines = [line for line in PAGE.splitlines() if line.startswith("| `")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    return [row for row in cells if len(row) == 4]
+    return [row for row in cells if len(row) in (4, PRIVATE_COLUMNS)]
 
 
 def quoted(text: str) -> set[str]:
@@ -160,6 +161,13 @@ def test_each_is_where_the_page_says(used: dict[str, set[str]]) -> None:
     for names, where, *_ in rows():
         files = {file for name in quoted(names) for file in used.get(name, set())}
         assert quoted(where) == files, names
+
+
+def test_private_names_are_few_and_each_has_its_reason() -> None:
+    private = PAGE.partition("## Private")[2].partition("\n## ")[0]
+    of_private = [row for row in rows() if row[0] in private]
+    assert 0 < len(of_private) <= MOST_PRIVATE_ROWS
+    assert all(len(row) == PRIVATE_COLUMNS and row[2] for row in of_private)
 
 
 def test_the_tests_that_the_page_names_exist() -> None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 import ray
-from ray._private import ray_constants, worker
+from ray._private import ray_constants
 from ray.exceptions import RayTaskError
 
 from covseg_ray.engine.access import refuse_open
@@ -74,11 +74,11 @@ def session(
             yield
             return
         _quiet()
-        _start(address, workers, KEEP_MEMORY | dict(variables))
+        dashboard = _start(address, workers, KEEP_MEMORY | dict(variables))
         try:
             if address and not allow_open:
                 hosts = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
-                refuse_open(hosts, f"http://{worker.get_dashboard_url()}")
+                refuse_open(hosts, f"http://{dashboard}")
             with _own_exit_code():
                 yield
         finally:
@@ -159,31 +159,31 @@ def _leave(signal_number: int, frame: object) -> NoReturn:
     sys.exit(EXIT_SIGTERM)
 
 
-def _start(address: str | None, workers: int, variables: dict[str, str]) -> None:
+def _start(address: str | None, workers: int, variables: dict[str, str]) -> str | None:
+    """Connect or start; gives the dashboard's ``host:port``, None without one."""
     for name, value in (variables if address else variables | ON_ONE_MACHINE).items():
         os.environ.setdefault(name, value)
     if address:
         workers_get = {"env_vars": {name: os.environ[name] for name in variables}}
         try:
             _knock(address)
-            ray.init(address=address, runtime_env=workers_get, logging_level=logging.ERROR, log_to_driver=False)
+            return ray.init(
+                address=address, runtime_env=workers_get, logging_level=logging.ERROR, log_to_driver=False
+            ).dashboard_url
         except ConnectionError as error:  # Ray's own as well, where auto finds no cluster
             raise CovsegError(
                 f"--address {address}: no Ray cluster answers there; give HOST:PORT of its head, as HEAD:6379, or auto "
                 "on one of its nodes"
             ) from error
-        return
     os.environ[NO_CLUSTER], ray_constants.ENABLE_RAY_CLUSTER = "0", False
-    ray.init(
+    return ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, workers) + SPARE_CPUS,
         _node_ip_address="127.0.0.1",
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
-    )
-    # It looks through every worker's log ten times a second, for drivers that want their lines.
-    worker._global_node.kill_log_monitor(check_alive=False)  # type: ignore[attr-defined]
+    ).dashboard_url
 
 
 def _knock(address: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
 import ray
 from ray._private.utils import push_error_to_driver
-from runs import descendants, title
 
 from covseg_ray.engine.session import session
 
@@ -26,9 +24,3 @@ def test_what_ray_tells_while_a_command_runs_is_no_result(
             output, errors = capsys.readouterr()
             assert output == ""
             told += errors
-
-
-def test_nobody_reads_the_workers_logs_in_a_session_of_its_own(ray_session: None) -> None:
-    told = [title(pid) for pid in descendants(os.getpid())]
-    assert any("raylet" in words for words in told)
-    assert not any("log_monitor" in words for words in told)

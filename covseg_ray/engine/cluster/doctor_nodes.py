@@ -11,12 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import ray
-from ray._private.authentication.authentication_utils import is_token_auth_enabled
-from ray._private.services import get_webui_url_from_internal_kv
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from covseg_ray.engine.access import is_loopback
+from covseg_ray.engine.access import authentication, is_loopback
 from covseg_ray.engine.cluster import doctor
 from covseg_ray.engine.cluster.doctor import Finding
 from covseg_ray.engine.session import session
@@ -81,7 +79,7 @@ def _node(row: dict[str, object], name_is_shared: bool) -> Node:
 
 def ask(nodes: Sequence[Node], storage: str | None, probe: Probe | None) -> list[Finding]:
     """The findings of every node, in the order of ``nodes``; one that gives none in time is itself a finding."""
-    url = get_webui_url_from_internal_kv()
+    url = ray.init(ignore_reinit_error=True).dashboard_url  # of the session that runs
     refs = {}
     for node in nodes:
         there = ray.remote(look).options(
@@ -109,7 +107,7 @@ def look(gpus: float, storage: str | None, probe: Probe | None, dashboard_url: s
         found.append(shared_storage(probe))
     if dashboard_url:
         port = int(dashboard_url.rpartition(":")[2])
-        found.append(dashboard(listening(port), is_token_auth_enabled()))
+        found.append(dashboard(listening(port), authentication(f"http://{dashboard_url}") == "token"))
     return found
 
 

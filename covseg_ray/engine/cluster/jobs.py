@@ -29,7 +29,6 @@ from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
 SOURCE = Path(__file__).parents[2]
 # Of Ray, and read by it before any address that is given: here the one that is given counts.
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 POLL_SECONDS = 1.0
 STOP_SECONDS = 60  # that a stopped job is given to end in order
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows: the same files make the same package
@@ -57,8 +56,8 @@ def connect(address: str, allow_open: bool = True) -> Client:
         raise UsageError(f"--address {address}: give the URL of the cluster's jobs API, as http://HEAD:8265")
     for name in ADDRESS_VARIABLES:
         os.environ.pop(name, None)
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray").handlers:  # the client's own lines would stand beside ours
+        handler.setLevel(logging.ERROR)
     with _told(address):
         client = Client(address)
     if not allow_open:

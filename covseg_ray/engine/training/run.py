@@ -12,12 +12,9 @@ from typing import Any, Protocol
 import ray
 import ray.train
 from ray.exceptions import RayTaskError
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train import CheckpointConfig, RunConfig
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-
-# What ray.train gives; to the type checker it gives the old ones.
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundle_io import load_bundle
@@ -36,6 +33,9 @@ from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate
 from covseg_ray.storage.lease import hold
 
 JOB_FILE = "job.json"
+# To the type checker ray.train gives the classes of Ray Train's first version, without the options used here.
+_SCALING: Any = ray.train.ScalingConfig
+_FAILURES: Any = ray.train.FailureConfig
 GIB = 2**30
 RESIZE_SECONDS = 300.0  # a range of workers: how often to look for more. A change costs what the epoch has done so far
 
@@ -133,11 +133,11 @@ class _Trainer(TorchTrainer):
         return
 
     def _create_default_callbacks(self) -> list[Any]:
-        # Without the actor that frees the place of a lost run's workers: it asks the dashboard, which one machine does
-        # without, and so would wait for ever. Ray frees it at the end of the command, ``engine.trial`` before. And
-        # without the one that hands out datasets, a process for nothing: each worker opens its own streams.
-        without = (PlacementGroupCleanerCallback, DatasetsCallback)
-        return [each for each in super()._create_default_callbacks() if not isinstance(each, without)]
+        # Without the actor that removes the placement group of a lost run: it asks the dashboard, which a local session
+        # does not have, so after each stopped trial of ``tune`` it would run until the command ends.
+        # ``engine.tuning.trial`` removes the group.
+        every = super()._create_default_callbacks()  # type: ignore[misc]
+        return [each for each in every if not isinstance(each, PlacementGroupCleanerCallback)]
 
 
 def fit(
@@ -154,7 +154,7 @@ def fit(
             name="checkpoints",
             storage_path=location.path,
             storage_filesystem=None if location.is_local else arrow_filesystem(location),
-            failure_config=FailureConfig(
+            failure_config=_FAILURES(
                 max_failures=job.resources.max_failures, max_preemption_failures=job.resources.max_preemptions
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=job.train.select),
@@ -171,11 +171,11 @@ def fit(
     return best
 
 
-def scaling(job: Job) -> ScalingConfig:
-    """What the workers ask of the cluster."""
+def scaling(job: Job) -> Any:
+    """The ``ray.train.ScalingConfig`` of what the workers ask of the cluster."""
     wanted, gpus = job.resources, ray.cluster_resources().get("GPU", 0)
     resources = {"CPU": wanted.cpus_per_worker, "memory": wanted.memory_gib_per_worker * GIB}
-    return ScalingConfig(
+    return _SCALING(
         num_workers=job.workers,
         use_gpu=wanted.gpu == "yes" or (wanted.gpu == "auto" and gpus >= job.fewest_workers),
         resources_per_worker={name: amount for name, amount in resources.items() if amount},
@@ -226,7 +226,7 @@ def explained(error: ray.train.TrainingFailedError, folder: str) -> CovsegError:
     """The one error behind what Ray Train raised, as a line for the user."""
     failures = list(getattr(error, "worker_failures", {}).values()) or [getattr(error, "controller_failure", error)]
     for failure in failures:
-        cause: BaseException | None = getattr(failure, "_base_exc", failure)
+        cause: BaseException | None = failure
         while cause is not None:
             if isinstance(cause, RayTaskError):
                 cause = raised_there(cause)
