@@ -14,7 +14,7 @@ from places import ROOT
 
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 
 FOLDER = ROOT / "covseg_ray/models/covid-qu-ex"
 MOST_BYTES = 50_000_000
@@ -36,7 +36,7 @@ def test_it_loads_and_finds_the_lungs_of_films_unlike_any_it_saw(spec: dict[str,
     assert bundle.model_id == spec["model_id"]
     assert bundle.spec.classes == ("background", "lung", "infection")
     phantoms = [make_phantom(1, index, 256) for index in range(4)]
-    lungs = Predictor(bundle).predict(np.stack([each.image for each in phantoms])) > 0
+    lungs = BatchPredictor(bundle).predict(np.stack([each.image for each in phantoms])) > 0
     for found, each in zip(lungs, phantoms, strict=True):
         assert (found & (each.lung > 0)).sum() > 0.8 * (found | (each.lung > 0)).sum()
 
@@ -49,7 +49,7 @@ def test_real_films_are_outlined_about_as_well_as_the_card_says(real_films: Path
         np.stack([np.asarray(Image.open(folder / kind / name)) for name in names])
         for kind in ("images", "infection masks")
     )
-    found, truth = Predictor(load_bundle(str(FOLDER))).predict(films) == 2, masks > 0
+    found, truth = BatchPredictor(load_bundle(str(FOLDER))).predict(films) == 2, masks > 0
     ious = (found & truth).sum((1, 2)) / (found | truth).sum((1, 2))
     assert len(ious) > 30
     error = ious.std() / len(ious) ** 0.5

@@ -47,7 +47,7 @@ def decide(
 
     wanted = named(labels) or None
     model = load_bundle(bundle)
-    ruled, found = engine.decide(model.halved() if half else model, dataset, split, wanted, flip, _tell)
+    ruled, found = engine.decide(model.half_precision() if half else model, dataset, split, wanted, flip, _tell)
     with session():
         done = engine.measured(ruled, dataset, split, wanted, found)
     save_bundle(out, done)

@@ -28,12 +28,12 @@ from scipy import ndimage
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.training.split import Source
 from covseg_ray.segmentation.evaluation.metrics import count, point_values
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.segmentation.network.decision import MOST, Rule, drop_small
+from covseg_ray.segmentation.network.decision import MAX_LEVEL, Rule, remove_small_regions
 from covseg_ray.storage.datasets.read import list_units
 
-LEVELS = np.arange(1, MOST + 1)  # probabilities in 255ths
+LEVELS = np.arange(1, MAX_LEVEL + 1)  # probabilities in 255ths
 TOLD = ("iou_all", "dice_all", "iou_pooled", "iou_image", "dice_image", "false_alarm")
 
 Film = NDArray[np.uint8]
@@ -43,7 +43,7 @@ Mask = NDArray[np.bool_]
 def marked(probability_HW: Film, level: int, smallest: int) -> Mask:
     """What is at least at the level, in regions of at least ``smallest`` pixels."""
     found_1HW = (probability_HW >= level)[None].astype(np.uint8)
-    drop_small(found_1HW, 1, 0, smallest)
+    remove_small_regions(found_1HW, 1, 0, smallest)
     regions_HW: Mask = found_1HW[0] > 0
     return regions_HW
 
@@ -59,7 +59,7 @@ def best_level(probability_HW: Film, truth_HW: NDArray[Any]) -> int:
 
 def pixels_of(levels: NDArray[np.uint8], weights: NDArray[np.float64] | None = None) -> NDArray[Any]:
     """How many pixels there are of each level, or the sum of their weights."""
-    return np.bincount(levels, weights, minlength=MOST + 1)
+    return np.bincount(levels, weights, minlength=MAX_LEVEL + 1)
 
 
 def ways(rule: Rule) -> dict[str, Callable[[Film, Mask, Mask], Mask]]:
@@ -72,7 +72,7 @@ def ways(rule: Rule) -> dict[str, Callable[[Film, Mask, Mask], Mask]]:
 
     return {
         "the rule": lambda film_HW, ruled_HW, _: ruled_HW,
-        "by film": lambda film_HW, ruled_HW, _: marked(film_HW, best_level(film_HW, film_HW / MOST), smallest),
+        "by film": lambda film_HW, ruled_HW, _: marked(film_HW, best_level(film_HW, film_HW / MAX_LEVEL), smallest),
         "best by film": lambda film_HW, ruled_HW, truth_HW: marked(film_HW, best_level(film_HW, truth_HW), smallest),
         "smoothed": lambda film_HW, ruled_HW, _: marked(smooth(film_HW), level, smallest),
         "grown": lambda film_HW, ruled_HW, _: ndimage.binary_dilation(ruled_HW),
@@ -83,7 +83,7 @@ def ways(rule: Rule) -> dict[str, Callable[[Film, Mask, Mask], Mask]]:
 
 def level_of(rule: Rule) -> int:
     """The lowest level that the rule marks, in 255ths."""
-    return round(rule.threshold * MOST + 0.5)
+    return round(rule.threshold * MAX_LEVEL + 0.5)
 
 
 def measure(bundle: Bundle, dataset: str) -> dict[str, dict[str, float]]:
@@ -91,14 +91,14 @@ def measure(bundle: Bundle, dataset: str) -> dict[str, dict[str, float]]:
     if not isinstance(rule, Rule):
         raise SystemExit("the bundle has no rule; covseg-ray model decide gives it one")
     source = Source(dataset, tuple(list_units(dataset, "val")), bundle.spec.classes)
-    predictor, by_way = Predictor(bundle), ways(rule)
+    predictor, by_way = BatchPredictor(bundle), ways(rule)
     ids: list[str] = []
     counts: dict[str, list[NDArray[np.int64]]] = {way: [] for way in by_way}
     for unit in range(len(source.units)):
         films = source.films(unit)
         ids += films.image_ids
         truth_NHW = films.masks_NHW > 0
-        _, probability_NHW = predictor.look(films.images_NHW)
+        _, probability_NHW = predictor.predict_probabilities(films.images_NHW)
         for film_HW, truth_HW in zip(probability_NHW, truth_NHW, strict=True):
             ruled_HW = marked(film_HW, level_of(rule), rule.smallest_region)
             for way, mask in by_way.items():

@@ -110,9 +110,9 @@ def predicting(model: str, films: int) -> dict[str, list[float]]:
 def predict_blocks(model: str, blocks: int) -> list[float]:
     """Seconds a film in each block."""
     from covseg_ray.engine.bundle_io import load_bundle
-    from covseg_ray.segmentation.inference.predictor import Predictor
+    from covseg_ray.segmentation.inference.predictor import BatchPredictor
 
-    predictor, block = Predictor(load_bundle(model), "cpu", threads=1), BLOCK["cores"]
+    predictor, block = BatchPredictor(load_bundle(model), "cpu", threads=1), BLOCK["cores"]
     side = predictor.spec.input_size
     films_NHW = np.random.default_rng(0).integers(0, 256, (block, side, side), dtype=np.uint8)
     predictor.predict(films_NHW[:2])

@@ -56,8 +56,8 @@ def test_each_way_makes_the_mask_that_it_says() -> None:
 
 def test_a_film_that_the_rule_leaves_empty_stays_so(phantoms: str) -> None:
     bundle = undecided_on_phantoms(64)
-    quiet = measure(bundle.ruled(Rule(threshold=0.99)), phantoms)
+    quiet = measure(bundle.with_rule(Rule(threshold=0.99)), phantoms)
     assert {found["false_alarm"] for found in quiet.values()} == {0.0}
-    found = measure(bundle.ruled(Rule(threshold=0.5)), phantoms)
+    found = measure(bundle.with_rule(Rule(threshold=0.5)), phantoms)
     assert found["best by film"]["iou_image"] == max(each["iou_image"] for each in found.values())
     assert found["the rule"]["iou_image"] > 0

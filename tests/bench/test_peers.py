@@ -27,7 +27,7 @@ from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.segmentation.network.preprocess import Preprocess
@@ -39,7 +39,7 @@ SIDE, FILMS = 64, 4
 @pytest.fixture(scope="module")
 def model() -> Bundle:
     """Undecided on about half of each film, with a rule as the shipped model has one."""
-    return undecided_on_phantoms(SIDE).ruled(Rule(threshold=0.5, smallest_region=40))
+    return undecided_on_phantoms(SIDE).with_rule(Rule(threshold=0.5, smallest_region=40))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def threads() -> Iterator[None]:
 
 def ours(model: Bundle, films: Path, precision: str = "auto") -> Masks:
     """By the functions that ``covseg-ray segment`` puts together."""
-    predictor, found = Predictor(model, precision=precision, threads=1), {}
+    predictor, found = BatchPredictor(model, precision=precision, threads=1), {}
     for path in films.iterdir():
         film = decode(path.read_bytes())
         assert isinstance(film, Radiograph)

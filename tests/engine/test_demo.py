@@ -13,7 +13,7 @@ from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.demo import NEW_FILM_SEED, NEW_FILM_SIDE, NEW_FILMS, outline_new_films
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.segment_progress import SegmentProgress
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 def test_each_new_film_gets_its_mask_and_overlay(ready_bundle: str, tmp_path: Path) -> None:
     outlined = outline_new_films(ready_bundle, str(tmp_path), SegmentProgress(io.StringIO()))
     assert len(outlined) == NEW_FILMS
-    predictor = Predictor(load_bundle(ready_bundle))
+    predictor = BatchPredictor(load_bundle(ready_bundle))
     side = predictor.spec.input_size
     for index, overlay in enumerate(outlined):
         film_HW = make_phantom(NEW_FILM_SEED, index, NEW_FILM_SIDE).image

@@ -17,7 +17,7 @@ from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.segmentation.evaluation.calibration import calibration, count_levels
 from covseg_ray.segmentation.evaluation.froc import free_response, mark
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle, TrainedOn
 from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
@@ -49,7 +49,7 @@ class Seen:
             for name in ("images_NHW", "masks_NHW", "lungs_NHW")
         )
         self.truth, self.lungs = self.truth > 0, self.lungs > 0
-        self.classes, self.probabilities = Predictor(model).look(images)
+        self.classes, self.probabilities = BatchPredictor(model).predict_probabilities(images)
         self.found = self.classes == model.spec.infection
 
 
@@ -137,7 +137,7 @@ def test_a_model_of_another_size_is_measured_at_the_films_own(ray_session: None,
         "films are stored at 64 x 64 pixels and the model takes 96 x 96: each is resized for it and its outline "
         "carried back",
     )
-    predictor, expected = Predictor(model), {}
+    predictor, expected = BatchPredictor(model), {}
     for unit in list_units(phantoms, "val"):
         films = read_unit(phantoms, unit)
         for image_id, image_HW, mask_HW in zip(films.image_ids, films.images_NHW, films.masks_NHW, strict=True):

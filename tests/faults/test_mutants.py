@@ -17,7 +17,6 @@ from mutations import (
     uncompressed_dicom_files,
 )
 from result_rows import rows_by_item
-from training_runs import Run
 
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.reports.segment_progress import SegmentProgress

@@ -213,11 +213,11 @@ def test_a_bad_bundle_is_refused_and_a_new_one_rolled_in_without_a_failed_reques
 def new_bundle_mask(bundle: Bundle) -> np.ndarray:
     from PIL import Image
 
-    from covseg_ray.segmentation.inference.predictor import Predictor
+    from covseg_ray.segmentation.inference.predictor import BatchPredictor
 
     side = bundle.spec.input_size
     film = Image.fromarray(make_phantom(1, 0, 150).image).resize((side, side), Image.Resampling.BILINEAR)
-    found = Predictor(bundle).predict(np.asarray(film)[None])[0] == bundle.spec.infection
+    found = BatchPredictor(bundle).predict(np.asarray(film)[None])[0] == bundle.spec.infection
     places = ((np.arange(150) + 0.5) * side / 150).astype(int)
     return found[np.ix_(places, places)]
 

@@ -20,7 +20,7 @@ from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 
 # Clusters take the same ports: one at a time.
@@ -106,7 +106,7 @@ def test_segment_as_a_job_ends_as_it_does_here(here: Cluster, bundle: Bundle, mo
     document = json.loads(done.stdout)
     assert (document["ok"], document["rejected"]) == (20, 1)
     rows = {row["image_id"]: row for row in pq.read_table(tmp_path / "out/results").to_pylist()}
-    predicted = Predictor(bundle).predict(np.stack(list(made.values()))) == bundle.spec.infection
+    predicted = BatchPredictor(bundle).predict(np.stack(list(made.values()))) == bundle.spec.infection
     for name, mask_HW in zip(made, predicted, strict=True):
         assert rows[name]["mask"] == encode_png1(mask_HW.astype(np.uint8))
     again = here.command(words)

@@ -24,7 +24,7 @@ from covseg_ray.radiograph.frontal_check import LEVEL, frontal
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service import examples
 from covseg_ray.service.app import create_app
@@ -39,7 +39,7 @@ def by_hand(bundle: Bundle, film_HW: np.ndarray) -> np.ndarray:
     """The mask at the film's own size: Pillow to the square, the network, and the nearest pixel back."""
     side = bundle.spec.input_size
     square = np.asarray(Image.fromarray(film_HW).resize((side, side), Image.Resampling.BILINEAR))
-    found = Predictor(bundle).predict(square[None])[0] == bundle.spec.infection
+    found = BatchPredictor(bundle).predict(square[None])[0] == bundle.spec.infection
     height, width = film_HW.shape
     rows = [int((row + 0.5) * side / height) for row in range(height)]
     columns = [int((column + 0.5) * side / width) for column in range(width)]

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service.settings import Settings
 
@@ -79,7 +79,7 @@ def expected(bundle: Bundle, film_HW: np.ndarray) -> np.ndarray:
     if film_HW.dtype != np.uint8:
         film_HW = (film_HW.astype(np.float32) - film_HW.min()) * np.float32(255 / (film_HW.max() - film_HW.min()))
     square = np.asarray(Image.fromarray(film_HW).resize((side, side), Image.Resampling.BILINEAR))
-    found = Predictor(bundle).predict(square.round().astype(np.uint8)[None])[0] == bundle.spec.infection
+    found = BatchPredictor(bundle).predict(square.round().astype(np.uint8)[None])[0] == bundle.spec.infection
     height, width = film_HW.shape
     rows = ((np.arange(height) + 0.5) * side / height).astype(int)
     columns = ((np.arange(width) + 0.5) * side / width).astype(int)

@@ -14,7 +14,7 @@ import anyio
 import uvicorn
 
 from covseg_ray import __version__
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.service.app import create_app
@@ -41,7 +41,7 @@ class InProcess:
     """Predicts with a bundle, one film at a time; ``fails`` are raised first, one a call."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._predictor, self._info = Predictor(bundle), info(bundle)
+        self._predictor, self._info = BatchPredictor(bundle), info(bundle)
         self.fails: list[Exception] = []
         self.calls = 0
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import cores
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.inference.predictor import device_here, predictor_here
+from covseg_ray.segmentation.inference.predictor import local_device, local_predictor
 from covseg_ray.segmentation.network.preprocess import Preprocess
 
 PHANTOMS = 16
@@ -32,7 +32,7 @@ class Models:
 
     def add(self, name: str, uri: str, engine: str = "auto", precision: str = "auto") -> str:
         """Load a bundle and look at one film; gives the engine. Raises UsageError where it cannot compute here."""
-        predictor = predictor_here(load_bundle(uri), engine, precision, self.threads)
+        predictor = local_predictor(load_bundle(uri), engine, precision, self.threads)
         films_NSS = films_in_memory(self.count, predictor.spec.input_size)
         predictor.predict(films_NSS[: predictor.chunk])
         self.looks[name] = (predictor.predict, films_NSS)
@@ -41,12 +41,12 @@ class Models:
     def add_plain(self, name: str, uri: str) -> None:
         """The same network as one calls it first: eager, in fp32, channels first, nothing chosen for the chip."""
         bundle = load_bundle(uri)
-        network, preprocess = bundle.network().to(device_here()), Preprocess().to(device_here())
+        network, preprocess = bundle.network().to(local_device()), Preprocess().to(local_device())
 
         @torch.no_grad()
         def look(films_NSS: NDArray[np.uint8]) -> None:
             for part_NSS in torch.from_numpy(films_NSS).split(PLAIN_BATCH):
-                network(preprocess(part_NSS.to(device_here())).contiguous()).argmax(1).cpu()
+                network(preprocess(part_NSS.to(local_device())).contiguous()).argmax(1).cpu()
 
         films_NSS = films_in_memory(max(PLAIN_BATCH, self.count // PLAIN_SHARE), bundle.spec.input_size)
         look(films_NSS[:1])

@@ -12,7 +12,7 @@ from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import KEEP_MEMORY
 from covseg_ray.errors import UsageError
 from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.segmentation.inference.predictor import device_here, engine_of
+from covseg_ray.segmentation.inference.predictor import engine_of, local_device
 from covseg_ray.segmentation.network.bundle import Bundle
 
 PLAIN = "a plain script"
@@ -34,7 +34,7 @@ def bench_predict(uris: Sequence[str], films: int, rounds: int, say: Say) -> Ben
         measured: dict[str, Callable[[], float]] = {PLAIN: partial(plain, "rate", PLAIN)}
         missing: dict[str, str] = {}
         for uri, bundle in bundles.items():
-            for engine, precision in (("auto", "auto"),) if bundle.graph else WAYS[device_here()]:
+            for engine, precision in (("auto", "auto"),) if bundle.graph else WAYS[local_device()]:
                 name = _name(uri if len(bundles) > 1 else "", bundle, engine, precision)
                 try:
                     measured[name] = _ready(ours, name, uri, engine, precision)

@@ -22,7 +22,7 @@ from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import session
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.segmentation.inference.predictor import Predictor, engine_of
+from covseg_ray.segmentation.inference.predictor import BatchPredictor, engine_of
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.filesystem import join, locate
 from covseg_ray.storage.runs.worklist import SCHEMA
@@ -49,7 +49,7 @@ class Stages:
 
     def __init__(self, model: str, engine: str, listed: pa.Table) -> None:
         self.bundle, self.listed = load_bundle(model), listed
-        self.predictor = Predictor(self.bundle, "cpu", engine=engine, threads=1)
+        self.predictor = BatchPredictor(self.bundle, "cpu", engine=engine, threads=1)
         self.loaded = pa.concat_tables(load(listed, wanted(self.bundle, ())))
         self.classes = classified(self.predictor, self.loaded)
 

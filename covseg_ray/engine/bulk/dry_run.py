@@ -12,7 +12,7 @@ import numpy as np
 from covseg_ray.engine.bulk.monitor import Progress
 from covseg_ray.engine.bulk.run import Request
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.segmentation.inference.predictor import predictor_here
+from covseg_ray.segmentation.inference.predictor import local_predictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.archives.members import refusal
 from covseg_ray.storage.archives.read import list_members
@@ -51,7 +51,7 @@ def preview(request: Request, progress: Progress) -> Preview:
 
 def films_per_second(bundle: Bundle, engine: str) -> tuple[str, float]:
     """The engine that the name stands for here, and its speed."""
-    predictor = predictor_here(bundle, engine, threads=os.cpu_count() or 1)
+    predictor = local_predictor(bundle, engine, threads=os.cpu_count() or 1)
     side = bundle.spec.input_size
     noise_NHW = np.random.default_rng(0).integers(0, 256, (TIMED_FILMS, side, side), dtype=np.uint8)
     predictor.predict(noise_NHW[: predictor.chunk])

@@ -23,7 +23,7 @@ from covseg_ray.engine.bulk.read import LOADED, Wanted, load
 from covseg_ray.engine.data_context import context
 from covseg_ray.engine.session import raised_there, without_rays_own_lines
 from covseg_ray.errors import CovsegError
-from covseg_ray.segmentation.inference.predictor import Predictor, device_for
+from covseg_ray.segmentation.inference.predictor import BatchPredictor, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.bundle_files import from_files
 from covseg_ray.storage.filesystem import arrow_filesystem, join, locate, translated
@@ -82,9 +82,9 @@ class Segmenter:
 
     def __init__(self, files: list[ray.ObjectRef[Mapping[str, bytes]]], engine: str, device: str) -> None:
         threads = 1 if device == "cpu" else None
-        self.predictor: Predictor | CovsegError
+        self.predictor: BatchPredictor | CovsegError
         try:
-            self.predictor = Predictor(from_files(ray.get(files[0])), device, engine=engine, threads=threads)
+            self.predictor = BatchPredictor(from_files(ray.get(files[0])), device, engine=engine, threads=threads)
         except CovsegError as error:
             self.predictor = error
 
@@ -94,7 +94,7 @@ class Segmenter:
         return classified(self.predictor, loaded)
 
 
-def classified(predictor: Predictor, loaded: pa.Table) -> pa.Table:
+def classified(predictor: BatchPredictor, loaded: pa.Table) -> pa.Table:
     """Rows of ``LOADED`` with the model's classes in place of the films, in ``square``."""
     squares, size = loaded["square"].to_pylist(), predictor.spec.input_size
     films = [np.frombuffer(square, np.uint8).reshape(size, size) for square in squares if square is not None]

@@ -17,7 +17,7 @@ from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.segmentation.evaluation.calibration import Histogram, count_levels
 from covseg_ray.segmentation.evaluation.froc import mark
 from covseg_ray.segmentation.evaluation.metrics import count, count_lung
-from covseg_ray.segmentation.inference.predictor import Predictor, device_here
+from covseg_ray.segmentation.inference.predictor import BatchPredictor, local_device
 from covseg_ray.segmentation.network.bundle import LUNG, Bundle
 from covseg_ray.segmentation.network.bundle_files import from_files, to_files
 from covseg_ray.storage.datasets.read import Films, Unit, read_unit
@@ -67,18 +67,18 @@ class Counter:
     """Predicts the films of a unit and counts; one lives in each actor of the pool."""
 
     def __init__(self, dataset: str, units: Sequence[Unit], batch_size: int, workers: int) -> None:
-        self.device = device_here()
+        self.device = local_device()
         if self.device == "cpu":
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
         self.dataset = dataset
         self.units = units
         self.batch_size = batch_size
-        self.predictor: Predictor | None = None
+        self.predictor: BatchPredictor | None = None
 
     def count(self, unit: int, files: Sequence[ray.ObjectRef[Mapping[str, bytes]]]) -> Counts:
         """The integers of one unit's films; ``files`` hold a reference to those of the bundle, read at first use."""
         if self.predictor is None:
-            self.predictor = Predictor(from_files(ray.get(files[0])), self.device)
+            self.predictor = BatchPredictor(from_files(ray.get(files[0])), self.device)
         films = read_films(self.dataset, self.units[unit], self.predictor.spec.classes)
         counted: list[Counted] = []
         levels: dict[str, Histogram] = {}
@@ -106,7 +106,7 @@ def count_split(bundle: Bundle, dataset: str, units: Sequence[Unit], workers: in
 
 
 def count_films(
-    predictor: Predictor, films: Films, unit: int, part: slice, levels: dict[str, Histogram]
+    predictor: BatchPredictor, films: Films, unit: int, part: slice, levels: dict[str, Histogram]
 ) -> list[Counted]:
     """The integers of a part of a unit's films; their pixels are added to ``levels``."""
     classes_NHW, probabilities_NHW = look(predictor, films.images_NHW[part])
@@ -134,13 +134,13 @@ def count_films(
     ]
 
 
-def look(predictor: Predictor, images_NHW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def look(predictor: BatchPredictor, images_NHW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Classes, and the infection's probability in 255ths, uint8 at the films' own size, whatever the model's is."""
     spec = predictor.spec
     if images_NHW.shape[1:] == (spec.input_size, spec.input_size):
-        return predictor.look(images_NHW)
+        return predictor.predict_probabilities(images_NHW)
     laid = [standardise(image_HW, spec.input_size, spec.resize) for image_HW in images_NHW]
-    looked = predictor.look(np.stack([square_SS for square_SS, _ in laid]))
+    looked = predictor.predict_probabilities(np.stack([square_SS for square_SS, _ in laid]))
     classes_NHW, probabilities_NHW = (
         np.stack([restore_mask(each_SS, place) for each_SS, (_, place) in zip(squares_NSS, laid, strict=True)])
         for squares_NSS in looked

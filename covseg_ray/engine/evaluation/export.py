@@ -13,7 +13,7 @@ from covseg_ray.errors import CovsegError, DatasetError, ModelError
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.metrics import summarise
-from covseg_ray.segmentation.inference.predictor import Predictor, films_to_classes
+from covseg_ray.segmentation.inference.predictor import BatchPredictor, films_to_classes
 from covseg_ray.segmentation.inference.quantise import quantise
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.graph import Graph, translate
@@ -102,7 +102,7 @@ def compare(bundle: Bundle, exported: Bundle, dataset: str, told: Told) -> tuple
 
 def measure(bundle: Bundle, dataset: str, name: str, told: Told) -> Mapping[str, Estimate]:
     """A model's metrics on the films of split val, computed in this process."""
-    predictor, units = Predictor(bundle), list_units(dataset, CHECK)
+    predictor, units = BatchPredictor(bundle), list_units(dataset, CHECK)
     counted: list[Counted] = []
     for number, unit in enumerate(units):
         films = read_films(dataset, unit, bundle.spec.classes)

@@ -15,7 +15,7 @@ from covseg_ray.segmentation.evaluation.calibration import Calibration, calibrat
 from covseg_ray.segmentation.evaluation.froc import FreeResponse, free_response
 from covseg_ray.segmentation.evaluation.metrics import image_iou, summarise
 from covseg_ray.segmentation.evaluation.subgroups import Stratum, summarise_strata
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.read import Films, Unit, list_units, read_info, read_unit, without
 
@@ -138,7 +138,7 @@ def examples(counts_N4: NDArray[np.int64], number: int) -> list[int]:
 
 def show(bundle: Bundle, dataset: str, found: Evaluation, rows: Sequence[int]) -> list[FilmResult]:
     """The films of those rows, predicted once more, here."""
-    predictor = Predictor(bundle)
+    predictor = BatchPredictor(bundle)
     return [_show(predictor, read_unit(dataset, found.units[row])) for row in rows]
 
 
@@ -146,7 +146,7 @@ def _alone(unit: Unit, place: int) -> Unit:
     return Unit(unit.path, unit.row_group, (unit.rows[place],))
 
 
-def _show(predictor: Predictor, films: Films) -> FilmResult:
+def _show(predictor: BatchPredictor, films: Films) -> FilmResult:
     classes_NHW, _ = look(predictor, films.images_NHW)
     found_HW = (classes_NHW[0] == predictor.spec.infection).astype(np.uint8)
     truth_HW = films.masks_NHW[0]

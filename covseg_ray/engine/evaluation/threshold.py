@@ -9,7 +9,7 @@ import numpy as np
 from covseg_ray.engine.evaluation.report import METRICS_HOW
 from covseg_ray.engine.evaluation.run import measure
 from covseg_ray.segmentation.evaluation.rule_search import LEVELS, SHARES, Choice, choose, count_rules
-from covseg_ray.segmentation.inference.predictor import Predictor, device_here
+from covseg_ray.segmentation.inference.predictor import BatchPredictor, local_device
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.storage.datasets.read import list_units, read_unit
@@ -29,20 +29,20 @@ def decide(
     """The same weights with the threshold and the smallest region that score best on the films of a split; ``flip``
     as in `Rule`. ``told`` hears how many of how many films are done."""
     units = list_units(dataset, split, labels)
-    looking = bundle.ruled(Rule(threshold=HALF, flip=flip))
-    predictor = Predictor(looking, device_here())
+    looking = bundle.with_rule(Rule(threshold=HALF, flip=flip))
+    predictor = BatchPredictor(looking, local_device())
     regions = tuple(round(share * bundle.spec.input_size**2) for share in SHARES)
     counts, ids = [], []
     for unit in units:
         films = read_unit(dataset, unit)
-        _, probabilities_NHW = predictor.look(films.images_NHW)
+        _, probabilities_NHW = predictor.predict_probabilities(films.images_NHW)
         counts.append(count_rules(probabilities_NHW, films.masks_NHW > 0, LEVELS, regions))
         ids += films.image_ids
         told(len(ids), sum(len(unit.rows) for unit in units))
     in_order = sorted(range(len(ids)), key=ids.__getitem__)
     found = choose(np.concatenate(counts)[in_order], LEVELS, regions)
     rule = Rule(threshold=found.threshold, smallest_region=found.smallest_region, flip=flip)
-    return bundle.ruled(rule), found
+    return bundle.with_rule(rule), found
 
 
 def measured(bundle: Bundle, dataset: str, split: str, labels: Sequence[str] | None, found: Choice) -> Bundle:

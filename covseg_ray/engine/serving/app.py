@@ -15,7 +15,7 @@ from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.serving.ingress import RETRY_AFTER_SECONDS, Ingress
 from covseg_ray.engine.serving.replica import Segmenter
 from covseg_ray.errors import ConfigError
-from covseg_ray.segmentation.inference.predictor import device_for, films_at_once
+from covseg_ray.segmentation.inference.predictor import default_chunk, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service.settings import Settings
 
@@ -39,7 +39,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     share = gpu_share(list(devices.values()).count("cuda"), gpus)
     models = {name: _model(name, bundle, serving, devices[name], share) for name, bundle in bundles.items()}
     settings = Settings(
-        max_requests=serving.waiting + serving.replicas[1] * 2 * max(map(films_at_once, devices.values())),
+        max_requests=serving.waiting + serving.replicas[1] * 2 * max(map(default_chunk, devices.values())),
         max_body_bytes=serving.max_body_mib * 2**20,
         body_seconds=serving.body_seconds,
         decoders=serving.decoders,
@@ -64,7 +64,7 @@ def gpu_share(models: int, gpus: int) -> float:
 
 def _model(name: str, bundle: Bundle, serving: Serving, device: str, share: float) -> serve.Application:
     bundle.network()
-    batch = films_at_once(device)
+    batch = default_chunk(device)
     # One batch is computed while the next one gathers, and those that wait do it there: for what does not fit into the
     # replicas the ingress asks them again and again how long their queues are, which takes from the cores.
     ongoing = 2 * batch + serving.waiting

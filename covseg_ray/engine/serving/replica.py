@@ -14,7 +14,7 @@ from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import keep_replica_to_loopback
 from covseg_ray.engine.telemetry import batch_sizes
 from covseg_ray.errors import ModelError
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.service.models import ModelInfo, Prediction, Squares
@@ -32,7 +32,7 @@ class Segmenter:
             raise ModelError(f"{uri}: the bundle was changed since it was checked; deploy again")
         self._info = describe(name, bundle)
         threads = cores if device == "cpu" else None
-        self._predictor = Predictor(bundle, device, engine=engine, threads=threads)
+        self._predictor = BatchPredictor(bundle, device, engine=engine, threads=threads)
         size = bundle.spec.input_size
         self._predictor.predict(np.zeros((1, size, size), np.uint8))
         self._sizes = batch_sizes(name)

@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.segmentation.network.decision import MOST
+from covseg_ray.segmentation.network.decision import MAX_LEVEL
 
-LEVELS = MOST + 1
+LEVELS = MAX_LEVEL + 1
 BINS = 15
-_PER_BIN = MOST // BINS
+_PER_BIN = MAX_LEVEL // BINS
 
 Histogram = NDArray[np.int64]  # [2, 256]: pixels by truth (without infection, with) and probability in 255ths
 
@@ -55,7 +55,7 @@ def count_levels(probabilities_NHW: NDArray[np.uint8], truth_NHW: NDArray[np.boo
 
 def calibration(histogram_2L: Histogram) -> Calibration:
     """The scores and bins of a histogram that holds a pixel."""
-    levels_L = np.arange(LEVELS) / MOST
+    levels_L = np.arange(LEVELS) / MAX_LEVEL
     pixels_L = histogram_2L.sum(axis=0)
     total = int(pixels_L.sum())
     # 255 is 15 times 17: level 17 closes the first bin, and 0 belongs to it too.

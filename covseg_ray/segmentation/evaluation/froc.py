@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.bootstrap import estimate
-from covseg_ray.segmentation.network.decision import MOST, NEIGHBOURS
+from covseg_ray.segmentation.network.decision import CONNECTIVITY, MAX_LEVEL
 
 # In 255ths: a step of about 0.05, and one nearer to either end.
 THRESHOLDS = (3, *range(13, 248, 13), 252)
@@ -83,7 +83,7 @@ def free_response(marks_NM: Marks) -> FreeResponse:
         lesions=int(lesions_N.sum()),
         own=estimate({name: (over_NT[:, 0], under_N) for name, (over_NT, under_N) in defined.items()}),
         curve=tuple(
-            Point(level / MOST, **{name: float(share_T[place]) for name, share_T in shares_T.items()})
+            Point(level / MAX_LEVEL, **{name: float(share_T[place]) for name, share_T in shares_T.items()})
             for place, level in enumerate(THRESHOLDS, start=1)
         ),
     )
@@ -92,7 +92,7 @@ def free_response(marks_NM: Marks) -> FreeResponse:
 def _mark(
     probabilities_HW: NDArray[np.uint8], predicted_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_]
 ) -> list[int]:
-    lesions_HW, lesions = ndimage.label(truth_HW, NEIGHBOURS)
+    lesions_HW, lesions = ndimage.label(truth_HW, CONNECTIVITY)
     sizes = np.bincount(lesions_HW.ravel(), minlength=lesions + 1)[1:]
     masks = [predicted_HW, *(probabilities_HW >= level for level in THRESHOLDS)]
     overlaps = [np.bincount(lesions_HW[mask_HW], minlength=lesions + 1)[1:] for mask_HW in masks]
@@ -101,5 +101,5 @@ def _mark(
 
 
 def _false_regions(mask_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_]) -> int:
-    regions_HW, regions = ndimage.label(mask_HW, NEIGHBOURS)
+    regions_HW, regions = ndimage.label(mask_HW, CONNECTIVITY)
     return int(regions) - len(np.unique(regions_HW[mask_HW & truth_HW]))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from covseg_ray.segmentation.evaluation.metrics import image_iou
-from covseg_ray.segmentation.network.decision import MOST, NEIGHBOURS
+from covseg_ray.segmentation.network.decision import CONNECTIVITY, MAX_LEVEL
 
 LEVELS = tuple(range(13, 243, 10))  # probabilities in 255ths: 0.05 to 0.95
 SHARES = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)  # smallest regions, of the film's pixels
@@ -56,7 +56,7 @@ def choose(counts_NLR4: Counts, levels: tuple[int, ...], regions: tuple[int, ...
     other = sum(scored[(slice(None), *_best(chose))].sum() for chose, scored in (halves, halves[::-1]))
     level, region = _best(iou_NLR)
     return Choice(
-        threshold=(levels[level] - 0.5) / MOST,  # what rounds to the level
+        threshold=(levels[level] - 0.5) / MAX_LEVEL,  # what rounds to the level
         smallest_region=regions[region],
         score=float(iou_NLR[:, level, region].mean()),
         expected=float(other / len(iou_NLR)),
@@ -69,7 +69,7 @@ def _best(iou_NLR: NDArray[np.float64]) -> tuple[int, int]:
 
 
 def _count_regions(found_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_], regions: tuple[int, ...]) -> Counts:
-    labels_HW, _ = ndimage.label(found_HW, NEIGHBOURS)
+    labels_HW, _ = ndimage.label(found_HW, CONNECTIVITY)
     sizes = np.bincount(labels_HW.ravel())
     right = np.bincount(labels_HW.ravel(), weights=truth_HW.ravel()).astype(np.int64)
     sizes[0] = right[0] = 0  # no region

@@ -1,4 +1,4 @@
-"""A trained network made ready to predict: without its batch normalisation, in the type that is computed in."""
+"""A trained network prepared for inference: batch normalisation folded, weights in the type of the computation."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from covseg_ray.segmentation.inference.fused_decoder import join
-from covseg_ray.segmentation.inference.module_trace import followers, input_shapes, replace
+from covseg_ray.segmentation.inference.fused_decoder import fuse_decoder_blocks
+from covseg_ray.segmentation.inference.module_trace import direct_consumers, input_shapes, replace
 from covseg_ray.segmentation.network.build import channels_last
 from covseg_ray.segmentation.network.torchvision_operators import smp
 
 
-class Lean(nn.Module):
-    """A network of convolutions in one type; films and what it gives are as the network's own."""
+class SingleTypeNetwork(nn.Module):
+    """A network of convolutions whose weights all have one type; it takes and returns the same tensors as before."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -24,26 +24,26 @@ class Lean(nn.Module):
         return scores_NCHW
 
 
-def lean(network: nn.Module, side: int, dtype: torch.dtype, joined: bool = False) -> nn.Module:
-    """A network in evaluation mode, on the CPU, ready to predict films of ``side`` pixels in ``dtype``; it is changed.
+def prepare(network: nn.Module, side: int, dtype: torch.dtype, fuse_decoder: bool = False) -> nn.Module:
+    """Prepare a network in evaluation mode on the CPU for films of ``side`` pixels and for ``dtype``, in place.
 
-    Batch normalisation is folded into the convolution before it (Ioffe and Szegedy 2015, section 3.1), and with
-    ``joined`` the decoder is as :func:`fused_decoder.join` makes it. A network that is more than
-    convolutions then is left to autocast, which knows what must stay in float32.
+    Batch normalisation is folded into the convolution before it (Ioffe and Szegedy 2015, section 3.1). With
+    ``fuse_decoder`` the decoder's blocks are replaced as :func:`fused_decoder.fuse_decoder_blocks` describes. A network
+    with other layers than convolutions is then left to autocast, which knows what must stay in float32.
     """
-    settle(channels_last(network), side)
-    fold(network, side)
-    if joined:
-        join(network, (1, side, side))
+    make_padding_static(channels_last(network), side)
+    fold_batchnorm(network, side)
+    if fuse_decoder:
+        fuse_decoder_blocks(network, (1, side, side))
     with_weights = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
     if not all(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in with_weights):
         return network
-    return Lean(channels_last(network.to(dtype)), dtype)
+    return SingleTypeNetwork(channels_last(network.to(dtype)), dtype)
 
 
-def settle(network: nn.Module, side: int) -> None:
-    """Make timm's convolutions that pad by the size of their input, as TensorFlow's "same" does, ordinary ones: for
-    films of one size that is known beforehand."""
+def make_padding_static(network: nn.Module, side: int) -> None:
+    """Replace timm's convolutions whose padding depends on the input's size (TensorFlow's "same") by ordinary ones,
+    for films of ``side`` pixels."""
     layers = smp().encoders.timm.layers
     convs = {module: name for name, module in network.named_modules() if type(module) is layers.Conv2dSame}
     if not convs:
@@ -63,11 +63,11 @@ def settle(network: nn.Module, side: int) -> None:
         replace(network, convs[conv], nn.Sequential(nn.ZeroPad2d(tuple(padding)), plain.eval()))
 
 
-def fold(network: nn.Module, side: int) -> None:
-    """Fold each batch normalisation that takes a convolution's output as it is into that convolution."""
+def fold_batchnorm(network: nn.Module, side: int) -> None:
+    """Fold each batch normalisation that takes a convolution's output unchanged into that convolution."""
     names = {module: name for name, module in network.named_modules()}
     with_activation = smp().encoders.timm.layers.BatchNormAct2d
-    for conv, norm in followers(network, (1, side, side), (nn.BatchNorm2d, with_activation)).items():
+    for conv, norm in direct_consumers(network, (1, side, side), (nn.BatchNorm2d, with_activation)).items():
         replace(network, names[conv], fuse_conv_bn_eval(conv, norm))
         rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, with_activation) else nn.Identity()
         replace(network, names[norm], rest)

@@ -1,4 +1,4 @@
-"""A trained model: what it is, and its tensors."""
+"""A trained model: its description and its tensors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Normalisation(_Frozen):
 
 
 class TrainedOn(_Frozen):
-    """Which films a model has seen: the dataset's URI and digest, the split, its labels and how many images."""
+    """The films that a model was trained on: the dataset's URI and digest, the split, labels and number of images."""
 
     dataset: str
     digest: str
@@ -48,8 +48,8 @@ class TrainedOn(_Frozen):
 
 
 class Int8(_Frozen):
-    """That a model computes in 8-bit integers: of which model it was made, with the ranges of how many films of which
-    dataset (its digest), and the SHA-256 of the files that compute."""
+    """Of an 8-bit model: the id of the model it was made of, the calibration dataset's digest and number of films, and
+    the SHA-256 of the graph's files."""
 
     made_of: str
     dataset: str
@@ -88,15 +88,15 @@ class BundleSpec(_Frozen):
         return self.classes.index(INFECTION)
 
     @property
-    def beneath(self) -> int:
-        """The index of the class that a pixel has whose infection is not believed: lung where the model knows it."""
+    def fallback_class(self) -> int:
+        """The index of the class that removed infection gets: lung where the model knows lungs, else background."""
         return self.classes.index(LUNG) if LUNG in self.classes else 0
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model: what it is, and its tensors by name as ``network().state_dict()`` gives them. ``graph`` is what computes
-    in place of them, where the model is one of 8-bit integers."""
+    """A model: its description, and its tensors by name as in ``network().state_dict()``. ``graph`` computes in place
+    of them where the model is one of 8-bit integers."""
 
     spec: BundleSpec
     state: dict[str, Tensor]
@@ -111,30 +111,31 @@ class Bundle:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
-    def ruled(self, rule: Rule) -> Bundle:
-        """The same weights with another rule, so without the metrics that were measured with this one.
+    def with_rule(self, rule: Rule) -> Bundle:
+        """The same weights with another decision rule, without metrics: those hold for the present rule.
 
         Raises:
             UsageError: an 8-bit model, whose files hold its rule.
         """
-        self._require_tensors()
+        self.require_tensors()
         return Bundle(self.spec.model_copy(update={"decision": rule, "metrics": {}, "metrics_how": ""}), self.state)
 
-    def halved(self) -> Bundle:
-        """The same model with its weights in half precision, half as large; it computes as before. What a batch norm
-        holds stays: it is little, and may be larger than half precision can tell.
+    def half_precision(self) -> Bundle:
+        """The same model with its weights stored in half precision, half as large; computation stays as it is. Batch
+        normalisation stays in float32: its tensors are small, and their values may exceed the range.
 
         Raises:
             UsageError: an 8-bit model, which does not compute with these weights.
         """
-        self._require_tensors()
+        self.require_tensors()
         state = {
             name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
             for name, tensor in self.state.items()
         }
         return Bundle(self.spec.model_copy(update={"metrics": {}, "metrics_how": ""}), state)
 
-    def _require_tensors(self) -> None:
+    def require_tensors(self) -> None:
+        """Raise UsageError for an 8-bit model, which cannot be changed."""
         if self.graph is not None:
             raise UsageError("this 8-bit model is fixed as it is; take the model that it was exported from")
 

@@ -1,4 +1,4 @@
-"""From what the network says of each pixel to its class: the most probable one, or by a rule chosen on films."""
+"""From the network's scores of a pixel to its class: the most probable one, or by a rule chosen on films."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from torch import Tensor, nn
 
-MOST = 255  # a probability of 1, in the bytes that `Decide` gives
-NEIGHBOURS = np.ones((3, 3))  # a region goes on over corners too
+MAX_LEVEL = 255  # a probability of 1, in the bytes that `Decide` returns
+CONNECTIVITY = np.ones((3, 3))  # 8 neighbours: pixels of a region may touch at corners
 
 
 class Rule(BaseModel):
-    """When a pixel is infection, in place of the most probable class.
+    """Infection where its probability is at least ``threshold``, else the most probable of the other classes.
 
-    Where its probability is at least ``threshold``; elsewhere the most probable of the other classes. Regions of fewer
-    than ``smallest_region`` pixels of the model's square, connected over edges and corners, are none. With ``flip`` the
-    probabilities are the mean of those of the film and of its mirror image.
+    8-connected regions of fewer than ``smallest_region`` pixels, counted at the model's input size, are removed. With
+    ``flip`` the probabilities are the mean over the film and its mirror image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +33,7 @@ Decision = Literal["argmax"] | Rule
 
 
 class Decide(nn.Module):
-    """Films as the network takes them, float ``[N, 3, H, W]``, to uint8 ``[N, 2, H, W]``: each pixel's class, and the
+    """From the network's input, float ``[N, 3, H, W]``, to uint8 ``[N, 2, H, W]``: each pixel's class, and its
     probability of ``infection`` in 255ths, rounded. A tie goes to the class of the lower index."""
 
     kept_out: Tensor
@@ -61,7 +60,7 @@ class Decide(nn.Module):
         else:
             others_NHW = most_probable(probabilities_NCHW - self.kept_out)
             classes_NHW = others_NHW.masked_fill(infection_NHW >= self.threshold, self.infection)
-        return torch.stack([classes_NHW, (infection_NHW * MOST).round().to(torch.uint8)], dim=1)
+        return torch.stack([classes_NHW, (infection_NHW * MAX_LEVEL).round().to(torch.uint8)], dim=1)
 
 
 def most_probable(scores_NCHW: Tensor) -> Tensor:
@@ -78,11 +77,11 @@ def most_probable(scores_NCHW: Tensor) -> Tensor:
     return classes_NHW
 
 
-def drop_small(classes_NHW: NDArray[np.uint8], infection: int, beneath: int, smallest: int) -> None:
-    """Give the pixels of each infected region of fewer than ``smallest`` pixels the class ``beneath``, in place."""
+def remove_small_regions(classes_NHW: NDArray[np.uint8], infection: int, fallback: int, smallest: int) -> None:
+    """Set the pixels of each infected region of fewer than ``smallest`` pixels to the class ``fallback``, in place."""
     for classes_HW in classes_NHW:
         found_HW = classes_HW == infection
         if smallest > 1 and found_HW.any():
-            regions_HW, _ = ndimage.label(found_HW, NEIGHBOURS)
+            regions_HW, _ = ndimage.label(found_HW, CONNECTIVITY)
             sizes = np.bincount(regions_HW.ravel())
-            classes_HW[found_HW & (sizes[regions_HW] < smallest)] = beneath
+            classes_HW[found_HW & (sizes[regions_HW] < smallest)] = fallback

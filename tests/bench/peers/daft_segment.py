@@ -16,14 +16,14 @@ import daft
 from film_files import pool_words, read_square, write_mask
 
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 
 AT_ONCE = 16
 
 
 class Segmenter:
     def __init__(self, model: str, engine: str) -> None:
-        self.predictor = Predictor(load_bundle(model), engine=engine, threads=1)
+        self.predictor = BatchPredictor(load_bundle(model), engine=engine, threads=1)
 
     @daft.method.batch(return_dtype=daft.DataType.binary(), batch_size=AT_ONCE)
     def outline(self, films: daft.Series) -> Any:

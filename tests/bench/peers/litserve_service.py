@@ -10,12 +10,12 @@ from fastapi import Request, Response
 from film_files import read_square, write_mask
 
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 
 
 class Segment(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
-        self.predictor = Predictor(load_bundle(sys.argv[1]), threads=1)
+        self.predictor = BatchPredictor(load_bundle(sys.argv[1]), threads=1)
 
     def decode_request(self, request: Request) -> Any:
         return read_square(request["film"].file, self.predictor.spec.input_size)

@@ -15,14 +15,14 @@ from pathlib import Path
 from film_files import list_films, name_of, pool_words, read_film, read_square, write_mask
 
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 
 AT_ONCE = 16
-loaded: list[Predictor] = []
+loaded: list[BatchPredictor] = []
 
 
 def load(model: str, engine: str) -> None:
-    loaded.append(Predictor(load_bundle(model), engine=engine, threads=1))
+    loaded.append(BatchPredictor(load_bundle(model), engine=engine, threads=1))
 
 
 def outline(words: tuple[str, Path]) -> None:

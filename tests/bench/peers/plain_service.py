@@ -10,11 +10,11 @@ from fastapi import FastAPI, Request, Response
 from film_files import read_square, write_mask
 
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 
 
 def main() -> None:
-    predictor = Predictor(load_bundle(sys.argv[1]))
+    predictor = BatchPredictor(load_bundle(sys.argv[1]))
     size, infection = predictor.spec.input_size, predictor.spec.infection
     app = FastAPI()
 

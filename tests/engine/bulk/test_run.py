@@ -29,7 +29,7 @@ from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.errors import BusyError, CovsegError, ModelError, TooManyRejectsError, UsageError
 from covseg_ray.radiograph.frontal_check import LEVEL, frontal
 from covseg_ray.radiograph.geometry import standardise
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.filesystem import list_files, read_bytes
 from covseg_ray.storage.lease import hold
@@ -90,7 +90,7 @@ def expected(bundle: Bundle, pixels_HW: NDArray[Any]) -> NDArray[np.bool_]:
         grey_HW = (grey_HW - grey_HW.min()) * np.float32(255 / (grey_HW.max() - grey_HW.min()))
     film = Image.fromarray(pixels_HW if pixels_HW.dtype == np.uint8 else grey_HW)
     square_SS = np.asarray(film.resize((64, 64), Image.Resampling.BILINEAR)).round().clip(0, 255).astype(np.uint8)
-    found_SS = Predictor(bundle).predict(square_SS[None])[0] == bundle.spec.infection
+    found_SS = BatchPredictor(bundle).predict(square_SS[None])[0] == bundle.spec.infection
     rows, columns = ((np.arange(n) + 0.5) * 64 // n for n in pixels_HW.shape)
     return found_SS[rows.astype(int)][:, columns.astype(int)]
 

@@ -14,7 +14,7 @@ from covseg_ray.cli.main import app
 from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.engine.evaluation.compare import most_changed
 from covseg_ray.errors import UsageError
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
@@ -35,7 +35,7 @@ def counted(bundle: str, dataset: str) -> dict[str, tuple[int, int, int]]:
     from covseg_ray.engine.bundle_io import load_bundle
 
     model, counts = load_bundle(bundle), {}
-    predictor = Predictor(model)
+    predictor = BatchPredictor(model)
     for unit in list_units(dataset, "val"):
         films = read_unit(dataset, unit)
         marked_NHW = predictor.predict(films.images_NHW) == model.spec.infection

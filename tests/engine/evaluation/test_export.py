@@ -15,7 +15,7 @@ from covseg_ray.cli.main import app
 from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.engine.evaluation.export import calibration_films
 from covseg_ray.errors import CovsegError, ModelError, UsageError
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.storage.datasets.pack import synthesise
@@ -50,7 +50,7 @@ def run(*words: str) -> Result:
 
 def pooled_iou(bundle: Bundle, dataset: str) -> float:
     """Of split val, by hand."""
-    predictor, both, either = Predictor(bundle), 0, 0
+    predictor, both, either = BatchPredictor(bundle), 0, 0
     for unit in list_units(dataset, "val"):
         films = read_unit(dataset, unit)
         found_NHW, truth_NHW = predictor.predict(films.images_NHW) == bundle.spec.infection, films.masks_NHW > 0
@@ -63,7 +63,7 @@ def val_films(dataset: str) -> np.ndarray:
 
 
 def in_fp32(bundle: str, films_NHW: np.ndarray) -> np.ndarray:
-    return Predictor(load_bundle(bundle), precision="fp32").predict(films_NHW)
+    return BatchPredictor(load_bundle(bundle), precision="fp32").predict(films_NHW)
 
 
 def test_the_onnx_file_alone_gives_the_models_classes(bundle: str, films: str, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_8_bit_bundle_is_another_model_and_computes_with_its_own_files(bundle
     assert made.model_id != before.model_id
     assert made.spec.int8 is not None
     assert made.spec.int8.made_of == before.model_id
-    predictor = Predictor(made)
+    predictor = BatchPredictor(made)
     assert (predictor.engine, predictor.precision) == ("openvino", "int8")
     films_NHW = val_films(films)
     found_NHW = predictor.predict(films_NHW)
@@ -154,8 +154,8 @@ def test_an_8_bit_bundle_is_whole_or_refused(int8: str, tmp_path: Path) -> None:
 def test_an_8_bit_bundle_takes_no_other_engine_and_no_other_rule(int8: str) -> None:
     made = load_bundle(int8)
     with pytest.raises(UsageError, match="this 8-bit model computes with openvino, not with torch"):
-        Predictor(made, engine="torch")
-    for change in (lambda: made.ruled(Rule(threshold=0.3)), made.halved):
+        BatchPredictor(made, engine="torch")
+    for change in (lambda: made.with_rule(Rule(threshold=0.3)), made.half_precision):
         with pytest.raises(UsageError, match="take the model that it was exported from"):
             change()
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.evaluation.run import evaluate
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.pack import pack
 from covseg_ray.storage.datasets.read import list_units, read_unit
@@ -31,7 +31,7 @@ def bundle(ready_bundle: str) -> Bundle:
 
 
 def counted_by_hand(bundle: Bundle, dataset: str, split: str) -> dict[str, list[int]]:
-    predictor, counts = Predictor(bundle), {}
+    predictor, counts = BatchPredictor(bundle), {}
     for unit in list_units(dataset, split):
         films = read_unit(dataset, unit)
         found_NHW = predictor.predict(films.images_NHW) == 1

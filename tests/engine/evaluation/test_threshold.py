@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
@@ -29,15 +29,15 @@ def test_the_command_saves_the_best_rule_and_its_metrics(ready_bundle: str, phan
     rule = ruled.spec.decision
     assert rule == Rule(threshold=told["threshold"], smallest_region=told["smallest_region"], flip=True)
     assert told["model_id"] == ruled.model_id != before.model_id
-    scores = iou_of_each_film(Predictor(ruled), phantoms)
+    scores = iou_of_each_film(BatchPredictor(ruled), phantoms)
     assert told["score"] == pytest.approx(scores.mean(), abs=1e-9)
     assert ruled.spec.metrics["iou_all"].value == pytest.approx(scores.mean(), abs=1e-9)
-    plain = iou_of_each_film(Predictor(before.ruled(Rule(threshold=127.5 / 255, flip=True))), phantoms)
+    plain = iou_of_each_film(BatchPredictor(before.with_rule(Rule(threshold=127.5 / 255, flip=True))), phantoms)
     assert scores.mean() >= plain.mean() - 1e-3  # the even chance is among the rules that are tried
     assert told["expected"] <= told["score"]
 
 
-def iou_of_each_film(predictor: Predictor, dataset: str) -> np.ndarray:
+def iou_of_each_film(predictor: BatchPredictor, dataset: str) -> np.ndarray:
     scores = []
     for unit in list_units(dataset, "val"):
         films = read_unit(dataset, unit)

@@ -30,7 +30,7 @@ from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.segment_progress import SegmentProgress
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.service.client import Client
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -99,7 +99,7 @@ def test_an_answer_has_one_request_id(url: str) -> None:
 
 def test_a_square_larger_than_a_message_arrives_whole(url: str, large: str) -> None:
     film_HW = make_phantom(5, 0, LARGE).image
-    classes_HW = Predictor(load_bundle(large)).predict(film_HW[None])[0]
+    classes_HW = BatchPredictor(load_bundle(large)).predict(film_HW[None])[0]
     assert 0.3 < classes_HW.mean() < 0.7
     headers = {"accept": "image/png"}
     with httpx2.Client(base_url=url, timeout=120, trust_env=False) as client:

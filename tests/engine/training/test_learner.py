@@ -20,7 +20,7 @@ START = ["model.encoder=resnet18", "model.encoder_weights=none"]
 
 
 def test_a_run_starts_from_a_bundles_weights(bundle: Bundle, tmp_path: Path):
-    save_bundle(str(tmp_path / "model"), bundle.halved())
+    save_bundle(str(tmp_path / "model"), bundle.half_precision())
     network = initial_network(config.load(None, [*START, f"model.start={tmp_path}/model"]))
     for name, tensor in network.state_dict().items():
         kept = bundle.state[name].half().float() if bundle.state[name].ndim > 1 else bundle.state[name]

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from covseg_ray.segmentation.evaluation.rule_search import choose, count_rules
-from covseg_ray.segmentation.network.decision import drop_small
+from covseg_ray.segmentation.network.decision import remove_small_regions
 
 LEVELS, REGIONS = (60, 128, 200), (0, 4, 30)
 
@@ -25,7 +25,7 @@ def films() -> tuple[np.ndarray, np.ndarray]:
 
 def iou_all(probabilities: np.ndarray, truth: np.ndarray, level: int, region: int) -> np.ndarray:
     found = (probabilities >= level).astype(np.uint8)
-    drop_small(found, 1, 0, region)
+    remove_small_regions(found, 1, 0, region)
     both, either = (found & truth).sum((1, 2)), (found | truth).sum((1, 2))
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
@@ -37,7 +37,7 @@ def test_counts_are_those_of_each_rule(films: tuple[np.ndarray, np.ndarray]):
     for place, level in enumerate(LEVELS):
         for other, region in enumerate(REGIONS):
             found = (probabilities >= level).astype(np.uint8)
-            drop_small(found, 1, 0, region)
+            remove_small_regions(found, 1, 0, region)
             pairs = [(found == 1) & truth, (found == 1) & ~truth, (found == 0) & truth, (found == 0) & ~truth]
             expected = np.stack([pair.sum((1, 2)) for pair in pairs], 1)
             assert np.array_equal(counts[:, place, other], expected)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.inference.engines import build_forward, choose_engine
-from covseg_ray.segmentation.inference.predictor import Predictor, engine_of
+from covseg_ray.segmentation.inference.predictor import BatchPredictor, engine_of
 from covseg_ray.segmentation.network.build import build_network
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec
 from covseg_ray.segmentation.network.precision import autocast_dtype, knows_bf16
@@ -42,8 +42,8 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def predictor(engine: str, bundle: Bundle) -> Predictor:
-    return Predictor(bundle, precision="fp32", chunk=4, engine=engine, threads=2)
+def predictor(engine: str, bundle: Bundle) -> BatchPredictor:
+    return BatchPredictor(bundle, precision="fp32", chunk=4, engine=engine, threads=2)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def _by_hand(bundle: Bundle, films: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return logits.argmax(1), np.abs(logits[:, 0] - logits[:, 1]) > 1e-3
 
 
-def test_agrees_with_the_network_called_by_hand(predictor: Predictor, bundle: Bundle):
+def test_agrees_with_the_network_called_by_hand(predictor: BatchPredictor, bundle: Bundle):
     """Engines add in different orders: logits were seen to differ by up to 1.5e-5, margins thus by 3e-5.
 
     5 of these 49,152 pixels are that near to a tie; seen to flip were 1 with OpenVINO, whose logits are
@@ -86,7 +86,7 @@ def test_agrees_with_the_network_called_by_hand(predictor: Predictor, bundle: Bu
     assert 0.2 < (classes == bundle.spec.infection).mean() < 0.8
 
 
-def test_a_film_has_the_same_mask_alone_and_among_others(predictor: Predictor):
+def test_a_film_has_the_same_mask_alone_and_among_others(predictor: BatchPredictor):
     films = _films(9)
     alone = np.concatenate([predictor.predict(film[None]) for film in films])
     assert np.array_equal(predictor.predict(films), alone)
@@ -95,7 +95,7 @@ def test_a_film_has_the_same_mask_alone_and_among_others(predictor: Predictor):
     assert predictor.predict(films[:0]).shape == (0, SIZE, SIZE)
 
 
-def test_constant_films_are_finite(predictor: Predictor, bundle: Bundle):
+def test_constant_films_are_finite(predictor: BatchPredictor, bundle: Bundle):
     """NaN in the logits would give class 0 everywhere."""
     films = np.stack([np.full((SIZE, SIZE), value, np.uint8) for value in (0, 7, 255)])
     expected, clear = _by_hand(bundle, films)
@@ -133,20 +133,20 @@ def test_a_tie_goes_to_the_lower_class(engine: str):
     spec = BundleSpec(
         architecture="unet", encoder="resnet18", input_size=SIZE, classes=("background", "infection", "lung")
     )
-    assert (Predictor(Bundle(spec, state), chunk=2, engine=engine).predict(_films(2)) == 1).all()
+    assert (BatchPredictor(Bundle(spec, state), chunk=2, engine=engine).predict(_films(2)) == 1).all()
 
 
-def test_threads_change_no_pixel(engine: str, bundle: Bundle, predictor: Predictor):
+def test_threads_change_no_pixel(engine: str, bundle: Bundle, predictor: BatchPredictor):
     films = _films(9)
-    with_one = Predictor(bundle, precision="fp32", chunk=4, engine=engine, threads=1)
+    with_one = BatchPredictor(bundle, precision="fp32", chunk=4, engine=engine, threads=1)
     assert np.array_equal(with_one.predict(films), predictor.predict(films))
 
 
-def test_other_precisions_and_devices_are_refused(engine: str, bundle: Bundle, predictor: Predictor):
+def test_other_precisions_and_devices_are_refused(engine: str, bundle: Bundle, predictor: BatchPredictor):
     assert (predictor.engine, predictor.precision) == (engine, "fp32")
     if engine == "onnx":
         with pytest.raises(ConfigError, match="precision: onnx computes in fp32, not in bf16"):
-            Predictor(bundle, precision="bf16", engine=engine)
+            BatchPredictor(bundle, precision="bf16", engine=engine)
     with pytest.raises(UsageError, match=f"engine: {engine} computes on a CPU, not on cuda:0"):
         choose_engine(engine, "cuda:0")
 
@@ -156,7 +156,7 @@ def test_openvino_in_bf16_is_near_the_network_in_float32(bundle: Bundle):
     _need("openvino")
     if not knows_bf16(torch.device("cpu")):
         pytest.skip("this CPU has no instructions for bf16")
-    predictor = Predictor(bundle, precision="bf16", engine="openvino", threads=2)
+    predictor = BatchPredictor(bundle, precision="bf16", engine="openvino", threads=2)
     assert predictor.precision == "bf16"
     films = _films()
     with torch.inference_mode():
@@ -172,27 +172,27 @@ def test_openvino_in_bf16_is_near_the_network_in_float32(bundle: Bundle):
 def test_openvinos_precision_is_torchs_where_it_is_not_given(bundle: Bundle):
     _need("openvino")
     dtype = autocast_dtype(torch.device("cpu"), "auto")
-    assert Predictor(bundle, engine="openvino").precision == ("fp32" if dtype is None else "bf16")
+    assert BatchPredictor(bundle, engine="openvino").precision == ("fp32" if dtype is None else "bf16")
 
 
 def test_auto_is_torch_and_threads_are_torchs(bundle: Bundle):
     assert [choose_engine(name, device) for name in ("auto", "torch") for device in ("cpu", "cuda")] == ["torch"] * 4
     films = _films(4)
-    expected = Predictor(bundle, precision="fp32").predict(films)
-    assert np.array_equal(Predictor(bundle, precision="fp32", engine="torch", threads=1).predict(films), expected)
+    expected = BatchPredictor(bundle, precision="fp32").predict(films)
+    assert np.array_equal(BatchPredictor(bundle, precision="fp32", engine="torch", threads=1).predict(films), expected)
     assert torch.get_num_threads() == 1
 
 
 def test_an_unknown_engine_is_named_with_the_list(bundle: Bundle):
     with pytest.raises(UsageError, match="engine: unknown 'tensorrt'; choose one of auto, torch, openvino, onnx"):
-        Predictor(bundle, engine="tensorrt")
+        BatchPredictor(bundle, engine="tensorrt")
 
 
 @pytest.mark.parametrize(("name", "package"), [(name, each) for name, all_ in PACKAGES.items() for each in all_])
 def test_a_missing_package_names_the_extra(name: str, package: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match=rf"engine: {name} .*pip install 'covseg-ray\[{name}\]'"):
-        Predictor(bundle, engine=name)
+        BatchPredictor(bundle, engine=name)
 
 
 def test_the_name_of_an_engine_needs_no_package(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from covseg_ray.errors import ModelError
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.inference.predictor import Predictor
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec
 from covseg_ray.segmentation.network.bundle_files import from_files, to_files
-from covseg_ray.segmentation.network.decision import Decide, Rule, drop_small
+from covseg_ray.segmentation.network.decision import Decide, Rule, remove_small_regions
 
 SIZE = 64
 LOGITS = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 3, 6, 5)).astype(np.float32))
@@ -68,13 +68,13 @@ def test_the_mirror_image_is_averaged_in():
     assert np.abs(found[:, 1] - 255 * mean[:, 2]).max() <= 0.5001
 
 
-def test_small_regions_get_the_class_beneath():
+def test_small_regions_get_the_fallback_class():
     """Regions of 1, 3 (over a corner) and 6 pixels."""
     classes = np.array([[2, 0, 2, 2, 0], [0, 0, 0, 0, 2], [1, 1, 1, 1, 1], [2, 2, 2, 1, 1], [2, 2, 2, 1, 1]], np.uint8)
     left = {}
     for smallest in (0, 1, 2, 3, 4, 7):
         film = classes[None].copy()
-        drop_small(film, infection=2, beneath=1, smallest=smallest)
+        remove_small_regions(film, infection=2, fallback=1, smallest=smallest)
         left[smallest] = int((film == 2).sum())
         assert np.array_equal(film[0][classes != 2], classes[classes != 2])
         assert (film[0][(classes == 2) & (film[0] != 2)] == 1).all()
@@ -82,23 +82,23 @@ def test_small_regions_get_the_class_beneath():
 
 
 def test_a_predictor_follows_its_bundles_rule(bundle: Bundle, films: np.ndarray):
-    _, probabilities = Predictor(bundle, precision="fp32").look(films)
-    ruled = Predictor(bundle.ruled(Rule(threshold=99.5 / 255, smallest_region=40)), precision="fp32")
-    classes, same = ruled.look(films)
+    _, probabilities = BatchPredictor(bundle, precision="fp32").predict_probabilities(films)
+    ruled = BatchPredictor(bundle.with_rule(Rule(threshold=99.5 / 255, smallest_region=40)), precision="fp32")
+    classes, same = ruled.predict_probabilities(films)
     assert np.array_equal(same, probabilities)
     raw = (probabilities >= 100).astype(np.uint8)
-    drop_small(raw, 1, 0, 40)
+    remove_small_regions(raw, 1, 0, 40)
     assert np.array_equal(classes, raw)
     assert np.array_equal(ruled.predict(films), classes)
     assert 0 < classes.mean() < (probabilities >= 100).mean()
 
 
 def test_a_rule_is_kept_in_the_bundle_and_changes_its_id(bundle: Bundle):
-    ruled = bundle.ruled(Rule(threshold=0.25, smallest_region=9, flip=True))
+    ruled = bundle.with_rule(Rule(threshold=0.25, smallest_region=9, flip=True))
     again = from_files(to_files(ruled))
     assert again.spec.decision == Rule(threshold=0.25, smallest_region=9, flip=True)
     others = [Rule(threshold=0.25, smallest_region=9), Rule(threshold=0.3, smallest_region=9, flip=True)]
-    ids = {each.model_id for each in (bundle, ruled, *map(bundle.ruled, others))}
+    ids = {each.model_id for each in (bundle, ruled, *map(bundle.with_rule, others))}
     assert len(ids) == 4
     assert again.model_id == ruled.model_id
     assert "at least 0.250. Regions of fewer than 9 pixels" in to_files(ruled)["README.md"].decode()
@@ -114,15 +114,20 @@ def test_a_rule_that_cannot_be_is_refused(bundle: Bundle, rule: dict[str, float]
         from_files(files | {"model.json": json.dumps(content).encode()})
 
 
-def test_lung_is_beneath_where_the_model_knows_it():
-    assert BundleSpec(architecture="unet", encoder="resnet18", classes=("background", "lung", "infection")).beneath == 1
-    assert BundleSpec(architecture="unet", encoder="resnet18").beneath == 0
+def test_removed_infection_becomes_lung_where_the_model_knows_lungs():
+    assert (
+        BundleSpec(architecture="unet", encoder="resnet18", classes=("background", "lung", "infection")).fallback_class
+        == 1
+    )
+    assert BundleSpec(architecture="unet", encoder="resnet18").fallback_class == 0
 
 
 def test_half_precision_is_half_as_large_and_sees_the_same(bundle: Bundle, films: np.ndarray):
-    halved = from_files(to_files(bundle.halved()))
+    halved = from_files(to_files(bundle.half_precision()))
     sizes = [len(to_files(each)["model.safetensors"]) for each in (bundle, halved)]
     assert sizes[1] < 0.51 * sizes[0]
     assert {parameter.dtype for parameter in halved.network().parameters()} == {torch.float32}
-    seen = [Predictor(each, precision="fp32").look(films)[1].astype(int) for each in (bundle, halved)]
+    seen = [
+        BatchPredictor(each, precision="fp32").predict_probabilities(films)[1].astype(int) for each in (bundle, halved)
+    ]
     assert np.abs(seen[0] - seen[1]).max() <= 2
