@@ -120,8 +120,8 @@ def serve_job(words: list[str]) -> Job:
     from covseg_ray.config import serve as serving
 
     given = parsed(serve, words)
-    wanted = serving.endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
-    return Job(["serve", "-c", SERVE_FILE], {SERVE_FILE: serving.written(wanted)})
+    wanted = serving.read_endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
+    return Job(["serve", "-c", SERVE_FILE], {SERVE_FILE: wanted.to_yaml()})
 
 
 def checked(given: Mapping[str, Any]) -> TrainingJob:
