@@ -1,14 +1,13 @@
-"""What an endpoint serves and how it grows: the ``args`` of the application in a Ray Serve file."""
+"""The configuration of an endpoint: the ``args`` of the application in a Ray Serve file, and its address."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from covseg_ray.errors import ConfigError
 
@@ -18,20 +17,20 @@ KEYS_ENVIRONMENT = "COVSEG_API_KEYS"
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+M = TypeVar("M", bound=BaseModel)
 
 
-class Serving(BaseModel):
+class ServeConfig(BaseModel):
     """``models``: bundles by name, the first is the default. ``replicas``: the fewest and the most of each model, each
-    with so many ``cores`` where there is no GPU; see `fitted` for where no replicas are given.
+    with so many ``cores`` if there is no GPU; see `sized_for` for the default.
 
-    ``waiting`` requests at most wait at one ingress beside those under way; more are refused with 503. Times are in
-    seconds.
+    At most ``waiting`` requests are queued at one ingress beside those in flight; more are refused with 503.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], str] = Field(min_length=1)
-    engine: str = "auto"
+    engine: Literal["auto", "torch", "openvino", "onnx"] = "auto"
     replicas: tuple[Positive, Positive] = (1, 2)
     cores: Positive = 1
     ingresses: Positive = 1
@@ -48,9 +47,9 @@ class Serving(BaseModel):
         """Whether API keys are set, here or in the environment."""
         return bool(self.keys_file or os.environ.get(KEYS_ENVIRONMENT))
 
-    def fitted(self, cores: int, gpus: int) -> Serving:
-        """The same for a machine of its own: where ``replicas`` were not given, up to as many of each model as have
-        room, a GPU or ``self.cores`` each; engines but torch compute on cores whatever GPUs there are."""
+    def sized_for(self, cores: int, gpus: int) -> ServeConfig:
+        """The same configuration for one machine: if ``replicas`` are not set, as many of each model as fit on a GPU or
+        on ``self.cores`` each. Engines other than torch compute on cores only."""
         if "replicas" in self.model_fields_set:
             return self
         on_gpus = gpus > 0 and self.engine in ("auto", "torch")
@@ -59,55 +58,55 @@ class Serving(BaseModel):
 
     @field_validator("replicas")
     @classmethod
-    def _grow(cls, replicas: tuple[int, int]) -> tuple[int, int]:
+    def _ordered(cls, replicas: tuple[int, int]) -> tuple[int, int]:
         if replicas[0] > replicas[1]:
-            raise ValueError("replicas are the fewest and the most, in this order")
+            raise ValueError("give the fewest replicas first, then the most")
         return replicas
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Where an endpoint listens, and what it serves."""
+class Endpoint(BaseModel):
+    """Where an endpoint listens, and what it serves. Beyond loopback API keys are required."""
 
-    host: str
-    port: int
-    serving: Serving
+    model_config = ConfigDict(frozen=True)
+
+    host: str = LOOPBACK[0]
+    port: int = Field(default=8000, ge=1, le=65535)
+    config: ServeConfig
 
     @property
     def url(self) -> str:
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} ({uri})" for name, uri in self.serving.models.items())
+        return ", ".join(f"{name} ({uri})" for name, uri in self.config.models.items())
+
+    def to_yaml(self) -> str:
+        """A Ray Serve file that `read_endpoint` reads to an equal endpoint."""
+        application = {"name": APPLICATION, "args": self.config.model_dump(mode="json")}
+        options = {"host": self.host, "port": self.port}
+        return str(yaml.safe_dump({"http_options": options, "applications": [application]}, sort_keys=False))
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Endpoint:
+        if self.host not in LOOPBACK and not self.config.has_keys:
+            raise ValueError(f"--host {self.host}: beyond loopback the endpoint needs API keys; give --keys-file FILE")
+        return self
 
 
-def endpoint(
+def read_endpoint(
     path: str | None, models: list[str], host: str | None, port: int | None, keys_file: str | None
 ) -> Endpoint:
-    """What a Ray Serve file and the command's own words, which go before it, give together.
-
-    Raises ConfigError for what cannot be used: beyond loopback API keys are a must.
-    """
+    """The endpoint of a Ray Serve file and of the command's options, which override the file. Raises ConfigError."""
     options, args = _read_file(path) if path else ({}, {})
     if models:
-        args = {**args, "models": named(models)}
+        args = {**args, "models": bundles_by_name(models)}
     if keys_file:
         args = {**args, "keys_file": keys_file}
     if not args.get("models"):
         raise ConfigError("no model to serve: give --model BUNDLE, or a file with -c SERVE.yaml (see jobs/serve.yaml)")
-    found = Endpoint(host or options.get("host", LOOPBACK[0]), port or options.get("port", 8000), parse(args))
-    if found.host not in LOOPBACK and not found.serving.has_keys:
-        raise ConfigError(
-            f"--host {found.host}: beyond loopback the endpoint needs API keys; give --keys-file FILE, one key a line"
-        )
-    return found
-
-
-def written(found: Endpoint) -> str:
-    """The endpoint as a Ray Serve file that `endpoint` reads to the same one."""
-    application = {"name": APPLICATION, "args": found.serving.model_dump(mode="json")}
-    options = {"host": found.host, "port": found.port}
-    return str(yaml.safe_dump({"http_options": options, "applications": [application]}, sort_keys=False))
+    address = {"host": host or options.get("host"), "port": port or options.get("port")}
+    given = {name: value for name, value in address.items() if value is not None}
+    return _validated(Endpoint, {**given, "config": parse(args)})
 
 
 def _read_file(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -117,29 +116,34 @@ def _read_file(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         args = next(each["args"] for each in document["applications"] if each["name"] == APPLICATION)
         return dict(document.get("http_options", {})), dict(args)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); jobs/serve.yaml is one to begin with") from None
+        raise ConfigError(f"{path}: cannot be read ({error}); start from jobs/serve.yaml") from None
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, StopIteration):
         raise ConfigError(
-            f"{path}: no Ray Serve file with an application named {APPLICATION} and its args; compare jobs/serve.yaml"
+            f"{path}: not a Ray Serve file with an application named {APPLICATION} and its args; see jobs/serve.yaml"
         ) from None
 
 
-def parse(args: dict[str, Any]) -> Serving:
-    """Raises ConfigError for an unknown key or a value that cannot be."""
+def parse(args: dict[str, Any]) -> ServeConfig:
+    """Raises ConfigError for an unknown key or an invalid value."""
+    return _validated(ServeConfig, args)
+
+
+def _validated(model: type[M], values: dict[str, Any]) -> M:
     try:
-        return Serving.model_validate(args)
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"key {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+        key, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"key {key}: {problem}" if key else problem) from None
 
 
-def named(models: list[str]) -> dict[str, str]:
-    """``--model`` as given, ``NAME=BUNDLE`` or one bare ``BUNDLE``, as bundles by name."""
+def bundles_by_name(models: list[str]) -> dict[str, str]:
+    """The values of ``--model``: ``NAME=BUNDLE``, or one ``BUNDLE`` under the name ``default``."""
     bundles: dict[str, str] = {}
     for text in models:
         name, equals, uri = text.partition("=")
         name, uri = (name, uri) if equals and "/" not in name else ("default", text)
         if name in bundles:
-            raise ConfigError(f"--model {text}: {name} is there already; write NAME=BUNDLE, each name once")
+            raise ConfigError(f"--model {text}: {name} is given twice; write NAME=BUNDLE, each name once")
         bundles[name] = uri
     return bundles

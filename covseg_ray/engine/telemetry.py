@@ -28,7 +28,7 @@ REPEAT_SECONDS = 2.0
 
 
 class EndpointMetrics:
-    """`covseg_ray.service.envelope.Observe` for Ray; make one a process."""
+    """`covseg_ray.service.middleware.Metrics` for Ray; make one a process."""
 
     def __init__(self) -> None:
         self._requests = Counter("covseg_requests", "Requests answered.", ("route", "status"))

@@ -1,4 +1,4 @@
-"""One film's bytes to what was found on it: decoded in a child process, predicted, carried back to its own size."""
+"""One film from bytes to masks: decode in a child process, predict, resize the classes to the film's own size."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.formats import is_dicom
 from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Placement, standardise
-from covseg_ray.service.models import ModelInfo, OverloadedError, Predict, Square, UnavailableError
-from covseg_ray.service.refusals import RefusedRequestError, busy
+from covseg_ray.service.backend import Backend, InputSpec, OverloadedError, UnavailableError
+from covseg_ray.service.errors import RequestError, unavailable
+from covseg_ray.service.schema import ModelInfo
 from covseg_ray.service.settings import Settings
 
-# While one bundle replaces another both answer. A film is laid for each that it meets, and any of them takes it then.
-BUNDLES = 4
+# While one bundle replaces another, both answer: the film is resized for each model that answers, at most so many.
+MODEL_CHANGES = 4
 UNAVAILABLE_SECONDS = 2.0
 OVERLOADED_SECONDS = 1.0
 
@@ -35,9 +36,9 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Outlined:
-    """A film and its masks at its own size, uint8 [H, W] of 0 and 1, as `class_masks` names them; ``frontal`` is how
-    much it is like a frontal chest film, as `covseg_ray.radiograph.frontal_check.frontal` says."""
+class SegmentedFilm:
+    """A film and its masks at its own size, uint8 [H, W] of 0 and 1, by the names of `class_masks`. ``frontal`` is its
+    similarity to frontal chest films, as `covseg_ray.radiograph.frontal_check.frontal` computes it."""
 
     film: Radiograph
     masks: dict[str, NDArray[np.uint8]]
@@ -45,11 +46,12 @@ class Outlined:
     model: ModelInfo
     sha256: str
     is_dicom: bool
-    milliseconds: dict[str, float]
+    decode_ms: float
+    predict_ms: float
 
 
-class Decoders:
-    """A few decoding children: as many films are decoded at once, and the others wait for their turn."""
+class DecoderPool:
+    """Decoder processes, each with one film at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self._children = [
@@ -71,7 +73,7 @@ class Decoders:
             self._free.put(child)
 
     def start(self) -> None:
-        """Let every child come up now: the first film of each would wait a second for it."""
+        """Start every process now: otherwise the first film of each waits a second for it."""
         for child in self._children:
             child.decode(b"GIF")
 
@@ -81,89 +83,95 @@ class Decoders:
             child.close()
 
 
-class Outliner:
-    """Films of one endpoint: its decoders and its models."""
+class FilmPipeline:
+    """The decoders and models of one endpoint."""
 
-    def __init__(self, predict: Predict, settings: Settings) -> None:
-        self.predict = predict
-        self.decoders = Decoders(settings)
-        self._most, self._admitted = settings.max_requests, 0
+    def __init__(self, backend: Backend, settings: Settings) -> None:
+        self.decoders = DecoderPool(settings)
+        self._backend = backend
+        self._max_requests, self._requests = settings.max_requests, 0
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Hold a place for a request with films. Raises 503 at once, before any of its film is read, where all are
-        taken: to decode what is then refused would slow down the others."""
-        if self._admitted >= self._most:
-            raise busy("overloaded", f"{self._most} requests are under way already; try again", OVERLOADED_SECONDS)
-        self._admitted += 1
+    def admit(self) -> Iterator[None]:
+        """Count a request with films. Raises 503 before any of its body is read if too many are in flight: decoding a
+        film that is refused afterwards would slow down the others."""
+        if self._requests >= self._max_requests:
+            raise unavailable(
+                "overloaded", f"{self._max_requests} requests are in flight; try again", OVERLOADED_SECONDS
+            )
+        self._requests += 1
         try:
             yield
         finally:
-            self._admitted -= 1
+            self._requests -= 1
 
     async def models(self) -> dict[str, ModelInfo]:
-        """Raises 503 where no model is ready."""
+        """Raises 503 if a model is not ready."""
         try:
-            return dict(await self.predict.models())
+            return dict(await self._backend.models())
         except UnavailableError as error:
-            raise busy("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
+            raise unavailable("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
 
     async def model(self, name: str | None) -> ModelInfo:
-        """The model of that name, or the first. Raises 404 for an unknown name."""
+        """The model of that name, the first without one. Raises 404 for an unknown name."""
         models = await self.models()
         wanted = name if name is not None else next(iter(models))
         if wanted not in models:
-            raise RefusedRequestError(404, "unknown-model", f"no model of that name here: {', '.join(models)}")
+            raise RequestError(404, "unknown-model", f"no model of that name here: {', '.join(models)}")
         return models[wanted]
 
-    async def outline(self, data: bytes, name: str | None) -> Outlined | Rejected:
-        """Raises RefusedRequestError where there is no answer; a film that cannot be used is an answer."""
+    async def segment(self, data: bytes, model_name: str | None) -> SegmentedFilm | Rejected:
+        """Rejected for a film that cannot be used. Raises RequestError for any other failure."""
         start = time.perf_counter()
         film = await self.decoders.decode(data)
         decoded = time.perf_counter()
         if isinstance(film, Rejected):
             return film
-        classes_SS, placement, likeness, model = await self._classes(film, name)
+        classes_SS, resized, model = await self._predict(film, model_name)
         predicted = time.perf_counter()
-        masks = await in_thread(class_masks, classes_SS, placement, model.classes)
-        milliseconds = {"decode": 1000 * (decoded - start), "predict": 1000 * (predicted - decoded)}
-        sha256 = hashlib.sha256(data).hexdigest()
-        return Outlined(film, masks, likeness, model, sha256, is_dicom(data), milliseconds)
+        return SegmentedFilm(
+            film,
+            await in_thread(class_masks, classes_SS, resized.placement, model.classes),
+            resized.frontal,
+            model,
+            hashlib.sha256(data).hexdigest(),
+            is_dicom(data),
+            decode_ms=1000 * (decoded - start),
+            predict_ms=1000 * (predicted - decoded),
+        )
 
-    async def _classes(
-        self, film: Radiograph, name: str | None
-    ) -> tuple[NDArray[np.uint8], Placement, float, ModelInfo]:
+    async def _predict(self, film: Radiograph, name: str | None) -> tuple[NDArray[np.uint8], _ResizedFilm, ModelInfo]:
         model = await self.model(name)
-        laid: dict[Square, _Laid] = {}
-        for _ in range(BUNDLES):
-            laid[model.square] = await in_thread(_lay, film, model.square)
+        resized: dict[InputSpec, _ResizedFilm] = {}
+        for _ in range(MODEL_CHANGES):
+            resized[InputSpec.of(model)] = await in_thread(_resize, film, InputSpec.of(model))
+            inputs = {spec: each.square_SS for spec, each in resized.items()}
             try:
-                prediction = await self.predict(model.name, {square: each.square_SS for square, each in laid.items()})
+                prediction = await self._backend.predict(model.name, inputs)
             except OverloadedError as error:
-                raise busy("overloaded", f"{error}", error.retry_after) from None
+                raise unavailable("overloaded", f"{error}", error.retry_after) from None
             except UnavailableError as error:
-                raise busy("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
+                raise unavailable("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
             model = prediction.model
             if prediction.classes_SS is not None:
-                used = laid[model.square]
-                return prediction.classes_SS, used.placement, used.frontal, model
-        raise busy("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
+                return prediction.classes_SS, resized[InputSpec.of(model)], model
+        raise unavailable("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
 
 
 @dataclass(frozen=True)
-class _Laid:
-    """A film in a model's square, uint8 [S, S], and how much that is like a frontal chest film."""
+class _ResizedFilm:
+    """A film as a model's square, uint8 [S, S], and its similarity to frontal chest films."""
 
     square_SS: NDArray[np.uint8]
     placement: Placement
     frontal: float
 
 
-def _lay(film: Radiograph, square: Square) -> _Laid:
-    square_SS, placement = standardise(film.pixels, square.size, square.resize)
-    return _Laid(square_SS, placement, frontal(square_SS, placement))
+def _resize(film: Radiograph, spec: InputSpec) -> _ResizedFilm:
+    square_SS, placement = standardise(film.pixels, spec.size, spec.resize)
+    return _ResizedFilm(square_SS, placement, frontal(square_SS, placement))
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """A large film takes tenths of a second to resize or to encode: other requests go on meanwhile."""
+    """A large film takes tenths of a second to resize or to encode: keep the event loop free for other requests."""
     return await asyncio.to_thread(function, *args, **kwargs)

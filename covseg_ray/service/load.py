@@ -1,4 +1,4 @@
-"""Load on an endpoint: clients that each send a film, wait for the answer, and send the next, or again when told to."""
+"""A load generator for an endpoint: each client sends a film, waits for the response, and sends the next."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import httpx2
 import numpy as np
 
-from covseg_ray.service.retries import Answer
+from covseg_ray.service.retries import Response
 
-LIMIT_SECONDS = 120.0
-CONTENT = "image/png"
+TIMEOUT_SECONDS = 120.0
+ACCEPT = "image/png"
 
 
 @dataclass(frozen=True)
 class Load:
-    """What so many ``clients`` saw: requests a second that were answered with 200, their milliseconds, how many were
-    ``refused`` with 503, and how many got another answer or none."""
+    """What ``clients`` clients measured: requests per second with status 200 and their latency in milliseconds;
+    ``refused`` counts status 503, ``failed`` every other status and requests without a response."""
 
     clients: int
     per_second: float
@@ -28,41 +28,41 @@ class Load:
     failed: int
 
 
-def put_load(url: str, film: bytes, clients: int, seconds: float) -> Load:
-    """Send ``film``, a PNG, to the endpoint at ``url`` for so many seconds; what is on its way then is waited for. Who
-    is refused waits as ``Retry-After`` says: clients that do not take the cores from those that are answered."""
-    answers: list[tuple[int, float]] = []  # each one's status, and the seconds that it took
-    all_there = threading.Barrier(clients + 1)
+def run_load(url: str, film: bytes, clients: int, seconds: float) -> Load:
+    """Send ``film``, a PNG, to the endpoint at ``url`` for so many seconds, and wait for requests in flight. A client
+    that is refused waits as ``Retry-After`` says, so that it takes no CPU time from the others."""
+    responses: list[tuple[int, float]] = []  # status and seconds
+    barrier = threading.Barrier(clients + 1)
 
     def send() -> None:
-        with httpx2.Client(timeout=LIMIT_SECONDS, trust_env=False) as client:
-            all_there.wait()
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                begin = time.perf_counter()
-                answer = _post(client, url, film)
-                answers.append((answer.status, time.perf_counter() - begin))
-                asked = answer.retry_after(time.time()) or 0.0
-                time.sleep(max(0.0, min(asked, until - time.monotonic())))
+        with httpx2.Client(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            barrier.wait()
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                start = time.perf_counter()
+                response = _post(client, url, film)
+                responses.append((response.status, time.perf_counter() - start))
+                delay = response.retry_after(time.time()) or 0.0
+                time.sleep(max(0.0, min(delay, end - time.monotonic())))
 
     threads = [threading.Thread(target=send) for _ in range(clients)]
     for thread in threads:
         thread.start()
-    all_there.wait()
-    begin = time.monotonic()
+    barrier.wait()
+    start = time.monotonic()
     for thread in threads:
         thread.join()
-    elapsed = time.monotonic() - begin
-    spent = [took for status, took in answers if status == 200]
-    refused = sum(status == 503 for status, _ in answers)
-    p50, p99 = (1000 * float(value) for value in np.percentile(spent, [50, 99])) if spent else (np.nan, np.nan)
-    return Load(clients, len(spent) / elapsed, p50, p99, refused, len(answers) - len(spent) - refused)
+    elapsed = time.monotonic() - start
+    latencies = [latency for status, latency in responses if status == 200]
+    refused = sum(status == 503 for status, _ in responses)
+    p50, p99 = (1000 * float(value) for value in np.percentile(latencies, [50, 99])) if latencies else (np.nan, np.nan)
+    return Load(clients, len(latencies) / elapsed, p50, p99, refused, len(responses) - len(latencies) - refused)
 
 
-def _post(client: httpx2.Client, url: str, film: bytes) -> Answer:
-    """The answer; one of status 0 where none came."""
+def _post(client: httpx2.Client, url: str, film: bytes) -> Response:
+    """The response; one of status 0 if none came."""
     try:
-        found = client.post(f"{url}/v1/segment", content=film, headers={"accept": CONTENT})
+        response = client.post(f"{url}/v1/segment", content=film, headers={"accept": ACCEPT})
     except httpx2.HTTPError:
-        return Answer(0, {}, b"")
-    return Answer(found.status_code, found.headers, found.content)
+        return Response(0, {}, b"")
+    return Response(response.status_code, response.headers, response.content)

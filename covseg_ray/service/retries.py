@@ -1,23 +1,26 @@
-"""Which answers of an HTTP service may get better by themselves, and how long to wait for it."""
+"""Which HTTP responses are worth a retry, and how long to wait for it."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
+from pydantic import ValidationError
+
+from covseg_ray.service.schema import ErrorDocument
+
 FIRST_SECONDS = 0.5
-MOST_SECONDS = 20.0
-MOST_ASKED_SECONDS = 60.0
-PASSING = (408, 429, 502, 503, 504)
-WORDS = 300
+MAX_SECONDS = 20.0
+MAX_RETRY_AFTER_SECONDS = 60.0
+TRANSIENT = (408, 429, 502, 503, 504)
+MAX_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer as it came, whoever gave it: the service or a proxy before it. ``headers`` by any case."""
+class Response:
+    """An HTTP response from the service or from a proxy in front of it. ``headers`` ignore case."""
 
     status: int
     headers: Mapping[str, str]
@@ -28,29 +31,28 @@ class Answer:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
-    def error(self) -> dict[str, str] | None:
-        """What the service itself says of a failure; None where another wrote the answer."""
+    def error(self) -> tuple[str, str] | None:
+        """Reason and detail of the service's own error; None if another program wrote the response."""
         try:
-            found = json.loads(self.body)["error"]
-            return {name: _line(found[name]) for name in ("reason", "detail")}
-        except (KeyError, TypeError, ValueError, RecursionError):
+            error = ErrorDocument.model_validate_json(self.body).error
+        except ValidationError:
             return None
+        return _one_line(error.reason), _one_line(error.detail)
 
     @property
-    def may_pass(self) -> bool:
-        """Whether another try may bring a better answer. The service's own 500 would come again."""
-        return self.status in PASSING or (self.status == 500 and self.error is None)
+    def is_transient(self) -> bool:
+        """Whether a retry may succeed. The service's own 500 would come again."""
+        return self.status in TRANSIENT or (self.status == 500 and self.error is None)
 
     @property
-    def words(self) -> str:
-        """One line for a person: the status and, where the service tells, why."""
-        error = self.error
-        if error is None:
+    def summary(self) -> str:
+        """One line for a person: the status and the service's reason, if it gave one."""
+        if self.error is None:
             return f"HTTP {self.status} ({self.media_type or 'no content type'})"
-        return f"HTTP {self.status} {error['reason']} ({error['detail']})"
+        return "HTTP {} {} ({})".format(self.status, *self.error)
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds that the answer asks to wait, at the time ``now`` since 1970; None where it asks for nothing."""
+        """Seconds to wait by the Retry-After header, at the time ``now`` since 1970; None without a usable one."""
         value = self.headers.get("retry-after", "").strip()
         if value.isascii() and value.isdigit():
             return float(value)
@@ -61,16 +63,16 @@ class Answer:
             return None
 
 
-def pause_seconds(tries: int, asked: float | None, draw: Callable[[], float] = random.random) -> float:
-    """How long to wait after so many ``tries``: what was ``asked`` for, at most MOST_ASKED_SECONDS, and on top of that
-    a share ``draw`` (0 to 1) of a time that doubles with each try up to MOST_SECONDS. Clients that failed together thus
-    do not come back together.
+def retry_delay(tries: int, retry_after: float | None, jitter: Callable[[], float] = random.random) -> float:
+    """Seconds to wait after so many ``tries``: ``retry_after``, at most MAX_RETRY_AFTER_SECONDS, plus a random share
+    (``jitter``, 0 to 1) of a time that doubles with each try up to MAX_SECONDS, so that clients that failed together do
+    not retry together.
     """
-    backoff = draw() * min(MOST_SECONDS, FIRST_SECONDS * 2.0 ** min(tries - 1, 30))
-    return min(asked or 0.0, MOST_ASKED_SECONDS) + backoff
+    backoff = jitter() * min(MAX_SECONDS, FIRST_SECONDS * 2.0 ** min(tries - 1, 30))
+    return min(retry_after or 0.0, MAX_RETRY_AFTER_SECONDS) + backoff
 
 
-def _line(text: object) -> str:
-    """A server's ``text`` as one short line without control characters: it may go to a terminal."""
-    printable = "".join(character if character.isprintable() else " " for character in str(text))
-    return " ".join(printable.split())[:WORDS]
+def _one_line(text: str) -> str:
+    """A server's ``text``, shortened and without control characters: it may be printed on a terminal."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())[:MAX_LENGTH]

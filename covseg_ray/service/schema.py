@@ -1,78 +1,146 @@
-"""The service's JSON as a client reads it."""
+"""The JSON documents of the endpoint: the server writes them, the client reads them, OpenAPI describes them."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from covseg_ray.radiograph.geometry import Resize
+from covseg_ray.radiograph.severity import Severity
 
 
-@dataclass(frozen=True, slots=True)
-class Film:
-    """A film's outline as the service gives it.
+def _decoded(value: Any) -> Any:
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
 
-    ``mask`` is a 1-bit PNG of the film's own size, 1 = infection; ``contours`` are closed outlines in the film's pixels
-    from its top left corner; ``infection_fraction`` and ``lung_fraction`` are shares of the whole film, 0 to 1.
-    ``frontal`` says how much it is like frontal chest films, 0 to 1; below ``frontal_level`` it does not look like one.
-    ``picture`` is there only where it was asked for; ``dicom`` says whether `Client.seg` can be.
-    """
 
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(_decoded),
+    PlainSerializer(_encoded, return_type=str),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+Point = tuple[float, float]
+
+
+class Document(BaseModel):
+    """A part of the endpoint's JSON. A client ignores keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    def to_json(self) -> bytes:
+        """Without the keys that were not set."""
+        return json.dumps(self.model_dump(mode="json", exclude_unset=True), separators=(",", ":")).encode()
+
+
+class PngMask(Document):
+    """The mask as a 1-bit PNG of the film's size, 1 = infection."""
+
+    encoding: Literal["png"]
+    data: Base64
+
+
+class RleMask(Document):
+    """The mask as COCO run lengths: column by column, starting with a run of 0; `size` is height and width."""
+
+    encoding: Literal["coco-rle"]
+    size: tuple[int, int]
+    counts: list[int]
+
+
+class ModelName(Document):
+    name: str
+    model_id: str
+
+
+class Milliseconds(Document):
+    """The server's time for one film, in milliseconds."""
+
+    decode: float
+    predict: float
+    render: float
+
+
+class Film(Document):
+    """A segmented film."""
+
+    status: Literal["ok"]
+    name: str | None = Field(description="The file name where a form gave one.")
     height: int
     width: int
-    frontal: float
-    frontal_level: float
-    infection_fraction: float
-    lung_fraction: float | None
-    severity: Mapping[str, Any] | None
-    contours: tuple[tuple[tuple[float, float], ...], ...]
-    mask: bytes
-    picture: bytes | None
-    dicom: bool
+    frontal: float = Field(description="Similarity to frontal chest films, 0 to 1.")
+    frontal_level: float = Field(
+        description="Below this `frontal` the film does not look like a frontal chest film: do not rely on its mask."
+    )
+    infection_fraction: float = Field(description="Infected share of the whole film, 0 to 1.")
+    lung_fraction: float | None = Field(
+        description="Lung share of the whole film; null if the model has no lung class."
+    )
+    severity: Severity | None = Field(description="Infected share of the lung; null if the model has no lung class.")
+    contours: tuple[tuple[Point, ...], ...] = Field(
+        description="Closed polygons around the infection, as x and y in pixels from the film's top left corner."
+    )
+    mask: Annotated[PngMask | RleMask, Field(discriminator="encoding")]
+    dicom: bool = Field(description="Whether the film is a DICOM file, for which a DICOM SEG is available.")
     input_sha256: str
     preprocess_version: str
-    model: str
-    model_id: str
-    timing_ms: Mapping[str, float]
+    model: ModelName
+    timing_ms: Milliseconds
+    picture: Base64 | None = Field(default=None, description="The film as an 8-bit grey PNG; only with `picture=true`.")
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model that the service holds."""
+class PngFilm(Film):
+    """A film as the client asks for it."""
+
+    mask: PngMask
+
+
+class RejectedFilm(Document):
+    """A film of a form that cannot be used."""
+
+    status: Literal["rejected"]
+    name: str | None
+    reason: str
+    detail: str
+
+
+class FilmList(Document):
+    """The films of a form, in their order."""
+
+    films: list[Annotated[Film | RejectedFilm, Field(discriminator="status")]]
+
+
+class ModelInfo(Document):
+    """A model of the endpoint: its name there, and what its bundle says of it."""
 
     name: str
     model_id: str
     classes: tuple[str, ...]
     input_size: int
-    resize: str
+    resize: Resize
     architecture: str
     encoder: str
+    preprocess_version: str
     version: str
 
 
-def read_film(document: Any) -> Film:
-    """Raises KeyError, TypeError or ValueError for what is no outlined film."""
-    as_they_are = (
-        *("height", "width", "frontal", "frontal_level", "severity"),
-        *("dicom", "input_sha256", "preprocess_version", "timing_ms"),
-    )
-    lungs = document["lung_fraction"]
-    picture = document.get("picture")
-    return Film(
-        **{name: document[name] for name in as_they_are},
-        infection_fraction=float(document["infection_fraction"]),
-        lung_fraction=None if lungs is None else float(lungs),
-        contours=tuple(tuple((x, y) for x, y in outline) for outline in document["contours"]),
-        mask=base64.b64decode(document["mask"]["data"], validate=True),
-        picture=None if picture is None else base64.b64decode(picture, validate=True),
-        model=document["model"]["name"],
-        model_id=document["model"]["model_id"],
-    )
+class ModelList(Document):
+    """The first model is the default."""
+
+    models: list[ModelInfo]
 
 
-def read_models(document: Any) -> tuple[Model, ...]:
-    """Raises KeyError, TypeError or ValueError for what is no list of models."""
-    names = ("name", "model_id", "input_size", "resize", "architecture", "encoder", "version")
-    return tuple(
-        Model(**{name: each[name] for name in names}, classes=tuple(each["classes"])) for each in document["models"]
-    )
+class Error(Document):
+    reason: str = Field(description="A stable code.")
+    detail: str
+    request_id: str
+
+
+class ErrorDocument(Document):
+    error: Error

@@ -1,4 +1,4 @@
-"""What an endpoint allows."""
+"""Limits of an endpoint."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from covseg_ray.radiograph.film import Limits
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits of one request, and of ``max_requests`` with films at a time.
+    """Limits of one request; ``max_requests`` with films may be in flight at a time.
 
-    ``keys_file`` holds one API key a line; without it, and without keys in the environment, callers on the same machine
-    alone are answered.
+    ``keys_file`` holds one API key per line. Without it, and without keys in the environment, only callers on the same
+    machine are answered.
     """
 
     max_body_bytes: int = 256 * 2**20

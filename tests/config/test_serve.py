@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from covseg_ray.config.serve import Serving
+from covseg_ray.config.serve import ServeConfig
 from covseg_ray.engine.serving.app import gpu_share
 
 
-def served(models: int) -> Serving:
-    return Serving(models={f"model{index}": "runs/paper/bundle" for index in range(models)})
+def served(models: int) -> ServeConfig:
+    return ServeConfig(models={f"model{index}": "runs/paper/bundle" for index in range(models)})
 
 
 @pytest.mark.parametrize(
@@ -27,20 +27,20 @@ def served(models: int) -> Serving:
     ],
 )
 def test_replicas_fit_the_machine(models: int, cores: int, gpus: int, most: int) -> None:
-    found = served(models).fitted(cores, gpus)
+    found = served(models).sized_for(cores, gpus)
     assert (found.replicas, found.cores) == ((1, most), 1)
 
 
 def test_what_was_given_stands() -> None:
-    given = Serving(models={"default": "runs/paper/bundle"}, replicas=(1, 2))
-    assert given.fitted(64, 0) is given
-    wide = Serving(models={"default": "runs/paper/bundle"}, cores=4).fitted(64, 0)
+    given = ServeConfig(models={"default": "runs/paper/bundle"}, replicas=(1, 2))
+    assert given.sized_for(64, 0) is given
+    wide = ServeConfig(models={"default": "runs/paper/bundle"}, cores=4).sized_for(64, 0)
     assert (wide.replicas, wide.cores) == ((1, 16), 4)
 
 
 def test_an_engine_of_cpus_has_no_use_for_gpus() -> None:
-    for_cpus = Serving(models={"default": "runs/paper/bundle"}, engine="openvino")
-    assert for_cpus.fitted(64, 8).replicas == (1, 64)
+    for_cpus = ServeConfig(models={"default": "runs/paper/bundle"}, engine="openvino")
+    assert for_cpus.sized_for(64, 8).replicas == (1, 64)
 
 
 @pytest.mark.parametrize(("models", "gpus"), [(1, 1), (1, 8), (2, 1), (3, 2), (5, 2), (8, 8)])

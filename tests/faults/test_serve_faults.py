@@ -194,7 +194,7 @@ def test_a_bad_bundle_is_refused_and_a_new_one_rolled_in_without_a_failed_reques
     with Load(url, PNG, clients=3) as load:
         write_settings(settings, model.parent / "nowhere")
         os.kill(command.process.pid, signal.SIGHUP)
-        await_line(command, "what was served before is served on")
+        await_line(command, "the previous endpoint stays in service")
         load.await_answers(10)
         assert set(load.models) == {old_bundle.model_id}
         shutil.copytree(new, model, dirs_exist_ok=True)

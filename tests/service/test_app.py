@@ -26,9 +26,10 @@ from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.service import examples
+from covseg_ray.service import openapi
 from covseg_ray.service.app import create_app
-from covseg_ray.service.models import OverloadedError, UnavailableError
+from covseg_ray.service.backend import OverloadedError, UnavailableError
+from covseg_ray.service.schema import Film, FilmList, ModelInfo, RejectedFilm, RleMask
 from covseg_ray.service.settings import Settings
 
 FILM_HW = make_phantom(1, 0, 150).image[:, :120]
@@ -73,20 +74,20 @@ def test_json_has_the_mask_and_what_is_measured_on_it(client: TestClient, bundle
     assert "picture" not in document
 
 
-def test_what_looks_like_no_chest_film_is_outlined_all_the_same_and_told_of(client: TestClient) -> None:
+def test_what_does_not_look_like_a_chest_film_is_segmented_and_reported(client: TestClient) -> None:
     document = client.post("/v1/segment", content=encode_png(np.ascontiguousarray(FILM_HW[::-1]))).json()
     assert (document["status"], document["frontal_level"]) == ("ok", LEVEL)
     assert 0 < document["frontal"] < LEVEL
 
 
 def test_contours_enclose_the_mask(client: TestClient, expected: np.ndarray) -> None:
-    """Filled by Pillow, twice as large so that every corner is a whole number; even-odd, as holes are outlines too."""
-    outlines = client.post("/v1/segment", content=PNG).json()["contours"]
+    """Filled by Pillow, twice as large so that every corner is a whole number; even-odd, as holes have contours too."""
+    contours = client.post("/v1/segment", content=PNG).json()["contours"]
     filled = np.zeros((expected.shape[0] * 2, expected.shape[1] * 2), bool)
-    for outline in outlines:
-        assert outline[0] == outline[-1]
+    for contour in contours:
+        assert contour[0] == contour[-1]
         canvas = Image.new("1", (filled.shape[1], filled.shape[0]))
-        ImageDraw.Draw(canvas).polygon([(2 * x - 0.5, 2 * y - 0.5) for x, y in outline], fill=1, outline=0)
+        ImageDraw.Draw(canvas).polygon([(2 * x - 0.5, 2 * y - 0.5) for x, y in contour], fill=1, outline=0)
         filled ^= np.asarray(canvas)
     assert (filled[::2, ::2] != expected).mean() < 0.02
 
@@ -218,7 +219,7 @@ def test_503_says_when_to_come_again(client: TestClient, predict: InProcess, err
     assert client.post("/v1/segment", content=PNG).status_code == 200
 
 
-def test_more_requests_than_may_be_under_way_are_refused_before_they_are_read(
+def test_more_requests_than_may_be_in_flight_are_refused_before_they_are_read(
     predict: InProcess, counts: Counts
 ) -> None:
     with served(predict, Settings(max_requests=2)) as url:
@@ -242,7 +243,7 @@ def test_more_requests_than_may_be_under_way_are_refused_before_they_are_read(
         held[0].close()
 
 
-def test_a_failure_of_the_server_tells_no_more_than_its_id(client: TestClient, predict: InProcess) -> None:
+def test_a_failure_of_the_server_shows_no_more_than_its_id(client: TestClient, predict: InProcess) -> None:
     predict.fails.append(ValueError(SECRET))
     answer = client.post("/v1/segment", content=PNG)
     assert (answer.status_code, answer.json()["error"]["reason"]) == (500, "failed")
@@ -284,7 +285,7 @@ def test_counts_for_monitoring(client: TestClient, counts: Counts, expected: np.
 def test_models_health_and_pages(client: TestClient, bundle: Bundle) -> None:
     (model,) = client.get("/v1/model").json()["models"]
     assert (model["name"], model["model_id"], model["input_size"]) == ("default", bundle.model_id, 64)
-    assert set(model) == set(examples.MODELS["models"][0])
+    assert set(model) == set(ModelInfo.model_fields)
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
     for path in ("/", "/docs", "/page/docs.js", "/docs/assets/swagger-ui.css", "/docs/assets/swagger-ui-bundle.js"):
@@ -299,18 +300,31 @@ def test_the_description_shows_what_is_answered(client: TestClient) -> None:
     assert {"application/dicom", "image/png", "multipart/form-data"} < set(operation["requestBody"]["content"])
     assert {"200", "400", "401", "404", "406", "408", "413", "415", "422", "503"} <= set(operation["responses"])
     shown = operation["responses"]["200"]["content"]["application/json"]["examples"]["one film"]["value"]
-    assert set(shown) == set(client.post("/v1/segment", content=PNG).json())
+    assert list(shown) == list(client.post("/v1/segment", content=PNG).json())
+    assert shown["severity"] is None
     rejected = client.post("/v1/segment", files={"a": ("a.png", PNG[:300])}).json()["films"][0]
-    assert set(examples.REJECTED) == set(rejected)
+    assert list(openapi.REJECTED.model_dump()) == list(rejected)
+
+
+def test_the_schema_reads_what_is_answered_and_writes_the_same_bytes(client: TestClient) -> None:
+    """And nothing is left out: an unknown key would be lost on the way."""
+    for query in ("", "?mask=rle", "?picture=true"):
+        body = client.post(f"/v1/segment{query}", content=PNG).content
+        assert Film.model_validate_json(body).to_json() == body
+    body = client.post("/v1/segment", files=[("a", ("ä.png", PNG)), ("a", ("b.png", PNG[:300]))]).content
+    form = FilmList.model_validate_json(body)
+    assert (form.to_json(), [type(film) for film in form.films]) == (body, [Film, RejectedFilm])
 
 
 def test_the_example_agrees_with_itself() -> None:
-    counts, side = examples.FILM["mask"]["counts"], examples.FILM["height"]
-    values = np.repeat(np.arange(len(counts)) % 2, counts)
-    assert values.size == side * examples.FILM["width"]
-    assert values.mean() == examples.FILM["infection_fraction"]
+    film = openapi.FILM
+    assert isinstance(film.mask, RleMask)
+    values = np.repeat(np.arange(len(film.mask.counts)) % 2, film.mask.counts)
+    assert (film.height, film.width) == film.mask.size
+    assert values.size == film.height * film.width
+    assert values.mean() == film.infection_fraction
     rows, columns = np.nonzero(values.reshape(8, 8).T)
-    xs, ys = zip(*examples.FILM["contours"][0], strict=True)
+    xs, ys = zip(*film.contours[0], strict=True)
     assert (min(xs), max(xs)) == (columns.min(), columns.max() + 1)
     assert (min(ys), max(ys)) == (rows.min(), rows.max() + 1)
 

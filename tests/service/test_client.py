@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import socket
 import ssl
@@ -21,12 +20,15 @@ import numpy as np
 import pytest
 import scripted_service as scripted
 from certificates import write_certificate
+from pydantic import ValidationError
 from scripted_service import Script, Turn, error, proxy_error, serving
 
 from covseg_ray.errors import CovsegError, StorageError, UsageError
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.masks import decode_png1
-from covseg_ray.service.client import Client, Film, Rejected
-from covseg_ray.service.retries import Answer, pause_seconds
+from covseg_ray.service.client import Client
+from covseg_ray.service.retries import Response, retry_delay
+from covseg_ray.service.schema import Milliseconds, ModelInfo, ModelName, PngFilm
 
 FILM = b"\x89PNG a film"
 KEY = "secret-key-of-a-test"
@@ -51,9 +53,9 @@ def client(script: Script) -> Iterator[Client]:
         yield running
 
 
-def segmented(client: Client, data: bytes = FILM) -> Film:
+def segmented(client: Client, data: bytes = FILM) -> PngFilm:
     film = client.segment(data)
-    assert isinstance(film, Film)
+    assert isinstance(film, PngFilm)
     return film
 
 
@@ -62,15 +64,16 @@ def test_a_film_comes_back_with_everything_that_the_service_found(script: Script
     infected = hashlib.sha256(FILM).digest()[0] % 81
     mask_HW = np.zeros((10, 8), np.uint8)
     mask_HW.flat[:infected] = 1
-    assert np.array_equal(decode_png1(film.mask), mask_HW)
+    assert np.array_equal(decode_png1(film.mask.data), mask_HW)
     assert film.infection_fraction == infected / 80
     assert (film.frontal, film.frontal_level) == (0.25, 0.005)
     assert film.input_sha256 == hashlib.sha256(FILM).hexdigest()
     assert (film.height, film.width, film.lung_fraction, film.severity, film.picture) == (10, 8, None, None, None)
     assert film.contours == (((0, 0), (8, 0), (8, 1)),)
-    assert (film.model, film.model_id, film.preprocess_version) == ("default", "0123456789abcdef", "1")
-    assert (film.dicom, film.timing_ms) == (False, {"decode": 1.5, "predict": 95.0, "render": 3.0})
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    assert film.model == ModelName(name="default", model_id="0123456789abcdef")
+    assert (film.dicom, film.preprocess_version) == (False, "1")
+    assert film.timing_ms == Milliseconds(decode=1.5, predict=95.0, render=3.0)
+    with pytest.raises(ValidationError, match="frozen"):
         film.height = 3  # type: ignore[misc]
     (request,) = script.films
     assert (request.method, request.body, request.query) == ("POST", FILM, {})
@@ -80,11 +83,11 @@ def test_a_film_comes_back_with_everything_that_the_service_found(script: Script
 
 def test_what_is_asked_for_goes_into_the_query(script: Script, client: Client) -> None:
     film = client.segment(FILM, model="a b&c", picture=True)
-    assert isinstance(film, Film)
+    assert isinstance(film, PngFilm)
     assert film.picture == b"picture of " + FILM
     mask = client.mask(FILM)
     assert isinstance(mask, bytes)
-    assert np.array_equal(decode_png1(mask), decode_png1(segmented(client).mask))
+    assert np.array_equal(decode_png1(mask), decode_png1(segmented(client).mask.data))
     assert client.overlay(FILM, model="other") == b"overlay of " + FILM
     assert client.seg(b"DICM film") == b"seg of DICM film"
     assert client.seg(FILM) == Rejected("no-dicom-seg", "this is no-dicom-seg")
@@ -99,7 +102,7 @@ def test_what_is_asked_for_goes_into_the_query(script: Script, client: Client) -
 
 def test_the_models_of_a_service(client: Client) -> None:
     (model,) = client.models()
-    assert dataclasses.asdict(model) == {**scripted.MODEL, "classes": ("background", "infection")}
+    assert model == ModelInfo(**{**scripted.MODEL, "classes": ("background", "infection")})
 
 
 def test_a_service_below_a_path(script: Script) -> None:
@@ -141,13 +144,13 @@ def test_what_would_come_out_the_same_again_is_asked_once(script: Script, client
     assert len(script.films) == 2
 
 
-def test_a_failure_of_the_service_itself_is_told_with_its_words(script: Script, client: Client) -> None:
+def test_a_failure_of_the_service_itself_is_reported_with_its_words(script: Script, client: Client) -> None:
     script.turns = [error(500, "failed")]
     with pytest.raises(CovsegError, match=r"HTTP 500 failed \(this is failed\)") as caught:
         client.segment(FILM)
     assert caught.value.exit_code == 1
     (request,) = script.films
-    assert str(caught.value).endswith(f"of request {request.headers['x-request-id']}")
+    assert str(caught.value).endswith(f"for request {request.headers['x-request-id']}")
 
 
 @pytest.mark.parametrize(("status", "reason"), [(413, "too-large"), (415, "not-an-image"), (422, "truncated")])
@@ -173,19 +176,19 @@ def test_json_of_another_kind_is_one_line_of_error(script: Script, client: Clien
 def test_a_page_of_another_server_is_no_mask(script: Script, client: Client) -> None:
     script.default = lambda handler, _: handler.answer(200, "text/html", b"<h1>Log in</h1>")
     for ask in (client.segment, client.mask):
-        with pytest.raises(UsageError, match=r"HTTP 200 \(text/html\) is no answer of covseg-ray; check the URL"):
+        with pytest.raises(UsageError, match=r"HTTP 200 \(text/html\) is not a response of covseg-ray; check the URL"):
             ask(FILM)
 
 
 @pytest.mark.parametrize(
     ("turn", "size", "last"),
     [
-        (scripted.silent, 100, "1 try in 1 of 1 s; the last: .*timed out"),
-        (scripted.dribble, 100, "1 try in 1 of 1 s; the last: .*under way when the time was up"),
-        (scripted.deaf, 64 << 20, "1 try in 1 of 1 s; the last: .*(timed out|under way)"),
-        (error(503, "overloaded"), 100, r"in [01] of 1 s; the last: HTTP 503 overloaded \(this is overloaded\)"),
-        (proxy_error(502), 100, r"in [01] of 1 s; the last: HTTP 502 \(text/html\)"),
-        (scripted.no_answer, 100, "in [01] of 1 s; the last: .*(reset|disconnected)"),
+        (scripted.silent, 100, "1 try in 1 of 1 s; last problem: .*timed out"),
+        (scripted.dribble, 100, "1 try in 1 of 1 s; last problem: .*not finished in time"),
+        (scripted.deaf, 64 << 20, "1 try in 1 of 1 s; last problem: .*(timed out|not finished in time)"),
+        (error(503, "overloaded"), 100, r"in [01] of 1 s; last problem: HTTP 503 overloaded \(this is overloaded\)"),
+        (proxy_error(502), 100, r"in [01] of 1 s; last problem: HTTP 502 \(text/html\)"),
+        (scripted.no_answer, 100, "in [01] of 1 s; last problem: .*(reset|disconnected)"),
     ],
     ids=["silent", "dribble", "deaf", "overloaded", "proxy", "reset"],
 )
@@ -202,7 +205,7 @@ def test_a_film_has_so_much_time_and_no_more(script: Script, client: Client, tur
 def test_a_try_cut_by_the_time_does_not_hide_why_the_one_before_failed(script: Script, client: Client) -> None:
     script.turns = [scripted.no_answer]
     script.default = scripted.silent
-    with pytest.raises(StorageError, match=r"2 tries in 1 of 1 s; the last: .*(reset|disconnected)"):
+    with pytest.raises(StorageError, match=r"2 tries in 1 of 1 s; last problem: .*(reset|disconnected)"):
         client.segment(FILM, timeout=1)
 
 
@@ -215,18 +218,18 @@ def test_a_wait_longer_than_the_time_left_is_not_begun(script: Script, client: C
 
 
 def test_no_time_at_all_is_an_error_without_a_request(script: Script, client: Client) -> None:
-    with pytest.raises(StorageError, match="no time was left to ask"):
+    with pytest.raises(StorageError, match="no time was left to send a request"):
         client.segment(FILM, timeout=-1)
     assert script.films == []
 
 
-def test_nobody_there_is_told_with_the_address() -> None:
+def test_nobody_there_is_reported_with_the_address() -> None:
     with socket.socket() as held:  # bound, not listening: nobody else gets the port
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
         with Client(url, timeout=1) as client, pytest.raises(StorageError, match="refused") as caught:
             client.models()
-    assert str(caught.value).startswith(f"{url}/v1/model: no answer after ")
+    assert str(caught.value).startswith(f"{url}/v1/model: no response after ")
 
 
 def test_a_server_that_comes_up_late_is_found() -> None:
@@ -235,7 +238,7 @@ def test_a_server_that_comes_up_late_is_found() -> None:
     assert len(late.films) == 1
 
 
-def test_the_key_is_sent_and_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(Script(key=KEY)) as script:
         monkeypatch.setenv("COVSEG_API_KEY", KEY)
         with Client(script.url, timeout=30) as from_environment:
@@ -264,7 +267,7 @@ def test_without_the_right_key_the_error_says_where_one_goes(key: str | None, wo
 
 
 @pytest.mark.parametrize("key", ["two words", "line\nline", "schlüssel", "tab\tkey", "nul\0"])
-def test_a_key_that_no_header_can_carry_is_refused_without_being_told(key: str) -> None:
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(UsageError) as caught:
         Client("http://127.0.0.1:1", key)
     assert key not in "".join(traceback.format_exception(caught.value))
@@ -309,7 +312,7 @@ def test_closing_wakes_who_waits(script: Script) -> None:
         client.models()
 
 
-def test_a_certificate_of_nobody_is_told_at_once(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_reported_at_once(tmp_path: Path) -> None:
     write_certificate(tmp_path)
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
@@ -329,17 +332,17 @@ def test_a_certificate_of_nobody_is_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tries", range(1, 12))
 def test_waits_double_to_a_limit_and_are_drawn_from_the_whole_of_it(tries: int) -> None:
     most = [0.5, 1, 2, 4, 8, 16, 20, 20, 20, 20, 20][tries - 1]
-    assert pause_seconds(tries, None, lambda: 1.0) == most
-    assert pause_seconds(tries, None, lambda: 0.0) == 0
-    assert pause_seconds(tries, 7.0, lambda: 0.25) == 7 + most / 4
-    assert pause_seconds(tries, 1e9, lambda: 0.0) == 60
-    drawn = [pause_seconds(tries, None) for _ in range(2000)]
+    assert retry_delay(tries, None, lambda: 1.0) == most
+    assert retry_delay(tries, None, lambda: 0.0) == 0
+    assert retry_delay(tries, 7.0, lambda: 0.25) == 7 + most / 4
+    assert retry_delay(tries, 1e9, lambda: 0.0) == 60
+    drawn = [retry_delay(tries, None) for _ in range(2000)]
     assert 0 <= min(drawn) < max(drawn) <= most
     assert statistics.mean(drawn) == pytest.approx(most / 2, abs=0.05 * most)  # 7 standard errors
 
 
 def asked(value: str, now: float) -> float | None:
-    return Answer(503, {"retry-after": value}, b"").retry_after(now)
+    return Response(503, {"retry-after": value}, b"").retry_after(now)
 
 
 def test_a_wait_may_be_asked_for_in_seconds_or_as_a_date() -> None:
@@ -378,7 +381,7 @@ def test_the_client_needs_neither_torch_nor_ray() -> None:
 import sys
 sys.modules["ray"] = sys.modules["torch"] = sys.modules["fastapi"] = None
 import covseg_ray.service.client
-print(sorted({"pydantic", "fsspec", "pyarrow"} & set(sys.modules)))
+print(sorted({"starlette", "fsspec", "pyarrow", "pydicom", "scipy"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

@@ -1,4 +1,4 @@
-"""A film while one bundle replaces another: both may answer, in any turn, and the film is laid for either."""
+"""A film while one bundle replaces another: both may answer, in any turn, and the film is resized for either."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,15 @@ import pytest
 from PIL import Image
 from small_model import MODEL
 
-from covseg_ray.service.film_pipeline import BUNDLES, Outlined, Outliner
-from covseg_ray.service.models import ModelInfo, Prediction, Squares
-from covseg_ray.service.refusals import RefusedRequestError
+from covseg_ray.service.backend import InputSpec, ModelInputs, Prediction
+from covseg_ray.service.errors import RequestError
+from covseg_ray.service.film_pipeline import MODEL_CHANGES, FilmPipeline, SegmentedFilm
+from covseg_ray.service.schema import ModelInfo
 from covseg_ray.service.settings import Settings
 
 
 class Bundles:
-    """Bundles that answer in turns; whichever the film is not laid for yet comes first. Each marks its square's left
+    """Bundles that answer in turns; whichever the film is not resized for yet comes first. Each marks its square's left
     half as infected."""
 
     def __init__(self, *models: ModelInfo) -> None:
@@ -31,22 +31,23 @@ class Bundles:
     async def models(self) -> Mapping[str, ModelInfo]:
         return {"default": self._models[0]}
 
-    async def __call__(self, name: str, squares: Squares) -> Prediction:
+    async def predict(self, name: str, inputs: ModelInputs) -> Prediction:
         assert name == "default"
         self.asked += 1
         for model in self._models:
-            if model.square not in squares:
+            if InputSpec.of(model) not in inputs:
                 return Prediction(None, model)
         last = self._models[-1]
-        assert squares[last.square].shape == (last.input_size, last.input_size)
-        classes_SS = np.zeros_like(squares[last.square])
+        square_SS = inputs[InputSpec.of(last)]
+        assert square_SS.shape == (last.input_size, last.input_size)
+        classes_SS = np.zeros_like(square_SS)
         classes_SS[:, : last.input_size // 2] = 1
         return Prediction(classes_SS, last)
 
 
 @contextmanager
-def outliner(predict: Bundles) -> Iterator[Outliner]:
-    made = Outliner(predict, Settings(decoders=1))
+def pipeline(backend: Bundles) -> Iterator[FilmPipeline]:
+    made = FilmPipeline(backend, Settings(decoders=1))
     with closing(made.decoders):
         yield made
 
@@ -58,19 +59,20 @@ def film() -> bytes:
 
 
 @pytest.mark.parametrize("new", [{"input_size": 64}, {"resize": "letterbox"}])
-def test_two_bundles_in_turns_answer_after_the_film_was_laid_for_each(new: dict[str, Any]) -> None:
-    predict = Bundles(MODEL, replace(MODEL, model_id="1" * 16, **new))
-    with outliner(predict) as made:
-        found = asyncio.run(made.outline(film(), None))
-    assert isinstance(found, Outlined)
-    assert (found.model.model_id, predict.asked) == ("1" * 16, 2)
+def test_two_bundles_in_turns_answer_after_the_film_was_resized_for_each(new: dict[str, Any]) -> None:
+    backend = Bundles(MODEL, MODEL.model_copy(update={"model_id": "1" * 16, **new}))
+    with pipeline(backend) as made:
+        found = asyncio.run(made.segment(film(), None))
+    assert isinstance(found, SegmentedFilm)
+    assert (found.model.model_id, backend.asked) == ("1" * 16, 2)
     half_HW = np.zeros((48, 64), np.uint8)
     half_HW[:, :32] = 1
     np.testing.assert_array_equal(found.masks["infection"], half_HW)
 
 
 def test_a_model_that_never_stays_is_given_up() -> None:
-    predict = Bundles(*(replace(MODEL, input_size=32 * (1 + turn)) for turn in range(BUNDLES + 1)))
-    with outliner(predict) as made, pytest.raises(RefusedRequestError) as refused:
-        asyncio.run(made.outline(film(), None))
-    assert (refused.value.status, predict.asked) == (503, BUNDLES)
+    sizes = (32 * (1 + turn) for turn in range(MODEL_CHANGES + 1))
+    backend = Bundles(*(MODEL.model_copy(update={"input_size": size}) for size in sizes))
+    with pipeline(backend) as made, pytest.raises(RequestError) as refused:
+        asyncio.run(made.segment(film(), None))
+    assert (refused.value.status, backend.asked) == (503, MODEL_CHANGES)

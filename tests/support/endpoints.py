@@ -18,7 +18,8 @@ from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.service.app import create_app
-from covseg_ray.service.models import ModelInfo, Prediction, Squares
+from covseg_ray.service.backend import InputSpec, ModelInputs, Prediction
+from covseg_ray.service.schema import ModelInfo
 from covseg_ray.service.settings import Settings
 
 
@@ -48,18 +49,18 @@ class InProcess:
     async def models(self) -> Mapping[str, ModelInfo]:
         return {self._info.name: self._info}
 
-    async def __call__(self, name: str, squares: Squares) -> Prediction:
+    async def predict(self, name: str, inputs: ModelInputs) -> Prediction:
         self.calls += 1
         if self.fails:
             raise self.fails.pop(0)
-        square_SS = squares[self._info.square]
+        square_SS = inputs[InputSpec.of(self._info)]
         found_NSS = await anyio.to_thread.run_sync(self._predictor.predict, square_SS[None])
         return Prediction(found_NSS[0], self._info)
 
 
 @dataclass
 class Counts:
-    """What a monitoring system would have been told."""
+    """What a monitoring system would have received."""
 
     requests: list[tuple[str, int]] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that answers as a test tells it to, by the endpoint's contract or against it."""
+"""An HTTP server on loopback that answers as a test scripts it, by the endpoint's contract or against it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from covseg_ray.radiograph.masks import encode_png1
 
 MODEL = {
     **{"name": "default", "model_id": "0123456789abcdef", "classes": ["background", "infection"], "input_size": 256},
-    **{"resize": "stretch", "architecture": "unet", "encoder": "resnet34", "version": "0.1.0"},
+    **{"resize": "stretch", "architecture": "unet", "encoder": "resnet34"},
+    **{"preprocess_version": "1", "version": "0.1.0"},
 }
 
 
@@ -43,7 +44,7 @@ class Script:
     """``turns`` answer one request for a film each, in order; then ``default`` answers every one."""
 
     turns: list[Turn] = field(default_factory=list)
-    default: Turn = lambda handler, request: outline(handler, request)
+    default: Turn = lambda handler, request: segment(handler, request)
     key: str | None = None
     seen: list[Request] = field(default_factory=list)
     url: str = ""
@@ -124,7 +125,7 @@ def document(body: bytes) -> dict[str, Any]:
     }
 
 
-def outline(handler: Handler, request: Request) -> None:
+def segment(handler: Handler, request: Request) -> None:
     """As the contract says, of any bytes at all."""
     accept, view = request.headers["accept"], request.query.get("view", ["mask"])[0]
     if accept == "application/json":
@@ -142,13 +143,13 @@ def outline(handler: Handler, request: Request) -> None:
 
 
 def error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Turn:
-    """A failure as the service itself tells it."""
-    told = {"error": {"reason": reason, "detail": f"this is {reason}", "request_id": "r-1"}}
-    return lambda handler, _: handler.answer(status, "application/json", json.dumps(told).encode(), headers)
+    """A failure as the service itself reports it."""
+    document = {"error": {"reason": reason, "detail": f"this is {reason}", "request_id": "r-1"}}
+    return lambda handler, _: handler.answer(status, "application/json", json.dumps(document).encode(), headers)
 
 
 def proxy_error(status: int) -> Turn:
-    """A failure as a proxy tells it."""
+    """A failure as a proxy reports it."""
     return lambda handler, _: handler.answer(status, "text/html", b"<h1>Sorry</h1>")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from covseg_ray.service.models import ModelInfo
+from covseg_ray.service.schema import ModelInfo
 
 MODEL = ModelInfo(
     name="default",

@@ -106,9 +106,9 @@ def serve_job(words: list[str]) -> Submission:
     from covseg_ray.config import serve as serving
 
     given = parsed(serve, words)
-    wanted = serving.endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
+    wanted = serving.read_endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
     models = tuple(wanted.serving.models.values())
-    return Submission(["serve", "-c", SERVE_FILE], {SERVE_FILE: serving.written(wanted)}, models)
+    return Submission(["serve", "-c", SERVE_FILE], {SERVE_FILE: wanted.to_yaml()}, models)
 
 
 def checked(given: Mapping[str, Any]) -> TrainingJob:

@@ -1,4 +1,4 @@
-"""``covseg-ray client``: films to a running service, and their outlines back."""
+"""``covseg-ray client``: segment films by a running service."""
 
 from __future__ import annotations
 
@@ -14,44 +14,40 @@ from covseg_ray.cli.options import Json, named
 from covseg_ray.errors import EXIT_REJECTS, CovsegError, StorageError, UsageError
 from covseg_ray.radiograph.formats import FORMAT_NAMES
 
-ASK_SECONDS = 10.0  # that a person waits to be told of a wrong --url
+CHECK_SECONDS = 10.0  # until a wrong --url is reported
 
 
 def client(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help=f"{FORMAT_NAMES}.")],
-    url: Annotated[str, typer.Option("--url", help="Where the service is.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option("--url", help="Address of the service.")] = "http://127.0.0.1:8000",
     out: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", help="Folder for the results; only numbers without it.")
+        str | None, typer.Option("--out", metavar="DIR", help="Write results to this folder; print only without it.")
     ] = None,
     write: Annotated[
         str, typer.Option("--write", metavar="KIND,...", help="With --out: masks, overlays, dicom-seg.")
     ] = "masks",
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Which of the service's models.")] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=64, help="Films under way at a time.")] = 4,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Use this model of the service.")] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=64, help="Films in flight at a time.")] = 4,
     key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="File with the key; without it COVSEG_API_KEY counts.")
+        Path | None, typer.Option("--key-file", help="Read the API key from here; COVSEG_API_KEY when not given.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="For one film, all its retries included.")
+        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="For one film, retries included.")
     ] = 120,
     as_json: Json = False,
 ) -> None:
-    """Outline films at a running service, and print how much of each is infected."""
+    """Segment films by a running service, and print the infected share of each."""
     from covseg_ray.cli.serving.client_progress import ClientProgress
-    from covseg_ray.cli.serving.client_run import KINDS, Job, run
+    from covseg_ray.cli.serving.client_run import ClientRequest, run
     from covseg_ray.service.client import Client
 
-    kinds = tuple(named(write))
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise UsageError(f"--write {unknown[0]!r}: not a kind of result; choose from {', '.join(KINDS)}")
-    job = Job(files, out, kinds if out else (), model, concurrency, timeout)
-    job.check()
+    request = ClientRequest(files, out, named(write), model, concurrency, timeout)
     with Client(url, _key(key_file), timeout=timeout) as service, ClientProgress(len(files)) as progress:
-        service.models(timeout=min(ASK_SECONDS, timeout))  # a wrong URL or key is told before any film is read
-        rows, stopped = run(service, job, progress)
+        service.models(timeout=min(CHECK_SECONDS, timeout))  # report a wrong URL or key before any film is read
+        rows, stopped = run(service, request, progress)
     typer.echo(json.dumps(_document(rows)) if as_json else _table(rows))
     if stopped:
-        raise StorageError(f"stopped, since one film after the other failed; the last: {stopped}")
+        raise StorageError(f"stopped after several failures in a row; the last: {stopped}")
     statuses = {row["status"] for row in rows}
     if "failed" in statuses:
         raise typer.Exit(CovsegError.exit_code)
@@ -65,10 +61,10 @@ def _key(file: Path | None) -> str | None:
     try:
         key = file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not text"  # an error of decoding would quote the key
-        raise UsageError(f"{file}: cannot be read ({why}); --key-file wants a file with the key alone") from None
+        reason = error.strerror if isinstance(error, OSError) else "not text"  # a decoding error would quote the key
+        raise UsageError(f"{file}: cannot be read ({reason}); give --key-file a file with only the key") from None
     if not key:
-        raise UsageError(f"{file}: empty; --key-file wants a file with the key alone")
+        raise UsageError(f"{file}: empty; give --key-file a file with only the key")
     return key
 
 
@@ -78,19 +74,16 @@ def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**{status: counts[status] for status in _STATUSES}, "reasons": dict(reasons), "films": list(rows)}
 
 
-_STATUSES = ("ok", "rejected", "failed", "unsent")
+_STATUSES = {"ok": "segmented", "rejected": "rejected", "failed": "failed", "unsent": "not sent"}
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     width = max(4, *(len(row["file"]) for row in rows))
     lines = [f"{'file':<{width}}  infection", *(f"{row['file']:<{width}}  {_result(row)}" for row in rows)]
     counts = Counter(row["status"] for row in rows)
-    told = [f"{counts['ok']:,} outlined", f"{counts['rejected']:,} rejected"]
-    told += [f"{counts[status]:,} {word}" for status, word in _WORDS.items() if counts[status]]
-    return "\n".join([*lines, f"films: {', '.join(told)}, {len(rows):,} in all"])
-
-
-_WORDS = {"failed": "failed", "unsent": "not sent"}
+    shown = [status for status in _STATUSES if counts[status] or status in ("ok", "rejected")]
+    totals = ", ".join(f"{counts[status]:,} {_STATUSES[status]}" for status in shown)
+    return "\n".join([*lines, f"films: {totals}, {len(rows):,} in all"])
 
 
 def _result(row: Mapping[str, Any]) -> str:

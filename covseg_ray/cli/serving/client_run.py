@@ -1,4 +1,4 @@
-"""Many films through a service, several at a time: what `covseg-ray client` does between its options and its table."""
+"""``covseg-ray client`` between its options and its table: many films through a service, several at a time."""
 
 from __future__ import annotations
 
@@ -15,144 +15,152 @@ from covseg_ray.cli.serving.client_progress import ClientProgress
 from covseg_ray.errors import CovsegError, StorageError, UsageError
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.formats import FORMAT_NAMES
-from covseg_ray.service.client import Client, Film
+from covseg_ray.service.client import Client
+from covseg_ray.service.schema import PngFilm
 from covseg_ray.storage.filesystem import create_bytes, exists, join
 
-# Each kind has a folder of its own: a film named like another's overlay cannot meet it.
-KINDS = {"masks": "{}.png", "overlays": "overlays/{}.png", "dicom-seg": "dicom-seg/{}.dcm"}
-FIELDS = (
+# Each kind has a folder of its own, so that no two results have the same path.
+RESULTS = {"masks": "{}.png", "overlays": "overlays/{}.png", "dicom-seg": "dicom-seg/{}.dcm"}
+FIELDS = {
     *("height", "width", "frontal", "infection_fraction", "lung_fraction", "severity", "dicom"),
-    *("input_sha256", "preprocess_version", "model", "model_id"),
-)
-FAILURES_IN_A_ROW = 3
+    *("input_sha256", "preprocess_version"),
+}
+MIN_FAILURES_TO_STOP = 3
 
 Row = dict[str, Any]
 Work = Callable[[Path, str], Row]
 
 
 @dataclass(frozen=True)
-class Job:
-    """``files`` to be outlined by ``model``, the results of the ``kinds`` going to ``out``."""
+class ClientRequest:
+    """``files`` to segment by ``model``, and the ``kinds`` of results to write to ``out``, if given.
+
+    Raises UsageError for an unknown kind, a missing file, or a result that exists: it may belong to another film.
+    """
 
     files: Sequence[Path]
-    out: str | None
-    kinds: tuple[str, ...]
-    model: str | None
-    concurrency: int
-    timeout: float
+    out: str | None = None
+    kinds: Sequence[str] = ("masks",)
+    model: str | None = None
+    concurrency: int = 4
+    timeout: float = 120.0
 
-    def check(self) -> None:
-        """Raise UsageError where a file is missing, or a result there already: it may be a film of somebody else."""
+    def __post_init__(self) -> None:
+        if unknown := [kind for kind in self.kinds if kind not in RESULTS]:
+            raise UsageError(f"--write {unknown[0]!r}: unknown; choose from {', '.join(RESULTS)}")
         for file in self.files:
             if not file.is_file():
-                raise UsageError(f"{file}: no file of that name; give {FORMAT_NAMES} files")
+                raise UsageError(f"{file}: no such file; give {FORMAT_NAMES} files")
         for name in self.names() if self.out else ():
             for kind in self.kinds:
                 if exists(self.target(kind, name)):
-                    raise UsageError(f"{self.target(kind, name)}: is there already; choose another --out, or delete it")
+                    raise UsageError(f"{self.target(kind, name)}: already exists; choose another --out, or delete it")
 
     def names(self) -> list[str]:
-        """A name for each file's results: its own without the ending, and a number where an earlier one has that."""
-        taken: set[str] = set()
+        """A unique name for each file's results: its stem, with a number if an earlier file has the same."""
+        used: set[str] = set()
         count: Counter[str] = Counter()
-        return [_free(file.stem, taken, count) for file in self.files]
+        return [_unique(file.stem, used, count) for file in self.files]
 
     def target(self, kind: str, name: str) -> str:
-        return join(self.out or "", KINDS[kind].format(name))
+        return join(self.out or "", RESULTS[kind].format(name))
 
 
-def _free(stem: str, taken: set[str], count: Counter[str]) -> str:
-    """Some filesystems take A.png and a.png for one: so does this."""
+def _unique(stem: str, used: set[str], count: Counter[str]) -> str:
+    """Case is ignored: some filesystems treat A.png and a.png as the same file."""
     name = stem
-    while name.casefold() in taken:
+    while name.casefold() in used:
         count[stem] += 1
         name = f"{stem}-{count[stem] + 1}"
-    taken.add(name.casefold())
+    used.add(name.casefold())
     return name
 
 
-def run(service: Client, job: Job, progress: ClientProgress) -> tuple[list[Row], StorageError | None]:
-    """A row for each of the job's files, in order, and the error that stopped the run, where one did.
+def run(service: Client, request: ClientRequest, progress: ClientProgress) -> tuple[list[Row], StorageError | None]:
+    """A row for each file, in order, and the error that stopped the run, if one did.
 
-    A film that fails does not hold up the others. But where as many in a row get no answer, or cannot be written, as
-    are under way at a time, and at least FAILURES_IN_A_ROW, the service is gone or the disk full: the rest is not
-    sent. Raises UsageError where the service cannot do what is asked of it.
+    A film that fails does not stop the others. But if as many films in a row as are in flight, and at least
+    MIN_FAILURES_TO_STOP, get no response or cannot be written, the service is gone or the disk full, and the rest is
+    not sent. Raises UsageError if the service cannot do what is requested.
     """
-    rows: list[Row] = [{"file": str(file), "status": "unsent"} for file in job.files]
-    waiting = deque(enumerate(zip(job.files, job.names(), strict=True)))
-    most, in_a_row, stopped = max(FAILURES_IN_A_ROW, job.concurrency), 0, None
-    for index, result in _results(waiting, lambda file, name: _outline(service, job, file, name), job.concurrency):
+    rows: list[Row] = [{"file": str(file), "status": "unsent"} for file in request.files]
+    queue = deque(enumerate(zip(request.files, request.names(), strict=True)))
+    limit, in_a_row, stopped = max(MIN_FAILURES_TO_STOP, request.concurrency), 0, None
+    for index, result in _results(
+        queue, lambda file, name: _segment(service, request, file, name), request.concurrency
+    ):
         if isinstance(result, UsageError):
             raise result
         rows[index] |= {"status": "failed", "detail": str(result)} if isinstance(result, CovsegError) else result
         progress.update(rows[index])
         in_a_row = in_a_row + 1 if isinstance(result, StorageError) else 0
-        if isinstance(result, StorageError) and in_a_row >= most and waiting:
+        if isinstance(result, StorageError) and in_a_row >= limit and queue:
             stopped = result
-            waiting.clear()
+            queue.clear()
     return rows, stopped
 
 
 def _results(
-    waiting: deque[tuple[int, tuple[Path, str]]], work: Work, threads: int
+    queue: deque[tuple[int, tuple[Path, str]]], work: Work, threads: int
 ) -> Iterator[tuple[int, Row | CovsegError]]:
-    """What ``work`` makes of all that is ``waiting``, as it comes.
+    """The result of ``work`` for each item of the queue, in order of completion.
 
-    In daemon threads: an executor's are waited for at the end, and Ctrl-C would take as long as the slowest film.
+    The threads are daemons: an executor waits for its threads at exit, and Ctrl-C would last as long as a film.
     """
     done: SimpleQueue[tuple[int, Row | CovsegError] | None] = SimpleQueue()
 
-    def each() -> None:
+    def worker() -> None:
         try:
-            while waiting:
-                index, film = waiting.popleft()
+            while queue:
+                index, film = queue.popleft()
                 try:
                     done.put((index, work(*film)))
                 except CovsegError as error:
                     done.put((index, error))
-        except IndexError:  # another thread was faster
+        except IndexError:  # another thread took the last item
             pass
         finally:
             done.put(None)
 
-    running = min(threads, len(waiting))
+    running = min(threads, len(queue))
     for _ in range(running):
-        threading.Thread(target=each, daemon=True).start()
+        threading.Thread(target=worker, daemon=True).start()
     while running:
-        found = done.get()
-        if found is None:
+        result = done.get()
+        if result is None:
             running -= 1
         else:
-            yield found
+            yield result
 
 
-def _outline(service: Client, job: Job, file: Path, name: str) -> Row:
-    """The row of one film, its results written. What the service cannot make of a good film is told in ``detail``."""
-    ends = time.monotonic() + job.timeout
+def _segment(service: Client, request: ClientRequest, file: Path, name: str) -> Row:
+    """Segment one film and write its results. ``detail`` names the results that a segmented film cannot have."""
+    deadline = time.monotonic() + request.timeout
     data = _read(file)
-    film = service.segment(data, model=job.model, timeout=job.timeout)
+    film = service.segment(data, model=request.model, timeout=request.timeout)
     if isinstance(film, Rejected):
         return {"status": "rejected", "reason": film.reason, "detail": film.detail}
     written, missing = [], []
-    for kind in job.kinds:
-        content = _content(service, film, kind, data, job.model, ends)
+    for kind in request.kinds if request.out else ():
+        content = _content(service, film, kind, data, request.model, deadline)
         if isinstance(content, Rejected):
             missing.append(f"no {kind}: {content.detail}")
         elif content is not None:
-            written.append(_written(job.target(kind, name), content))
-    measured = {field: getattr(film, field) for field in FIELDS}
-    return {"status": "ok", **measured, "written": written, "detail": "; ".join(missing) or None}
+            written.append(_write(request.target(kind, name), content))
+    model = {"model": film.model.name, "model_id": film.model.model_id}
+    detail = "; ".join(missing) or None
+    return {"status": "ok", **film.model_dump(include=FIELDS), **model, "written": written, "detail": detail}
 
 
 def _content(
-    service: Client, film: Film, kind: str, data: bytes, model: str | None, ends: float
+    service: Client, film: PngFilm, kind: str, data: bytes, model: str | None, deadline: float
 ) -> bytes | Rejected | None:
-    """A result's bytes; None of a SEG for a film that is no DICOM file."""
+    """A result's bytes; None for the DICOM SEG of a film that is not a DICOM file."""
     if kind == "masks":
-        return film.mask
+        return film.mask.data
     if kind == "overlays":
-        return service.overlay(data, model=model, timeout=ends - time.monotonic())
-    return service.seg(data, model=model, timeout=ends - time.monotonic()) if film.dicom else None
+        return service.overlay(data, model=model, timeout=deadline - time.monotonic())
+    return service.seg(data, model=model, timeout=deadline - time.monotonic()) if film.dicom else None
 
 
 def _read(file: Path) -> bytes:
@@ -162,7 +170,7 @@ def _read(file: Path) -> bytes:
         raise CovsegError(f"{file}: cannot be read ({error.strerror}); check the file") from error
 
 
-def _written(target: str, content: bytes) -> str:
+def _write(target: str, content: bytes) -> str:
     if not create_bytes(target, content):
-        raise CovsegError(f"{target}: has come to be there meanwhile, and was left as it is; choose another --out")
+        raise CovsegError(f"{target}: was created by another program meanwhile, and is unchanged; choose another --out")
     return target

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from covseg_ray.cli.options import Address, AllowOpen, Json, say
+
+if TYPE_CHECKING:
+    from covseg_ray.config.serve import Endpoint
 
 
 def serve(
@@ -16,32 +19,33 @@ def serve(
         list[str] | None,
         typer.Option("--model", metavar="[NAME=]BUNDLE", help="Path or s3:// URI of a model bundle; may be repeated."),
     ] = None,
-    host: Annotated[str | None, typer.Option("--host", help="127.0.0.1 when not given.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Listen here; 127.0.0.1 when not given.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="8000 when not given.")] = None,
     config: Annotated[
-        str | None, typer.Option("-c", "--config", metavar="SERVE.yaml", help="A Ray Serve file, as jobs/serve.yaml.")
+        str | None, typer.Option("-c", "--config", metavar="SERVE.yaml", help="Read a Ray Serve file.")
     ] = None,
     keys_file: Annotated[
-        str | None, typer.Option("--keys-file", metavar="FILE", help="API keys, one a line; needed beyond loopback.")
+        str | None,
+        typer.Option("--keys-file", metavar="FILE", help="Read API keys, one per line; required beyond loopback."),
     ] = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
-    """Serve models over HTTP, with a page to drop films on. SIGHUP takes up changed bundles and settings."""
-    from covseg_ray.config import serve as serving
+    """Serve models over HTTP, with a web page. SIGHUP reloads bundles and configuration."""
+    from covseg_ray.config.serve import read_endpoint
 
-    def read() -> serving.Endpoint:
-        return serving.endpoint(config, models or [], host, port, keys_file)
+    def read() -> Endpoint:
+        return read_endpoint(config, models or [], host, port, keys_file)
 
-    wanted = read()
+    endpoint = read()
     from covseg_ray.engine.serving import command as serve_command
 
-    output = sys.stdout  # Ray's session sends what is printed in it to standard error
+    output = sys.stdout  # Ray's session redirects what is printed in it to standard error
 
-    def ready(served: serving.Endpoint) -> None:
+    def on_ready(served: Endpoint) -> None:
         if as_json:
-            typer.echo(json.dumps({"url": served.url, "models": served.serving.models}), file=output)
-        say(f"serving {served} at {served.url}; Ctrl-C ends it")
+            typer.echo(json.dumps({"url": served.url, "models": served.config.models}), file=output)
+        say(f"serving {served} at {served.url}; stop with Ctrl-C")
 
-    serve_command.run(wanted, read, ready, say, address, allow_open)
+    serve_command.run(endpoint, read, on_ready, say, address, allow_open)

@@ -21,7 +21,7 @@ from covseg_ray.errors import CovsegError, UsageError
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.service.load import Load, put_load
+from covseg_ray.service.load import Load, run_load
 
 ALONE = "the model in memory"
 FILMS = 64
@@ -50,8 +50,8 @@ def bench_serve(uri: str, clients: Sequence[int], seconds: float, rounds: int, s
         alone = {ALONE: partial(models, "rate", ALONE)}
         before = in_turn(rounds, alone, say)[ALONE]
         with _serving(uri) as url:
-            put_load(url, film, cores(), WARM_SECONDS)
-            loads = [[_told(put_load(url, film, number, seconds), say) for number in clients] for _ in range(rounds)]
+            run_load(url, film, cores(), WARM_SECONDS)
+            loads = [[_told(run_load(url, film, number, seconds), say) for number in clients] for _ in range(rounds)]
         after = in_turn(rounds, alone, say)[ALONE]
     against = Rate(ALONE, before + after, f"films/s, {cores()} cores")
     rates = tuple(_rate(each) for each in zip(*loads, strict=True))

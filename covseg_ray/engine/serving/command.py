@@ -1,4 +1,4 @@
-"""An endpoint for as long as the command runs, on this machine or on a cluster."""
+"""``covseg-ray serve``: an endpoint for as long as the command runs, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -20,11 +19,10 @@ from covseg_ray.engine.serving.app import build
 from covseg_ray.engine.session import cores, session
 from covseg_ray.errors import CovsegError
 
-# A request crosses fewer threads and takes gRPC from the proxy, which costs less than Ray's calls of actors; the
-# controller looks twice a second instead of ten times, and metrics are handed on once instead of ten times; Serve's own
-# lines stay in its log files; and in HAProxy mode the end waits 5 s, not 30, which are there for load balancers beyond
-# the machine.
-QUICK = {
+# A request crosses fewer threads and takes gRPC from the proxy, which costs less than Ray's actor calls; the controller
+# loops twice a second instead of ten times, and metrics are exported once a second instead of ten times; Serve's own
+# lines stay in its log files; and in HAProxy mode shutdown waits 5 s instead of the 30 s for external load balancers.
+SERVE_ENVIRONMENT = {
     "RAY_SERVE_PROXY_USE_GRPC": "1",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
@@ -35,85 +33,85 @@ QUICK = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
 }
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def run(
-    wanted: Endpoint,
-    read_again: Callable[[], Endpoint],
-    ready: Callable[[Endpoint], None],
-    say: Say,
+    endpoint: Endpoint,
+    reload: Callable[[], Endpoint],
+    on_ready: Callable[[Endpoint], None],
+    report: Report,
     address: str | None = None,
     allow_open: bool = False,
 ) -> NoReturn:
-    """Serve until SIGTERM or Ctrl-C; with SIGHUP what ``read_again`` gives takes the place of what is served.
+    """Serve until SIGTERM or Ctrl-C; on SIGHUP deploy what ``reload`` returns.
 
-    What cannot be served is refused in a line, and what was there before serves on. On a cluster every node that has a
-    replica answers.
+    A new endpoint that cannot be deployed is reported in one line, and the old one stays. On a cluster every node with
+    a replica answers.
     """
 
-    def fit(found: Endpoint) -> Endpoint:
-        return found if address else replace(found, serving=found.serving.fitted(cores(), torch.cuda.device_count()))
+    def sized(found: Endpoint) -> Endpoint:
+        config = found.config if address else found.config.sized_for(cores(), torch.cuda.device_count())
+        return found.model_copy(update={"config": config})
 
-    wanted = fit(wanted)
-    with session(address, _cores(wanted), allow_open, QUICK), _hangups() as await_hangup, _endpoint(wanted):
-        ready(wanted)
+    endpoint = sized(endpoint)
+    with (
+        session(address, _cores(endpoint), allow_open, SERVE_ENVIRONMENT),
+        _hangups() as wait_for_hangup,
+        _deployed(endpoint),
+    ):
+        on_ready(endpoint)
         while True:
-            await_hangup()
-            wanted = _again(wanted, lambda: fit(read_again()), say)
+            wait_for_hangup()
+            try:
+                changed = sized(reload())
+                _deploy(changed)
+            except CovsegError as error:
+                report(f"error: {error}; the previous endpoint stays in service")
+            else:
+                report(f"now serving {changed}")
 
 
 @contextmanager
-def _endpoint(wanted: Endpoint) -> Iterator[None]:
-    """Ray Serve with the endpoint in it. A cluster would serve it on when the block has ended."""
+def _deployed(endpoint: Endpoint) -> Iterator[None]:
+    """Ray Serve with the endpoint in it, deleted at the end: a cluster would keep it."""
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location="EveryNode",
-        http_options=HTTPOptions(host=wanted.host, port=wanted.port),
+        http_options=HTTPOptions(host=endpoint.host, port=endpoint.port),
         logging_config=LoggingConfig(enable_access_log=False),
     )
     try:
-        _deploy(wanted)
+        _deploy(endpoint)
         yield
     finally:
         serve.delete(APPLICATION)
 
 
-def _again(served: Endpoint, read_again: Callable[[], Endpoint], say: Say) -> Endpoint:
+def _deploy(endpoint: Endpoint) -> None:
     try:
-        wanted = read_again()
-        _deploy(wanted)
-    except CovsegError as error:
-        say(f"error: {error}; what was served before is served on")
-        return served
-    say(f"now serving {wanted}")
-    return wanted
-
-
-def _deploy(wanted: Endpoint) -> None:
-    try:
-        serve.run(build(wanted.serving.model_dump()), name=APPLICATION, route_prefix="/")
-    except RuntimeError as error:  # of Serve: replicas did not come up
-        raise CovsegError(f"the models did not come up: {' '.join(str(error).split())[:500]}") from None
+        serve.run(build(endpoint.config.model_dump()), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:  # from Serve: replicas did not start
+        raise CovsegError(f"the models did not start: {' '.join(str(error).split())[:500]}") from None
 
 
 @contextmanager
 def _hangups() -> Iterator[Callable[[], None]]:
-    """A function that waits for the next SIGHUP. SIGTERM and Ctrl-C leave it by their exceptions."""
-    hung_up = threading.Event()
-    before = signal.signal(signal.SIGHUP, lambda number, frame: hung_up.set())
+    """A function that waits for the next SIGHUP. SIGTERM and Ctrl-C end it by their exceptions."""
+    received = threading.Event()
+    previous = signal.signal(signal.SIGHUP, lambda number, frame: received.set())
 
     def wait() -> None:
-        while not hung_up.wait(0.5):  # a wait without end would keep Python from its signals
+        while not received.wait(0.5):  # a wait without a time-out would block Python's signal handlers
             continue
-        hung_up.clear()
+        received.clear()
 
     try:
         yield wait
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, previous)
 
 
-def _cores(wanted: Endpoint) -> int:
-    served = wanted.serving
-    return served.cores * served.replicas[1] * len(served.models)
+def _cores(endpoint: Endpoint) -> int:
+    config = endpoint.config
+    return config.cores * config.replicas[1] * len(config.models)

@@ -1,6 +1,6 @@
-"""The endpoint's ingress: films are decoded here, and their squares go to whichever replica of the model is free.
+"""The endpoint's ingress deployment: it decodes films and sends the model's input to a free replica of the model.
 
-Without torch: an ingress starts soon and stays small.
+It does not import torch, so that it starts quickly and stays small.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from covseg_ray.engine.session import keep_replica_to_loopback
 from covseg_ray.engine.telemetry import EndpointMetrics
 from covseg_ray.service.app import create_app
-from covseg_ray.service.models import ModelInfo, OverloadedError, Prediction, Squares, UnavailableError
+from covseg_ray.service.backend import ModelInputs, OverloadedError, Prediction, UnavailableError
+from covseg_ray.service.schema import ModelInfo
 from covseg_ray.service.settings import Settings
 
 RETRY_AFTER_SECONDS = 1
 TRIES = 8
 READY_SECONDS = 5.0
 PREDICT_SECONDS = 60.0
-MESSAGE_BYTES = 2 * 2**20  # of squares; Ray Serve's gRPC takes no message above 4 MiB
+MESSAGE_BYTES = 2 * 2**20  # of model inputs; Ray Serve's gRPC takes no message above 4 MiB
 
 
-class Replicas:
-    """`covseg_ray.service.models.Predict` over the replicas of each model."""
+class ReplicaBackend:
+    """`covseg_ray.service.backend.Backend` over the replicas of each model."""
 
     def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
         self._handles = handles
@@ -40,44 +41,44 @@ class Replicas:
     async def models(self) -> Mapping[str, ModelInfo]:
         for name, handle in self._handles.items():
             if name not in self._known:
-                self._known[name] = await self._ask_info(name, handle)
+                self._known[name] = await self._info(name, handle)
         return {name: self._known[name] for name in self._handles}
 
-    async def __call__(self, name: str, squares: Squares) -> Prediction:
+    async def predict(self, name: str, inputs: ModelInputs) -> Prediction:
         handle = self._handles[name]
-        prediction: Prediction = await _answer(name, lambda: _predict(handle, squares), PREDICT_SECONDS)
+        prediction: Prediction = await _call(name, lambda: _predict(handle, inputs), PREDICT_SECONDS)
         self._known[name] = prediction.model
         return prediction
 
-    async def _ask_info(self, name: str, handle: DeploymentHandle[Any]) -> ModelInfo:
+    async def _info(self, name: str, handle: DeploymentHandle[Any]) -> ModelInfo:
         try:
-            info: ModelInfo = await _answer(name, lambda: handle.info.remote(), READY_SECONDS)
+            info: ModelInfo = await _call(name, lambda: handle.info.remote(), READY_SECONDS)
         except OverloadedError:
             raise UnavailableError(f"the model {name} is not ready") from None
         return info
 
 
-async def _predict(handle: DeploymentHandle[Any], squares: Squares) -> Prediction:
-    """Ask by gRPC, which costs less than Ray's calls of actors, where a message may be so long. As a stream of one
-    prediction, or gRPC would bring what the replica says of its queue with the answer, when it is out of date."""
-    length = sum(square_SS.nbytes for square_SS in squares.values())
-    ask = handle.options(
+async def _predict(handle: DeploymentHandle[Any], inputs: ModelInputs) -> Prediction:
+    """Call by gRPC, which costs less than Ray's actor calls, if the message is short enough. As a stream of one item:
+    otherwise gRPC sends the replica's queue length with the response, when it is out of date."""
+    length = sum(square_SS.nbytes for square_SS in inputs.values())
+    method = handle.options(
         method_name="predict",
         stream=True,
         _by_reference=length > MESSAGE_BYTES,
         request_serialization="pickle",
         response_serialization="pickle",
     )
-    [prediction] = [each async for each in cast(AsyncIterable[Prediction], ask.remote(squares))]
+    [prediction] = [item async for item in cast(AsyncIterable[Prediction], method.remote(inputs))]
     return prediction
 
 
-async def _answer(name: str, ask: Callable[[], Awaitable[Any]], seconds: float) -> Any:
-    """What a replica of the model answers in that time. One that dies with the question in its hands, or is taken away
-    for a new one, leaves it to another. Raises what is answered with 503."""
+async def _call(name: str, send: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    """The response of a replica of the model within ``seconds``. If the replica dies or is replaced meanwhile, another
+    one is called. Raises OverloadedError or UnavailableError."""
     for _ in range(TRIES):
         try:
-            return await asyncio.wait_for(ask(), seconds)
+            return await asyncio.wait_for(send(), seconds)
         except RayActorError:
             continue
         except BackPressureError:
@@ -89,20 +90,20 @@ async def _answer(name: str, ask: Callable[[], Awaitable[Any]], seconds: float) 
 
 @serve.ingress()
 class Ingress:
-    """The endpoint's app around handles of the models; films are decoded here."""
+    """The endpoint's app on the replicas of its models."""
 
     def __init__(self, settings: Settings, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
         keep_replica_to_loopback()
         self._settings, self._handles = settings, handles
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        app = create_app(Replicas(self._handles), self._settings, EndpointMetrics())
-        app.add_middleware(OneRequestId)
+        app = create_app(ReplicaBackend(self._handles), self._settings, EndpointMetrics())
+        app.add_middleware(WithoutRequestId)
         return app
 
 
-class OneRequestId:
-    """Takes the request id from the answer's headers: Serve, outside, appends it to every answer."""
+class WithoutRequestId:
+    """ASGI middleware that removes the request id from the response headers: Serve appends it to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""A model behind the endpoint: one replica holds one bundle, and takes films in batches."""
+"""The endpoint's model deployment: one replica holds one bundle and predicts films in batches."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from covseg_ray.errors import ModelError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
-from covseg_ray.service.models import ModelInfo, Prediction, Squares
+from covseg_ray.service.backend import InputSpec, ModelInputs, Prediction
+from covseg_ray.service.schema import ModelInfo
 
 BATCH_WAIT_SECONDS = 0.005
 
 
-class Segmenter:
+class ModelReplica:
     """One replica: a model, loaded once and warm before the first request."""
 
     def __init__(self, name: str, uri: str, model_id: str, engine: str, device: str, batch: int, cores: int) -> None:
         keep_replica_to_loopback()
         bundle = load_bundle(uri)
         if bundle.model_id != model_id:
-            raise ModelError(f"{uri}: the bundle was changed since it was checked; deploy again")
+            raise ModelError(f"{uri}: the bundle has changed since it was checked; deploy again")
         self._info = describe(name, bundle)
         threads = cores if device == "cpu" else None
         self._predictor = BatchPredictor(bundle, device, engine=engine, threads=threads)
@@ -37,15 +38,15 @@ class Segmenter:
         self._predictor.predict(np.zeros((1, size, size), np.uint8))
         self._sizes = batch_sizes(name)
         batching = serve.batch(max_batch_size=batch, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
-        self._in_batch = batching(self._predict_batch)
+        self._predict_one = batching(self._predict_batch)
 
     def info(self) -> ModelInfo:
         return self._info
 
-    async def predict(self, squares: Squares) -> AsyncIterator[Prediction]:
-        """A stream of one."""
-        square_SS = squares.get(self._info.square)
-        yield Prediction(None if square_SS is None else await self._in_batch(square_SS), self._info)
+    async def predict(self, inputs: ModelInputs) -> AsyncIterator[Prediction]:
+        """A stream of one prediction."""
+        square_SS = inputs.get(InputSpec.of(self._info))
+        yield Prediction(None if square_SS is None else await self._predict_one(square_SS), self._info)
 
     async def _predict_batch(self, squares: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         self._sizes.observe(len(squares))
@@ -53,6 +54,7 @@ class Segmenter:
 
 
 def describe(name: str, bundle: Bundle) -> ModelInfo:
+    """What the endpoint says of a bundle that it serves under ``name``."""
     spec = bundle.spec
     return ModelInfo(
         name=name,

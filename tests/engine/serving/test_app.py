@@ -19,7 +19,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
 
-from covseg_ray.config.serve import endpoint, parse
+from covseg_ray.config.serve import parse, read_endpoint
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.engine.evaluation.run import evaluate, examples, show
@@ -92,9 +92,9 @@ def test_an_answer_has_one_request_id(url: str) -> None:
     """The caller's, or a new one; the one that stands in a refusal, too."""
     for given in ({}, {"x-request-id": "one-of-ours"}):
         answer = httpx2.get(f"{url}/nowhere", headers=given, trust_env=False)
-        (told,) = answer.headers.get_list("x-request-id")
-        assert answer.json()["error"]["request_id"] == told
-        assert told == given.get("x-request-id", told)
+        (request_id,) = answer.headers.get_list("x-request-id")
+        assert answer.json()["error"]["request_id"] == request_id
+        assert request_id == given.get("x-request-id", request_id)
 
 
 def test_a_square_larger_than_a_message_arrives_whole(url: str, large: str) -> None:
@@ -112,9 +112,9 @@ def test_several_models_answer_by_name(url: str, ready_bundle: str, other: str, 
     ids = {name: load_bundle(uri).model_id for name, uri in uris.items()}
     film = encode_png(make_phantom(1, 0, 120).image)
     with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
-        told = client.get("/v1/model").json()["models"]
-        assert {model["name"]: model["model_id"] for model in told} == ids
-        assert told[0]["name"] == "trained"
+        models = client.get("/v1/model").json()["models"]
+        assert {model["name"]: model["model_id"] for model in models} == ids
+        assert models[0]["name"] == "trained"
         for name, model_id in ids.items():
             answer = client.post(f"/v1/segment?model={name}", content=film)
             assert answer.json()["model"] == {"name": name, "model_id": model_id}
@@ -160,7 +160,7 @@ def test_behind_rays_haproxy_keys_are_a_must(monkeypatch: pytest.MonkeyPatch) ->
     ("given", "text"),
     [
         ((None, [], None, None, None), "no model to serve"),
-        ((None, ["a", "b"], None, None, None), "default is there already"),
+        ((None, ["a", "b"], None, None, None), "default is given twice"),
         ((None, ["m=a"], "0.0.0.0", None, None), "needs API keys"),
         ((None, ["m m=a"], None, None, None), "models"),
         (("nowhere.yaml", [], None, None, None), "cannot be read"),
@@ -168,15 +168,15 @@ def test_behind_rays_haproxy_keys_are_a_must(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_what_cannot_be_served_is_told_in_a_line(given: tuple[object, ...], text: str) -> None:
     with pytest.raises(ConfigError, match=text) as caught:
-        endpoint(*given)  # type: ignore[arg-type]
+        read_endpoint(*given)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
 def test_the_shipped_file_is_read() -> None:
     shipped = ROOT / "jobs/serve.yaml"
-    found = endpoint(str(shipped), ["mine=/bundles/a", "/bundles/b"], None, 8001, None)
-    assert (found.host, found.port, found.serving.replicas) == ("127.0.0.1", 8001, (1, 2))
-    assert found.serving.models == {"mine": "/bundles/a", "default": "/bundles/b"}
+    found = read_endpoint(str(shipped), ["mine=/bundles/a", "/bundles/b"], None, 8001, None)
+    assert (found.host, found.port, found.config.replicas) == ("127.0.0.1", 8001, (1, 2))
+    assert found.config.models == {"mine": "/bundles/a", "default": "/bundles/b"}
     (application,) = ServeDeploySchema.model_validate(yaml.safe_load(shipped.read_text())).applications
     assert application.import_path == f"{build.__module__}:{build.__name__}"
     assert parse(application.args).models == {"default": "models/paper"}
@@ -187,4 +187,4 @@ def test_replicas_are_the_fewest_and_the_most(replicas: tuple[int, int], tmp_pat
     file = tmp_path / "serve.yaml"
     file.write_text(f"applications: [{{name: covseg-ray, args: {{models: {{a: b}}, replicas: {list(replicas)}}}}}]")
     with pytest.raises(ConfigError, match="replicas"):
-        endpoint(str(file), [], None, None, None)
+        read_endpoint(str(file), [], None, None, None)

@@ -13,11 +13,11 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 from small_model import MODEL
 
-from covseg_ray.engine.serving.ingress import TRIES, Replicas
-from covseg_ray.service.models import OverloadedError, Prediction, Square, UnavailableError
+from covseg_ray.engine.serving.ingress import TRIES, ReplicaBackend
+from covseg_ray.service.backend import InputSpec, OverloadedError, Prediction, UnavailableError
 
 FILM = np.zeros((32, 32), np.uint8)
-SQUARES = {MODEL.square: FILM}
+INPUTS = {InputSpec.of(MODEL): FILM}
 BUSY = BackPressureError(num_queued_requests=1, max_queued_requests=1)
 
 
@@ -53,30 +53,30 @@ class Streaming:
 
 def test_a_replica_that_dies_leaves_the_question_to_another() -> None:
     handle = Handle(RayActorError(), RayActorError(), MODEL)
-    assert asyncio.run(Replicas({"default": handle}).models()) == {"default": MODEL}
+    assert asyncio.run(ReplicaBackend({"default": handle}).models()) == {"default": MODEL}
     film = Handle(RayActorError(), [Prediction(FILM, MODEL)])
-    assert asyncio.run(Replicas({"default": film})("default", SQUARES)).model == MODEL
+    assert asyncio.run(ReplicaBackend({"default": film}).predict("default", INPUTS)).model == MODEL
     assert (handle.asked, film.asked) == (3, 2)
 
 
 def test_films_go_by_grpc_where_a_message_may_be_so_long() -> None:
-    one, two = ({Square(side, "stretch"): np.zeros((side, side), np.uint8)} for side in (1024, 1056))
-    for squares, by_reference in ((SQUARES, False), (one, False), (two, False), (one | two, True)):
+    one, two = ({InputSpec(side, "stretch"): np.zeros((side, side), np.uint8)} for side in (1024, 1056))
+    for inputs, by_reference in ((INPUTS, False), (one, False), (two, False), (one | two, True)):
         handle = Handle([Prediction(None, MODEL)])
-        assert asyncio.run(Replicas({"default": handle})("default", squares)) == Prediction(None, MODEL)
+        assert asyncio.run(ReplicaBackend({"default": handle}).predict("default", inputs)) == Prediction(None, MODEL)
         assert handle.by_reference == by_reference
 
 
 def test_dying_replicas_are_asked_so_often_and_no_more() -> None:
     handle = Handle(*[RayActorError()] * (TRIES + 1))
     with pytest.raises(UnavailableError):
-        asyncio.run(Replicas({"default": handle}).models())
+        asyncio.run(ReplicaBackend({"default": handle}).models())
     assert handle.asked == TRIES
 
 
 def test_no_room_is_overload_for_a_film_and_not_ready_for_who_asks_what_is_served() -> None:
     """The service knows `UnavailableError` alone where it asks for the models; another would be a 500."""
     with pytest.raises(OverloadedError):
-        asyncio.run(Replicas({"default": Handle(BUSY)})("default", SQUARES))
+        asyncio.run(ReplicaBackend({"default": Handle(BUSY)}).predict("default", INPUTS))
     with pytest.raises(UnavailableError, match="the model default is not ready"):
-        asyncio.run(Replicas({"default": Handle(BUSY)}).models())
+        asyncio.run(ReplicaBackend({"default": Handle(BUSY)}).models())

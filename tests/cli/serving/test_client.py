@@ -77,7 +77,7 @@ def test_numbers_are_printed_and_nothing_is_written(script: Script, tmp_path: Pa
         f"{'file':<{width}}  infection",
         f"{films[0]!s:<{width}}  {100 * infected(b'film a') / 80:7.2f} %",
         f"{films[1]!s:<{width}}  {100 * infected(b'DICM b') / 80:7.2f} %",
-        "films: 2 outlined, 0 rejected, 2 in all",
+        "films: 2 segmented, 0 rejected, 2 in all",
     ]
     assert len(script.films) == 2
     assert sorted(tmp_path.iterdir()) == sorted(films)
@@ -96,9 +96,9 @@ def test_every_kind_of_result_goes_into_its_own_folder(script: Script, tmp_path:
     assert {request.query["model"][0] for request in script.films} == {"other"}
 
 
-def test_a_dicom_film_without_a_possible_seg_is_outlined_all_the_same(script: Script, tmp_path: Path) -> None:
+def test_a_dicom_film_without_a_possible_seg_is_segmented_all_the_same(script: Script, tmp_path: Path) -> None:
     def no_seg(handler: Handler, request: Request) -> None:
-        turn = error(422, "no-dicom-seg") if request.headers["accept"] == "application/dicom" else scripted.outline
+        turn = error(422, "no-dicom-seg") if request.headers["accept"] == "application/dicom" else scripted.segment
         turn(handler, request)
 
     script.default = no_seg
@@ -125,7 +125,7 @@ def test_films_of_one_name_do_not_meet(script: Script, tmp_path: Path) -> None:
 
 def test_what_is_there_already_stays_and_nothing_is_sent(script: Script, tmp_path: Path) -> None:
     films = write(tmp_path, {"a.png": b"film a", "b.png": b"film b"})
-    with pytest.raises(UsageError, match=re.escape(f"{tmp_path}/a.png: is there already")):
+    with pytest.raises(UsageError, match=re.escape(f"{tmp_path}/a.png: already exists")):
         run(script, *films, "--out", tmp_path)
     assert script.seen == []
     assert [film.read_bytes() for film in films] == [b"film a", b"film b"]
@@ -136,24 +136,24 @@ def test_what_comes_to_be_there_meanwhile_stays(script: Script, tmp_path: Path) 
 
     def meanwhile(handler: Handler, request: Request) -> None:
         write(tmp_path, {"out/a.png": b"of another"})
-        scripted.outline(handler, request)
+        scripted.segment(handler, request)
 
     script.turns = [meanwhile]
     result = run(script, film, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert "has come to be there meanwhile" in result.stdout
+    assert "was created by another program meanwhile" in result.stdout
     assert [file.read_bytes() for file in (tmp_path / "out").iterdir()] == [b"of another"]
 
 
-def test_a_rejected_film_is_told_with_its_reason(script: Script, tmp_path: Path) -> None:
+def test_a_rejected_film_is_reported_with_its_reason(script: Script, tmp_path: Path) -> None:
     films = write(tmp_path, {"a.png": b"film a", "b.png": b"film b", "c.png": b"film c"})
-    script.turns = [scripted.outline, error(422, "truncated")]
+    script.turns = [scripted.segment, error(422, "truncated")]
     result = run(script, *films, "--concurrency", "1", "--out", tmp_path / "out")
     assert result.exit_code == 3
     assert result.stdout.splitlines()[2:] == [
         f"{films[1]}  rejected: truncated, this is truncated",
         f"{films[2]}  {100 * infected(b'film c') / 80:7.2f} %",
-        "films: 2 outlined, 1 rejected, 3 in all",
+        "films: 2 segmented, 1 rejected, 3 in all",
     ]
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
@@ -186,28 +186,28 @@ def test_a_failed_film_does_not_hold_up_the_others(script: Script, tmp_path: Pat
 
 def test_a_service_that_goes_away_is_not_sent_the_rest(script: Script, tmp_path: Path) -> None:
     films = write(tmp_path, {f"{number}.png": b"film %d" % number for number in range(20)})
-    script.turns, script.default = [scripted.outline] * 5, scripted.no_answer
+    script.turns, script.default = [scripted.segment] * 5, scripted.no_answer
     app = typer.Typer()
     app.command()(command.client)
     words = [*map(str, films), "--url", script.url, "--concurrency", "2", "--timeout", "1", "--json"]
     result = CliRunner().invoke(app, words)
     assert isinstance(result.exception, StorageError)
-    assert str(result.exception).startswith("stopped, since one film after the other failed; the last: http://127")
+    assert str(result.exception).startswith("stopped after several failures in a row; the last: http://127")
     document = json.loads(result.stdout)
     assert (document["ok"], document["rejected"]) == (5, 0)
     assert 3 <= document["failed"] < 15  # others had been begun
     assert document["unsent"] == 15 - document["failed"]
 
 
-def test_nobody_there_is_told_before_a_film_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "ASK_SECONDS", 0.5)
+def test_nobody_there_is_reported_before_a_film_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "CHECK_SECONDS", 0.5)
     with serving(Script()) as gone:
         pass
     with pytest.raises(StorageError, match="refused"):
         run(gone, *write(tmp_path, {"a.png": b"film a"}))
 
 
-def test_the_key_comes_from_a_file_and_is_never_told(tmp_path: Path) -> None:
+def test_the_key_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
     films = write(tmp_path, {"a.png": b"film a", "key": f"  {KEY}\n".encode(), "wrong": b"another"})
     with serving(Script(key=KEY)) as script:
         result = run(script, films[0], "--key-file", films[1])
@@ -229,11 +229,13 @@ def test_a_key_file_without_a_key_is_a_line_without_its_content(
     assert script.seen == []
 
 
-def test_an_unknown_kind_and_a_missing_file_are_told_before_anything_is_sent(script: Script, tmp_path: Path) -> None:
+def test_an_unknown_kind_and_a_missing_file_are_reported_before_anything_is_sent(
+    script: Script, tmp_path: Path
+) -> None:
     films = write(tmp_path, {"a.png": b"film a"})
-    with pytest.raises(UsageError, match="'outlines': not a kind of result; choose from masks, overlays, dicom-seg"):
+    with pytest.raises(UsageError, match="'outlines': unknown; choose from masks, overlays, dicom-seg"):
         run(script, *films, "--out", tmp_path / "out", "--write", "masks,outlines")
-    with pytest.raises(UsageError, match=r"missing\.png: no file of that name"):
+    with pytest.raises(UsageError, match=r"missing\.png: no such file"):
         run(script, *films, tmp_path / "missing.png")
     assert script.seen == []
 
@@ -258,7 +260,7 @@ def test_so_many_films_are_under_way_at_a_time_and_no_more(script: Script, tmp_p
         time.sleep(0.05)
         with lock:
             now[0] -= 1
-        scripted.outline(handler, request)
+        scripted.segment(handler, request)
 
     script.default = count
     assert run(script, *films, "--concurrency", "3").exit_code == 0

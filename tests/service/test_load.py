@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from covseg_ray.service.load import put_load
+from covseg_ray.service.load import run_load
 
 ANSWER_SECONDS = 0.05
 WAIT_SECONDS = 1
@@ -51,7 +51,7 @@ def url() -> Iterator[str]:
 def test_every_answer_is_counted_once_and_refusals_apart(url: str):
     Slow.served = 0
     begin = time.monotonic()
-    load = put_load(url, b"a film", 4, 1.5)
+    load = run_load(url, b"a film", 4, 1.5)
     elapsed = time.monotonic() - begin
     refused = Slow.served // 3
     failed = Slow.served // 5 - Slow.served // 15
@@ -65,6 +65,6 @@ def test_every_answer_is_counted_once_and_refusals_apart(url: str):
 
 
 def test_a_server_that_is_gone_is_counted_and_ends_nothing():
-    load = put_load("http://127.0.0.1:9", b"a film", 2, 0.3)
+    load = run_load("http://127.0.0.1:9", b"a film", 2, 0.3)
     assert load.failed > 0
     assert load.per_second == 0

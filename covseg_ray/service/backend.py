@@ -1,0 +1,60 @@
+"""What the endpoint needs from the backend that runs the models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg_ray.radiograph.geometry import Resize
+from covseg_ray.service.schema import ModelInfo
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The square that a model takes: pixels along a side, and the rule that resizes a film to it."""
+
+    size: int
+    resize: Resize
+
+    @classmethod
+    def of(cls, model: ModelInfo) -> InputSpec:
+        return cls(model.input_size, model.resize)
+
+
+# One film, uint8 [S, S], resized for each model that may answer.
+ModelInputs: TypeAlias = Mapping[InputSpec, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Classes of a film, uint8 [S, S], and the model that predicted them. ``classes_SS`` is None if the inputs do not
+    hold the film as that model takes it: another bundle has replaced the requested one."""
+
+    classes_SS: NDArray[np.uint8] | None
+    model: ModelInfo
+
+
+class Backend(Protocol):
+    """Runs models; the first of ``models()`` is the default."""
+
+    async def models(self) -> Mapping[str, ModelInfo]:
+        """Every model, by name. Raises UnavailableError while one is not ready."""
+
+    async def predict(self, name: str, inputs: ModelInputs) -> Prediction:
+        """Predict one film by the model of that name. Raises OverloadedError or UnavailableError."""
+
+
+class OverloadedError(Exception):
+    """Too many films are queued; retry after ``retry_after`` seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many films are queued; try again in {retry_after:g} s")
+        self.retry_after = retry_after
+
+
+class UnavailableError(Exception):
+    """No model is ready to answer."""
