@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from covseg_ray.engine.bulk.pipeline import BLOCK_FILMS
-from covseg_ray.engine.bulk.run import Request, claim
+from covseg_ray.engine.bulk.run import Request, check_same_run
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1_000_000)
     given = parser.parse_args()
     source, out, bundle = write_source(given.folder, given.inputs), given.folder / "out", load_bundle(given.model)
-    claim(Request(str(source), str(out), given.model), bundle)
+    check_same_run(Request(str(source), str(out), given.model), bundle)
     begin = time.monotonic()
     write_listing(str(out), list_members(str(source)), [].append)
     listing = {"inputs": given.inputs, "listing_seconds": time.monotonic() - begin}
