@@ -6,7 +6,7 @@ import json
 from datetime import datetime, timezone
 
 import pytest
-from report_page import Machine, Part, page, section, sections
+from report_page import Machine, Part, page
 from rounds import CannotError, FailedError, Figures, in_turn, python, run
 
 MACHINE = Machine("A processor", 2, 24.0, 0.5, {"Python": "3.11"}, datetime(2026, 1, 1, tzinfo=timezone.utc))
@@ -69,9 +69,9 @@ def test_the_page_says_what_was_reached_what_was_not_and_what_broke() -> None:
         {"figure": "ours over theirs", "value": 0.5, "lowest": 0.4, "highest": 0.6, "aim": 1.0, "rounds": 2},
         {"figure": "growth", "value": 1.05, "aim": 1.1, "at_most": True, "rounds": 1},
     ]
-    part = Part("Speed", "Films/s.", ["tests/bench/x.py", "--films", "/somewhere/films"], lines, 1, 2.0)
-    text = page([section(MACHINE, part)])
-    command = "`python tests/bench/x.py --films FILMS`, 2 min; 01 January 2026, 00:00 UTC; "
+    part = Part("Speed", "Films/s.", ["benchmarks/x.py", "--films", "/somewhere/films"], lines, 1, 2.0)
+    text = page(MACHINE, part)
+    command = "`python benchmarks/x.py --films FILMS`, 2 min; 01 January 2026, 00:00 UTC; "
     assert f"{command}A processor, 2 cores, 24 GiB; Python 3.11. " in text
     assert "/somewhere" not in text
     assert "| ours over theirs | 0.500 | 0.400 to 0.600 | at least 1: not reached | 2 |" in text
@@ -80,14 +80,6 @@ def test_the_page_says_what_was_reached_what_was_not_and_what_broke() -> None:
     assert "- theirs did not run: not installed" in text
     assert "- **broke**: another: exit 1: no films" in text
     assert part.failures() == ["another: exit 1: no films"]
-
-
-def test_a_page_is_its_sections_again() -> None:
-    first, second = (section(MACHINE, Part(title, "Films/s.", ["x"], [], 0, 1.0)) for title in ("Speed", "Size"))
-    text = page([first, second])
-    assert sections(text) == {"Speed": first, "Size": second}
-    assert page(sections(text).values()) == text
-    assert sections(page([])) == {}
 
 
 def test_a_benchmark_that_ends_without_a_word_is_a_failure_too() -> None:

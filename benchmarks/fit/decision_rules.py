@@ -1,6 +1,6 @@
 """Other ways from a model's probabilities to a mask than its rule, and what each scores on split val.
 
-    python tests/bench/other_rules.py BUNDLE DATASET
+    python benchmarks/fit/decision_rules.py BUNDLE DATASET
 
 Takes a bundle with a rule. Films on which it marks nothing stay without a mark in every way; in the others
 

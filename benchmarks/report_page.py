@@ -1,4 +1,4 @@
-"""The page of benchmarks: for each its machine, its ratios beside their aims, and its medians."""
+"""The page of one benchmark: its machine, its ratios beside their aims, and its medians."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import platform
 import shlex
 import statistics
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import distributions
@@ -15,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("covseg-ray", "torch", "ray", "openvino", "onnxruntime", "daft", "litserve")
-HEAD = (
-    "# Benchmarks\n\n"
-    "Written by `make bench`; a benchmark that it leaves out keeps its section. Programs of one table ran in turn, "
-    "every other round in reverse order, on the same films and cores. A ratio is the median of its rounds' ratios, "
-    "with the lowest and the highest; the other figures are medians. A ratio short of its aim stands as it is."
+METHOD = (
+    "Programs of a table ran in turn, every other round in reverse order, on the same films and cores. A ratio is the "
+    "median of its rounds' ratios, with the lowest and the highest; the other figures are medians."
 )
 Line = dict[str, Any]
 
@@ -38,7 +35,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Part:
-    """A benchmark that has ended: its words, the lines that it told, its exit code."""
+    """A benchmark that has ended: its words, its JSON lines, its exit code."""
 
     title: str
     text: str
@@ -76,28 +73,28 @@ def _versions(daft: str) -> dict[str, str]:
     return {name: package.version for name, package in found.items() if package}
 
 
-def page(sections: Iterable[str]) -> str:
-    return "\n\n".join([HEAD, *sections]) + "\n"
+def hardware() -> str:
+    """A short name of this machine's processor by its instructions: amx, zen4, avx512, avx2, or its architecture."""
+    flags, maker = _from_proc("cpuinfo", "flags").split(), _from_proc("cpuinfo", "vendor_id")
+    if "amx_tile" in flags:
+        return "amx"
+    if "avx512f" in flags:
+        return "zen4" if maker == "AuthenticAMD" else "avx512"
+    return "avx2" if "avx2" in flags else platform.machine()
 
 
-def sections(text: str) -> dict[str, str]:
-    """The sections of a page by their titles."""
-    found = [each.strip() for each in text.split("\n## ")[1:]]
-    return {each.partition("\n")[0]: f"## {each}" for each in found}
-
-
-def section(machine: Machine, part: Part) -> str:
+def page(machine: Machine, part: Part) -> str:
     left_out = [f"- {line['what']} did not run: {line['cannot']}" for line in part.lines if "cannot" in line]
     broken = [f"- **broke**: {each}" for each in part.failures()]
     parts = [
-        f"## {part.title}",
-        part.text,
+        f"# {part.title}",
+        f"{part.text} {METHOD}",
         f"`python {shlex.join(_without_places(part.words))}`, {part.minutes:.0f} min; {_where(machine)}",
         _aims(part.lines),
         _medians(part.lines),
         "\n".join(left_out + broken),
     ]
-    return "\n\n".join(each for each in parts if each)
+    return "\n\n".join(each for each in parts if each) + "\n"
 
 
 def _where(machine: Machine) -> str:

@@ -1,6 +1,6 @@
 """Films/s of one model in memory: every engine and precision of covseg-ray beside eager torch as a plain script has it.
 
-    python tests/bench/predict_peers.py --model BUNDLE [--int8 BUNDLE] [--rounds 5] [--films 64] [--plain-films 32]
+    python benchmarks/predict_peers.py --model BUNDLE [--int8 BUNDLE] [--rounds 5] [--films 64] [--plain-films 32]
 
 ``--int8`` is the same model in 8-bit integers (``covseg-ray model export --to openvino --int8``). The models are loaded
 before the first round, covseg-ray's and the plain script's in a process each, and measure alone, in turn.

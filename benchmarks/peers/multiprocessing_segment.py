@@ -1,6 +1,6 @@
 """A folder of PNG films through a pool of processes, each with the model of covseg-ray on one thread; PNG masks.
 
-    python tests/bench/peers/multiprocessing_segment.py FOLDER OUT --model BUNDLE [--engine auto] [--processes 2]
+    python benchmarks/peers/multiprocessing_segment.py FOLDER OUT --model BUNDLE [--engine auto] [--processes 2]
 
 Prints JSON: ``films_per_second``, the start of the processes and the loading of the model in it.
 """

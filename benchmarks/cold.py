@@ -1,6 +1,6 @@
 """Seconds from a command's start to its first use, beside the plain script's: help, first step, first row, ready.
 
-    python tests/bench/cold.py --model BUNDLE [--rounds 5] [--films 64]
+    python benchmarks/cold.py --model BUNDLE [--rounds 5] [--films 64]
 
 ``train`` is measured to the end of its first step of 8 films, ``segment`` to the first file of masks (covseg-ray writes
 a block of 64 films at once, the script each film), ``serve`` to the first 200 of ``/readyz``. Each is ended then.

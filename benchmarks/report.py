@@ -1,11 +1,10 @@
-"""Every benchmark, one after the other, and the page that says what came of them: ``docs/benchmarks.md``.
+"""Run every benchmark and write a page of results for each: ``benchmarks/results/THEME-HARDWARE-YEAR-MONTH.md``.
 
-    python tests/bench/report.py [--out docs/benchmarks.md] [--model BUNDLE] [--int8 BUNDLE] [--films FOLDER]
+    python benchmarks/report.py [--into FOLDER] [--hardware NAME] [--model BUNDLE] [--int8 BUNDLE] [--films FOLDER]
         [--count 256] [--s3 s3://BUCKET/PREFIX] [--engine auto] [--daft FOLDER] [--rounds 5]
         [--sizes 1000,10000,100000] [--only predict,segment]
 
-The page is written again after each part, so that what was measured stays if a later one breaks; a part that is not
-among those of --only keeps its section. Ends with 1 if a program broke, and names it.
+A page is written as soon as its benchmark has ended. Ends with 1 if a program broke, and names it.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from report_page import Part, page, section, sections, this_machine
+from report_page import Part, hardware, page, this_machine
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = HERE.parent
 Line = dict[str, Any]
 
 
@@ -114,29 +113,30 @@ PLANS = {
 
 
 def lines_of(words: list[str]) -> tuple[list[Line], int]:
-    """What a benchmark tells, shown on standard error as it comes, and its exit code."""
-    told: list[Line] = []
+    """The JSON lines of a benchmark, copied to standard error, and its exit code."""
+    lines: list[Line] = []
     with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for text in process.stdout:
             print(text, end="", file=sys.stderr, flush=True)
-            told.append(json.loads(text))
-    return told, process.returncode
+            lines.append(json.loads(text))
+    return lines, process.returncode
 
 
 def measure(name: str, given: argparse.Namespace) -> Part:
     plan = PLANS[name]
-    words = [f"tests/bench/{plan.script}", *plan.words(given)]
+    words = [f"benchmarks/{plan.script}", *plan.words(given)]
     print(f"== {' '.join(words)}", file=sys.stderr, flush=True)
     begin = datetime.now(timezone.utc)
-    told, code = lines_of(words)
+    lines, code = lines_of(words)
     minutes = (datetime.now(timezone.utc) - begin).total_seconds() / 60
-    return Part(plan.title, plan.text, words, told, code, minutes)
+    return Part(plan.title, plan.text, words, lines, code, minutes)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks.md")
+    parser.add_argument("--into", type=Path, default=HERE / "results")
+    parser.add_argument("--hardware", default=hardware(), help="the machine's name in the names of the pages")
     parser.add_argument("--model", default="models/covid-qu-ex")
     parser.add_argument("--int8", default="", help="the same model in 8-bit integers")
     parser.add_argument("--films", default="", help="a folder of PNG films to segment; phantoms else")
@@ -154,17 +154,17 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    given, parts = parse(), list[Part]()
-    found = sections(given.out.read_text()) if given.out.exists() else {}
+    given, broken = parse(), list[str]()
     for name in given.only.split(","):
         if name == "segment-int8" and not given.int8:
             continue
         machine = this_machine(given.daft)
-        parts.append(part := measure(name, given))
-        found[part.title] = section(machine, part)
-        given.out.write_text(page(found[plan.title] for plan in PLANS.values() if plan.title in found))
-    broken = [f"{part.title}: {line}" for part in parts for line in part.failures()]
-    print(f"{os.path.relpath(given.out)} is written", *broken, sep="\n", file=sys.stderr)
+        part = measure(name, given)
+        path = given.into / f"{name}-{given.hardware}-{machine.when:%Y-%m}.md"
+        path.write_text(page(machine, part))
+        print(f"{os.path.relpath(path)} is written", file=sys.stderr)
+        broken += [f"{part.title}: {line}" for line in part.failures()]
+    print(*broken, sep="\n", file=sys.stderr)
     sys.exit(bool(broken))
 
 

@@ -1,6 +1,6 @@
 """A folder of PNG films through Daft: it reads the files, a class of ours has the model in processes; a table of masks.
 
-    python tests/bench/peers/daft_segment.py FOLDER OUT --model BUNDLE [--engine auto] [--processes 2]
+    python benchmarks/peers/daft_segment.py FOLDER OUT --model BUNDLE [--engine auto] [--processes 2]
 
 Prints JSON: ``films_per_second``, the start of the processes and the loading of the model in it.
 """

@@ -1,6 +1,6 @@
 """Weights for an encoder from the films themselves, for `model.encoder_weights`, where ImageNet's cannot be had.
 
-    python tests/bench/pretrain_encoder.py DATASET OUT.safetensors --by labels|restoring [--encoder resnet34]
+    python benchmarks/fit/pretrain_encoder.py DATASET OUT.safetensors --by labels|restoring [--encoder resnet34]
         [--epochs 5] [--batch 32] [--threads 1]
 
 `labels`: tell COVID-19, Non-COVID and Normal films apart by the mean of the deepest features. `restoring`, without any

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from decision_rules import best_level, marked, measure, ways
 from near_ties import undecided_on_phantoms
-from other_rules import best_level, marked, measure, ways
 
 from covseg_ray.segmentation.network.decision import Rule
 

@@ -1,4 +1,4 @@
-"""Fit the guard to COVID-QU-Ex's training films, write its constants and tell what it lets pass and what it flags.
+"""Fit the frontal check to COVID-QU-Ex's training films, write its constants and report what it passes and flags.
 
 A quarter of Train is held out from the fit and says what is usual. Val, its changed films and the pictures that are no
 films at all have no part in either.
@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from guard_pictures import Square, another, drawn, harmless, no_film, pictures_in, slices, spoilt
+from frontal_check_pictures import Square, another, drawn, harmless, no_film, pictures_in, slices, spoilt
 from numpy.typing import NDArray
 
-from covseg_ray.radiograph import frontal_check as guard
+from covseg_ray.radiograph import frontal_check
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.frontal_check import LEVEL, Gaussian, Guard, edges
@@ -27,7 +27,7 @@ HELD_OUT = 0.25
 FILM_AXES, OTHER_AXES = 60, 40
 VARIANTS = 2
 KINDS = 8
-FILE = Path(guard.__file__).with_name(guard.FITTED)
+FILE = Path(frontal_check.__file__).with_name(frontal_check.FITTED)
 
 
 def films_of(folder: Path, split: str, label: str) -> list[Square]:
@@ -103,10 +103,10 @@ def measure(val: dict[str, list[Square]], others: list[Path], fitted: Guard) -> 
 def cost(film_SS: Square, rounds: int = 2000) -> float:
     """Milliseconds of a core a film."""
     square_SS, placement = standardise(film_SS)
-    guard.frontal(square_SS, placement)
+    frontal_check.frontal(square_SS, placement)
     begin = time.thread_time()
     for _ in range(rounds):
-        guard.frontal(square_SS, placement)
+        frontal_check.frontal(square_SS, placement)
     return 1000 * (time.thread_time() - begin) / rounds
 
 
@@ -118,7 +118,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.keep:
         write(fit([film_SS for label in LABELS for film_SS in films_of(given.films, "Train", label)]), FILE)
-    measure({label: films_of(given.films, "Val", label) for label in LABELS}, given.others, guard.fitted())
+    measure({label: films_of(given.films, "Val", label) for label in LABELS}, given.others, frontal_check.fitted())
     spent = cost(films_of(given.films, "Val", LABELS[0])[0])
     print(f"\n{FILE.stat().st_size:,} bytes; {spent:.3f} ms of a core a film")
 

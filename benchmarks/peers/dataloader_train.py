@@ -1,7 +1,7 @@
 """Training as one writes it with PyTorch: a Dataset of PNG files, a DataLoader with its workers, DDP under torchrun.
 
-    python tests/bench/peers/dataloader_train.py FOLDER [--recipe defaults] [--steps 6]
-    torchrun --nproc-per-node 2 tests/bench/peers/dataloader_train.py FOLDER ...
+    python benchmarks/peers/dataloader_train.py FOLDER [--recipe defaults] [--steps 6]
+    torchrun --nproc-per-node 2 benchmarks/peers/dataloader_train.py FOLDER ...
 
 FOLDER holds ``images/*.png`` and ``masks/*.png`` of the same names. ``defaults`` is fp32 and NCHW; ``tuned`` is
 channels_last, and bf16 autocast where covseg-ray's own is. Flips, focal + Jaccard, Adam at 0.001, batch 32 over all

@@ -1,6 +1,6 @@
 """The loop a user would write in one script: films in memory, no Ray. The yardstick for ``covseg-ray train``.
 
-    python tests/bench/peers/plain_train.py FILMS [--epochs 14] [--labels COVID-19] [--steps N]
+    python benchmarks/peers/plain_train.py FILMS [--epochs 14] [--labels COVID-19] [--steps N]
 
 FILMS is the folder "Infection Segmentation Data". bf16 autocast, channels_last, flips, focal + Jaccard, Adam with a
 one-cycle rate of 0.001, batch 32, random weights. Prints one JSON line an epoch.

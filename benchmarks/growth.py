@@ -1,6 +1,6 @@
 """A film's cost as an archive grows: ``covseg-ray segment`` with a stand-in for the network, next to free.
 
-    python tests/bench/growth.py [--sizes 1000,10000,100000] [--folder FOLDER]
+    python benchmarks/growth.py [--sizes 1000,10000,100000] [--folder FOLDER]
 
 The archives are tar files of 16 films of 32 x 32 pixels over and over, 2 KB a film (1,000,000 films: 2 GB). Start and
 end of a run cost the same for any size, so a film's cost is the difference between two runs over that of their films.

@@ -1,6 +1,6 @@
 """Images/s of ``covseg-ray train`` beside a DataLoader script at its defaults and a tuned one, in turn.
 
-    python tests/bench/train_peers.py [--rounds 5] [--films 128] [--steps 4] [--slow-steps 1] [--processes 1,2]
+    python benchmarks/train_peers.py [--rounds 5] [--films 128] [--steps 4] [--slow-steps 1] [--processes 1,2]
 
 The same phantoms for all, flips alone, batch 32 over all processes, no pretraining. The scripts' rate leaves out their
 first step; ours is that of the second epoch. ``--steps`` are those of the tuned scripts, ``--slow-steps`` of the ones
@@ -25,7 +25,7 @@ from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.datasets.pack import VAL_EVERY, synthesise
 
 HERE = Path(__file__).parent
-JOB = HERE.parents[1] / "jobs/train.toml"
+JOB = HERE.parent / "jobs/train.toml"
 MEASURE = "images_per_second"
 AIMS = {"defaults": 5.0, "tuned": 1.0}
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}

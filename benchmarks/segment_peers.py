@@ -1,6 +1,6 @@
 """Films/s of ``covseg-ray segment`` over a folder of PNG films, beside what one would write instead, in turn.
 
-    python tests/bench/segment_peers.py --model BUNDLE [--films FOLDER] [--count 256] [--s3 s3://BUCKET/PREFIX]
+    python benchmarks/segment_peers.py --model BUNDLE [--films FOLDER] [--count 256] [--s3 s3://BUCKET/PREFIX]
         [--engine auto] [--rounds 5]
 
 Every rate is that of the work itself: the loading of the models and the start of worker processes are in it, the start

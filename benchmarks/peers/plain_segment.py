@@ -1,6 +1,6 @@
 """The script that one writes first: a folder of PNG films, one process, a film at a time, eager fp32 torch, PNG masks.
 
-    python tests/bench/peers/plain_segment.py FOLDER OUT --model BUNDLE
+    python benchmarks/peers/plain_segment.py FOLDER OUT --model BUNDLE
 
 Prints JSON: ``films_per_second``, the loading of the model in it.
 """

@@ -1,6 +1,6 @@
 """How far a dataset's masks agree with themselves: films that it holds twice, laid over each other.
 
-    python tests/bench/label_agreement.py DATASET [--least 0.99]
+    python benchmarks/fit/label_agreement.py DATASET [--least 0.99]
 
 Finds near-copies among all films of a packed dataset, in one split or two, as `data audit` does across splits. Copies
 are often cropped otherwise, so the second film of each pair is moved, turned, sheared and scaled until it is most like

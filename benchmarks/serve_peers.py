@@ -1,6 +1,6 @@
 """Requests/s and latency of the endpoint, of LitServe and of plain FastAPI, in turn, at 1, 16 and 64 clients.
 
-    python tests/bench/serve_peers.py --model BUNDLE [--rounds 5] [--seconds 10] [--clients 1,16,64]
+    python benchmarks/serve_peers.py --model BUNDLE [--rounds 5] [--seconds 10] [--clients 1,16,64]
 
 Ray's HAProxy listens on every interface. Where network namespaces can be had (Linux, root, iproute2) all of this runs
 in one of its own, which has the loopback alone; elsewhere that mode is left out.
