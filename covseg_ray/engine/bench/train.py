@@ -18,15 +18,15 @@ from covseg_ray.engine.bench.nodes import Calls, actors, session_machine
 from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
 from covseg_ray.engine.messages import open_messages
 from covseg_ray.engine.session import cores, session
-from covseg_ray.engine.training import loader as stream
+from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.initial import initial_network
-from covseg_ray.engine.training.learner import build_learner, make_fast
-from covseg_ray.engine.training.run import check_sizes, find_films, fit, ready, scaling
+from covseg_ray.engine.training.learner import build_learner, configure_torch
+from covseg_ray.engine.training.run import cached, check_sizes, find_films, fit, scaling
 from covseg_ray.engine.training.sampling import Portion, shuffled_share
 from covseg_ray.engine.training.split import Source, targets
 from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import read_history
-from covseg_ray.engine.training.worker import Place
+from covseg_ray.engine.training.worker import Rank
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.storage.filesystem import join
 
@@ -49,15 +49,15 @@ class BareWorker:
 
     def __init__(self, task: Task, rank: int, device: str) -> None:
         self.task, self.job, self.device = task, task.job, torch.device(device)
-        self.place = Place(rank, task.job.fewest_workers)
-        self.share = self.place.share(task.job.train.batch_size)
+        self.rank = Rank(rank, task.job.fewest_workers)
+        self.share = self.rank.share(task.job.train.batch_size)
 
     def node(self) -> str:
         return ray.get_runtime_context().get_node_id()
 
     def warm(self, neighbours: int) -> None:
         """Make the learner, for as many workers on this node, and its first step: buffers are made, kernels chosen."""
-        make_fast(self.device, cores() // neighbours)
+        configure_torch(self.device, cores() // neighbours)
         state = ray.get(self.task.initial)
         self.learner = build_learner(self.job, SCHEDULED_STEPS, state, self.device, wrap=lambda network: network)
         self.learner.network.train()
@@ -78,8 +78,8 @@ class BareWorker:
         sizes, seed = [len(unit.rows) for unit in self.task.train.units], self.job.seed
         portions, rates = list[Portion](), list[float]()
         for epoch in range(1, rounds + 2):
-            portions += shuffled_share(sizes, seed, epoch, self.place.rank, self.place.world, self.job.train.batch_size)
-        coming = stream.batches(self.task.train, portions, self.share, self.device, seed, self.place.world)
+            portions += shuffled_share(sizes, seed, epoch, self.rank.index, self.rank.world, self.job.train.batch_size)
+        coming = loader.batches(self.task.train, portions, self.share, self.device, seed, self.rank.world)
         for epoch, films in itertools.groupby(coming, key=lambda each: each.epoch):
             begin = time.perf_counter()
             count = sum(len(each.rows_N) for each in films)
@@ -103,7 +103,7 @@ def bench_train(
         sources["val"] = first_units(sources["val"], 1)
         half = (rounds + 1) // 2
         with session(address, job.most_workers, allow_open):
-            where, films = session_machine(address), ready(job, sources)
+            where, films = session_machine(address), cached(job, sources)
             task = Task(job, films["train"], films["val"], ray.put(state), open_messages())
             with bare_workers(task) as workers:
                 before = bare(workers, steps, half, say)

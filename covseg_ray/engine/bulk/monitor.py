@@ -68,7 +68,7 @@ class Monitor:
             if message["first"] not in self.blocks:
                 self.blocks.add(message["first"])
                 self.done.update(message["reasons"])
-        self.metrics.reached(self.done)
+        self.metrics.update(self.done)
         return self.done
 
 

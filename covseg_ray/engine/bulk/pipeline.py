@@ -21,7 +21,7 @@ from covseg_ray.engine.bulk.monitor import Monitor, monitor_callback, report_blo
 from covseg_ray.engine.bulk.postprocess import Postprocess, postprocess
 from covseg_ray.engine.bulk.read import LOADED, ReadOptions, load
 from covseg_ray.engine.data_context import context
-from covseg_ray.engine.session import raised_there, without_rays_own_lines
+from covseg_ray.engine.session import original_error, without_rays_own_lines
 from covseg_ray.errors import CovsegError
 from covseg_ray.segmentation.inference.predictor import Predictor, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -131,7 +131,7 @@ def run(pipeline: Pipeline, pool: PoolSize, monitor: Monitor) -> None:
             raise _stalled(out, settings.execution_no_progress_timeout_s) from error
         except RayTaskError as error:
             with translated(out):  # Ray writes rows and records by itself
-                raise raised_there(error) from error
+                raise original_error(error) from error
 
 
 def _stalled(out: str, seconds: float) -> CovsegError:

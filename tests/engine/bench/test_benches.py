@@ -89,8 +89,10 @@ def test_rounds_are_taken_in_turn() -> None:
 
 
 def test_segment_measures_each_stage_and_the_whole(ray_session: None, model: str, archive: str, tmp_path: Path) -> None:
+    """On a cluster: the session that runs already stands for the one at the address."""
     words = ["--model", model, "--films", str(FILMS), "--rounds", "1", "--out", str(tmp_path / "out")]
-    document = run("segment", archive, *words)
+    document = run("segment", archive, *words, "--address", "auto")
+    assert document["machine"]["processor"] == "a Ray cluster of 1 node"
     check(document, 2, 2, 2, 1)
     *stages, whole = document["rates"]
     assert [rate["name"] for rate in stages] == ["read and decode", "predict", "outline and encode"]
