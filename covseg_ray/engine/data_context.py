@@ -8,8 +8,8 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 REST_SECONDS = 0.05
-# Of botocore's error where a server was not reached. A task waits for one that is away before it ends the run: Ray draws
-# the waits from up to 2, 4, 8, 16 and thrice 32 seconds, 63 s on average, 126 at most.
+# Of botocore's error where a server was not reached. A task waits for one that is away before it ends the run: Ray
+# draws the waits from up to 2, 4, 8, 16 and thrice 32 seconds, 63 s on average, 126 at most.
 UNREACHABLE = ["endpoint URL"]
 RETRIES = 7
 # The share of a pool's actors below which Ray Data ends one. At its own half, the second of two actors ends when the

@@ -17,6 +17,7 @@ import pytest
 import torch
 from film_files import list_films, name_of, read_film
 from near_ties import undecided_on_phantoms
+from places import ROOT
 from plain_predict import PlainModel
 from segment_peers import Masks, different, masks_in_folder, masks_in_table, sent, write_films
 from train_peers import write_films as write_training
@@ -32,7 +33,7 @@ from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Rule
 from covseg_ray.segmentation.network.preprocess import Preprocess
 
-PEERS = Path(__file__).parent / "peers"
+PEERS = ROOT / "benchmarks/peers"
 SIDE, FILMS = 64, 4
 
 

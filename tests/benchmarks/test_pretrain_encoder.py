@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 from pretrain_encoder import CUT, ByRestoring, squares
 
 from covseg_ray.config import train as config
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.segmentation.network.weights import read_safetensors
 
-SCRIPT = Path(__file__).parent / "pretrain_encoder.py"
+SCRIPT = ROOT / "benchmarks/fit/pretrain_encoder.py"
 
 
 def test_what_is_cut_out_is_squares_and_about_half() -> None:

@@ -50,9 +50,8 @@ def cluster(address: str) -> Finding:
     if not url.startswith(("http://", "https://")):
         return Finding("cluster", "fail", f"{address} is no http:// address", ADDRESS_ADVICE)
     try:
-        theirs = str(
-            json.loads(fetch(f"{url}/api/version", PROBE_SECONDS, get_auth_headers_if_auth_enabled({})))["ray_version"]
-        )
+        answer = fetch(f"{url}/api/version", PROBE_SECONDS, get_auth_headers_if_auth_enabled({}))
+        theirs = str(json.loads(answer)["ray_version"])
     except AuthenticationError as error:
         return Finding("cluster", "fail", str(error).split(". ")[0], TOKEN_ADVICE)
     except urllib.error.HTTPError as error:

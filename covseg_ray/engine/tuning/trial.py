@@ -142,8 +142,8 @@ def trial_worker(config: dict[str, Any]) -> None:
 
 
 class _TuneProgress:
-    """Reports the records of a trial to Ray Tune, each once; the last only when all is written, as Tune may end the trial
-    as soon as it has it."""
+    """Reports the records of a trial to Ray Tune, each once; the last only when all is written, as Tune may then end
+    the trial at once."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs, self._done = epochs, 0
