@@ -43,7 +43,7 @@ ROUNDS ?= 5
 COUNT ?= 256
 SIZES ?= 1000,10000,100000
 bench: $(BENCH)
-	$(BIN)/python tests/bench/report.py --model "$(MODEL)" --engine $(ENGINE) --rounds $(ROUNDS) --sizes $(SIZES) \
+	$(BIN)/python benchmarks/report.py --model "$(MODEL)" --engine $(ENGINE) --rounds $(ROUNDS) --sizes $(SIZES) \
 		--films "$(FILMS)" --count $(COUNT) --s3 "$(S3)" --int8 "$(INT8)" --daft .venv/daft $(if $(ONLY),--only $(ONLY))
 
 clean:
@@ -55,7 +55,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -e '.[test,mlflow,dicom,openvino,int8,onnx,imagenet]' -c constraints.txt
 	touch $@
 
-$(BENCH): $(READY) tests/bench/peers/daft.txt
+$(BENCH): $(READY) benchmarks/peers/daft.txt
 	$(BIN)/python -m pip install --quiet -e '.[bench]' -c constraints.txt
-	$(BIN)/python -m pip install --quiet --upgrade --target .venv/daft -r tests/bench/peers/daft.txt
+	$(BIN)/python -m pip install --quiet --upgrade --target .venv/daft -r benchmarks/peers/daft.txt
 	touch $@

@@ -25,7 +25,7 @@ def demo(
             outcome = engine.train_on_phantoms(out, progress, say)
         say(f"outlining {engine.NEW_FILMS} new films of {engine.NEW_FILM_SIDE} x {engine.NEW_FILM_SIDE} pixels")
         with SegmentProgress() as films_progress:
-            outlined = engine.outline_new_films(outcome.bundle, out, films_progress)
+            outlined = engine.segment_new_films(outcome.bundle, out, films_progress)
     score = outcome.metrics["iou_pooled"]
     typer.echo(
         f"""

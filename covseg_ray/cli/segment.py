@@ -45,7 +45,6 @@ def segment(
 
     kinds = tuple(named(write))
     request = engine_room.Request(source, out, model, kinds, engine, max_rejects, actors)
-    engine_room.check(request)
     with SegmentProgress() as progress:
         if dry_run:
             from covseg_ray.engine.bulk.dry_run import preview

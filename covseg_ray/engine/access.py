@@ -1,11 +1,13 @@
-"""Whoever reaches a Ray cluster that wants no token runs any command on it: such a one is refused beyond loopback."""
+"""Whoever reaches a Ray cluster without a token can run any command on it: beyond loopback it is refused."""
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
-from collections.abc import Iterable
-
-import requests
+import json
+import urllib.request
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from covseg_ray.errors import UsageError
 
@@ -31,9 +33,15 @@ def is_loopback(host: str) -> bool:
 
 
 def authentication(dashboard: str) -> str:
-    """``token`` or ``disabled``, as the dashboard tells everybody; empty where none answers."""
+    """``token`` or ``disabled``, as the dashboard tells everybody; empty where it does not answer."""
     try:
-        answer = requests.get(f"{dashboard}/api/authentication_mode", timeout=ASK_SECONDS)
-        return str(answer.json()["authentication_mode"])
-    except (requests.exceptions.RequestException, KeyError, TypeError):
+        answer = json.loads(fetch(f"{dashboard}/api/authentication_mode", ASK_SECONDS))
+        return str(answer["authentication_mode"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return ""
+
+
+def fetch(url: str, timeout: float, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """The body at ``url``. Raises OSError (urllib.error.HTTPError for a status from 400 on) and HTTPException."""
+    with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=timeout) as reply:
+        return bytes(reply.read())

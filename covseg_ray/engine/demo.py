@@ -1,4 +1,4 @@
-"""Everything once, on phantoms: films are drawn, packed, trained on by two workers, measured, and new ones outlined."""
+"""Everything once, on phantoms: draw and pack films, train with two workers, evaluate, segment new films."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def train_on_phantoms(out: str, progress: Progress, say: Callable[[str], None]) 
     return train(job, progress)
 
 
-def outline_new_films(bundle_uri: str, out: str, progress: FilmsProgress) -> tuple[str, ...]:
+def segment_new_films(bundle_uri: str, out: str, progress: FilmsProgress) -> tuple[str, ...]:
     """Draw films that the model has not seen, and segment them as any archive."""
     films = join(out, "films")
     names = [f"film-{index}.png" for index in range(NEW_FILMS)]
     for index, name in enumerate(names):
         write_bytes(join(films, name), encode_png(make_phantom(NEW_FILM_SEED, index, NEW_FILM_SIDE).image))
-    outlined = join(out, "outlined")
-    segment(Request(films, outlined, bundle_uri, ("masks", "overlays")), progress)
-    return tuple(join(outlined, "overlays", f"{name}.png") for name in names)
+    results = join(out, "outlined")
+    segment(Request(films, results, bundle_uri, ("masks", "overlays")), progress)
+    return tuple(join(results, "overlays", f"{name}.png") for name in names)

@@ -40,7 +40,7 @@ ON_ONE_MACHINE = {
 # Ray turns 127.0.0.1 into the machine's own address and then listens on all of them, unless clusters are switched off:
 # by a variable named after the two systems where that is the default, which it reads when it is imported.
 NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-KNOCK_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
 STDERR = 2
 RETRY_ADVICE = "\nFailed to apply UDF transform after "
 QUIET = {
@@ -69,7 +69,7 @@ def session(
     Raises UsageError for a cluster that listens beyond loopback and wants no token, unless ``allow_open``, and for an
     address that cannot be one; CovsegError where no cluster answers; and what tasks and actors raised."""
     # Ray prints on standard output that a worker died; it is for the result alone.
-    with redirect_stdout(sys.stderr), _as_raised_there():
+    with redirect_stdout(sys.stderr), _with_own_errors():
         if ray.is_initialized():
             yield
             return
@@ -86,18 +86,18 @@ def session(
 
 
 @contextmanager
-def _as_raised_there() -> Iterator[None]:
+def _with_own_errors() -> Iterator[None]:
     """An error of covseg-ray in a task or an actor, without Ray's traceback in its text."""
     try:
         yield
     except RayTaskError as error:
         if isinstance(error.cause, CovsegError):
-            raise raised_there(error) from None
+            raise original_error(error) from None
         raise
 
 
-def raised_there(error: RayTaskError) -> Exception:
-    """What a task or an actor raised, without the lines on how often it may be tried that Ray Data appends to it."""
+def original_error(error: RayTaskError) -> Exception:
+    """What a task or an actor raised, without the lines on retries that Ray Data appends."""
     cause: Exception = error.cause
     if cause.args and isinstance(cause.args[0], str):
         cause.args = (cause.args[0].partition(RETRY_ADVICE)[0], *cause.args[1:])
@@ -166,7 +166,7 @@ def _start(address: str | None, workers: int, variables: dict[str, str]) -> str 
     if address:
         workers_get = {"env_vars": {name: os.environ[name] for name in variables}}
         try:
-            _knock(address)
+            _check_listening(address)
             return ray.init(
                 address=address, runtime_env=workers_get, logging_level=logging.ERROR, log_to_driver=False
             ).dashboard_url
@@ -186,7 +186,7 @@ def _start(address: str | None, workers: int, variables: dict[str, str]) -> str 
     ).dashboard_url
 
 
-def _knock(address: str) -> None:
+def _check_listening(address: str) -> None:
     """Raise ConnectionError where nothing listens: Ray would try for over a minute, and write to standard error."""
     if address == "auto":
         return
@@ -194,7 +194,7 @@ def _knock(address: str) -> None:
     if not host or "/" in host or not port.isdigit():
         raise UsageError(f"--address {address}: give HOST:PORT of the cluster's head, or auto on one of its nodes")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:  # no such host and no answer in time among them
         raise ConnectionError(str(error)) from error
 

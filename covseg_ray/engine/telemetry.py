@@ -1,4 +1,4 @@
-"""What this program tells Ray's metrics, which Prometheus collects: every name, in one place.
+"""The metrics that Ray exports to Prometheus: every name, in one place.
 
 Ray puts ``ray_`` before a name and ``_total`` behind that of a counter, and does without a Ray session: then nobody
 listens. Never a film's name or anything of a patient's in a tag. ``cluster/monitoring/README.md`` explains each.
@@ -67,20 +67,20 @@ class TrainingMetrics:
         self._ended = _of_run(
             run, "covseg_train_epoch_end_timestamp_seconds", "When the last epoch ended; before, when the worker began."
         )
-        self._told = {self._ended: time.time()}
+        self._last = {self._ended: time.time()}
         Thread(target=self._repeat, daemon=True).start()
 
     def epoch(self, record: Mapping[str, float]) -> None:
-        self._told = {gauge: record[key] for key, gauge in self._gauges.items()} | {self._ended: time.time()}
-        self._tell()
+        self._last = {gauge: record[key] for key, gauge in self._gauges.items()} | {self._ended: time.time()}
+        self._set()
 
-    def _tell(self) -> None:
-        for gauge, value in self._told.items():
+    def _set(self) -> None:
+        for gauge, value in self._last.items():
             gauge.set(value)
 
     def _repeat(self) -> None:
         while True:
-            self._tell()
+            self._set()
             time.sleep(REPEAT_SECONDS)
 
 
@@ -95,12 +95,12 @@ class SegmentMetrics:
     def __init__(self) -> None:
         self._films = Counter("covseg_segment_films", "Films done.", ("status",))
         self._rejects = Counter("covseg_segment_rejects", "Films that could not be used.", ("reason",))
-        self._told: collections.Counter[str] = collections.Counter()
+        self._last: collections.Counter[str] = collections.Counter()
 
-    def reached(self, done: collections.Counter[str]) -> None:
+    def update(self, done: collections.Counter[str]) -> None:
         """``done`` counts all films so far by the reason of their rejection, those with a mask by none."""
-        for reason, films in (done - self._told).items():
+        for reason, films in (done - self._last).items():
             self._films.inc(films, tags={"status": "rejected" if reason else "ok"})
             if reason:
                 self._rejects.inc(films, tags={"reason": reason})
-        self._told |= done
+        self._last |= done

@@ -8,7 +8,7 @@ what is none: films turned, upside down, inverted or cut to a part, noise, and n
 farther it lies from the former makes it unusual, and the number is its inductive conformal p-value (Vovk, Gammerman and
 Shafer, Algorithmic Learning in a Random World, 2005) among films that had no part in the fit.
 
-``frontal_check.npz`` holds what ``tests/bench/guard.py`` fitted to COVID-QU-Ex's training films.
+``frontal_check.npz`` holds what ``benchmarks/fit/frontal_check_fit.py`` fitted to COVID-QU-Ex's training films.
 """
 
 from __future__ import annotations

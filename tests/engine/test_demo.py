@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.demo import NEW_FILM_SEED, NEW_FILM_SIDE, NEW_FILMS, outline_new_films
+from covseg_ray.engine.demo import NEW_FILM_SEED, NEW_FILM_SIDE, NEW_FILMS, segment_new_films
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def test_each_new_film_gets_its_mask_and_overlay(ready_bundle: str, tmp_path: Path) -> None:
-    outlined = outline_new_films(ready_bundle, str(tmp_path), SegmentProgress(io.StringIO()))
+    outlined = segment_new_films(ready_bundle, str(tmp_path), SegmentProgress(io.StringIO()))
     assert len(outlined) == NEW_FILMS
     predictor = BatchPredictor(load_bundle(ready_bundle))
     side = predictor.spec.input_size

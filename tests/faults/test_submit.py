@@ -146,20 +146,6 @@ def states(here: Cluster) -> list[dict[str, object]]:
     return json.loads(here.command(["jobs", "list", "--json"]).stdout)
 
 
-def test_a_bench_as_a_job_measures_the_cluster(here: Cluster, model: str, tmp_path: Path) -> None:
-    films(tmp_path / "films", 20)
-    out = tmp_path / "out"
-    words = ["bench", "segment", str(tmp_path / "films"), "--model", model, "--out", str(out), "--rounds", "1"]
-    done = here.command(["submit", *words, "--films", "8", "--json"])
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert document["machine"]["processor"] == "a Ray cluster of 1 node"
-    *stages, whole = document["rates"]
-    assert [len(rate["rounds"]) for rate in stages] == [2, 2, 2]
-    (summary,) = (json.loads(path.read_bytes()) for path in out.glob("*/summary.json"))
-    assert (summary["ok"], [summary["films_per_second"]]) == (20, whole["rounds"])
-
-
 @pytest.mark.parametrize(("address", "code"), [("127.0.0.1:9", 1), ("http://127.0.0.1:8265", 2)])
 def test_an_address_where_no_cluster_answers_is_one_line_at_once(
     address: str, code: int, model: str, tmp_path: Path

@@ -16,7 +16,7 @@ from covseg_ray.cli.main import app
 from covseg_ray.config import train as config
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.learner import Learner, build_learner
-from covseg_ray.engine.training.loader import Batch, sent
+from covseg_ray.engine.training.loader import Batch, to_device
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.training.augment import augment, augmentation
 
@@ -48,13 +48,13 @@ def batch(seed: int) -> Batch:
 
 
 def step(learner: Learner, number: int) -> torch.Tensor:
-    there = sent(batch(number), GPU)
+    there = to_device(batch(number), GPU)
     films = augment(there.images_NHW, there.targets_NHW, augmentation("chest"), number)
     return learner.step(*films)[1]
 
 
 def test_a_batch_arrives_as_it_was_sent() -> None:
-    there = sent(batch(0), GPU)
+    there = to_device(batch(0), GPU)
     assert there.images_NHW.device == GPU
     assert torch.equal(there.images_NHW.cpu(), batch(0).images_NHW)
     assert torch.equal(there.targets_NHW.cpu(), batch(0).targets_NHW)
@@ -76,7 +76,7 @@ def test_compiled_steps_learn_what_plain_ones_do() -> None:
 
 
 def test_augmentation_is_the_cpus() -> None:
-    here, there = batch(3), sent(batch(3), GPU)
+    here, there = batch(3), to_device(batch(3), GPU)
     for name in ("flips", "paper", "chest", "mild"):
         on_cpu = augment(here.images_NHW, here.targets_NHW, augmentation(name), 5)
         on_gpu = augment(there.images_NHW, there.targets_NHW, augmentation(name), 5)

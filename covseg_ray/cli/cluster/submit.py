@@ -107,7 +107,7 @@ def serve_job(words: list[str]) -> Submission:
 
     given = parsed(serve, words)
     wanted = serving.read_endpoint(*(given[name] for name in ("config", "models", "host", "port", "keys_file")))
-    models = tuple(wanted.serving.models.values())
+    models = tuple(wanted.config.models.values())
     return Submission(["serve", "-c", SERVE_FILE], {SERVE_FILE: wanted.to_yaml()}, models)
 
 

@@ -1,4 +1,4 @@
-"""Models on films in memory, timed in a process of their own: the ceiling of all that a machine can do with them."""
+"""Models on films in memory, timed in a process of their own: the upper bound of what a machine can do with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PHANTOMS = 16
 PLAIN_BATCH = 8
 PLAIN_SHARE = 4  # a plain script is slow: a quarter of the films tell its speed
 
-Look = Callable[[NDArray[np.uint8]], object]
+Predict = Callable[[NDArray[np.uint8]], object]
 
 
 class Models:
@@ -28,14 +28,14 @@ class Models:
     def __init__(self, films: int, threads: int | None = None) -> None:
         self.count = films
         self.threads = threads or cores()
-        self.looks: dict[str, tuple[Look, NDArray[np.uint8]]] = {}
+        self.predicts: dict[str, tuple[Predict, NDArray[np.uint8]]] = {}
 
     def add(self, name: str, uri: str, engine: str = "auto", precision: str = "auto") -> str:
-        """Load a bundle and look at one film; gives the engine. Raises UsageError where it cannot compute here."""
+        """Load a bundle and predict one chunk; returns the engine. Raises UsageError where it is not available here."""
         predictor = local_predictor(load_bundle(uri), engine, precision, self.threads)
         films_NSS = films_in_memory(self.count, predictor.spec.input_size)
         predictor.predict(films_NSS[: predictor.chunk])
-        self.looks[name] = (predictor.predict, films_NSS)
+        self.predicts[name] = (predictor.predict, films_NSS)
         return predictor.engine
 
     def add_plain(self, name: str, uri: str) -> None:
@@ -44,19 +44,19 @@ class Models:
         network, preprocess = bundle.network().to(local_device()), Preprocess().to(local_device())
 
         @torch.no_grad()
-        def look(films_NSS: NDArray[np.uint8]) -> None:
+        def predict(films_NSS: NDArray[np.uint8]) -> None:
             for part_NSS in torch.from_numpy(films_NSS).split(PLAIN_BATCH):
                 network(preprocess(part_NSS.to(local_device())).contiguous()).argmax(1).cpu()
 
         films_NSS = films_in_memory(max(PLAIN_BATCH, self.count // PLAIN_SHARE), bundle.spec.input_size)
-        look(films_NSS[:1])
-        self.looks[name] = (look, films_NSS)
+        predict(films_NSS[:1])
+        self.predicts[name] = (predict, films_NSS)
 
     def rate(self, name: str) -> float:
         """Films a second, all of them one after the other."""
-        look, films_NSS = self.looks[name]
+        predict, films_NSS = self.predicts[name]
         begin = time.perf_counter()
-        look(films_NSS)
+        predict(films_NSS)
         return len(films_NSS) / (time.perf_counter() - begin)
 
 

@@ -13,7 +13,7 @@ from covseg_ray.engine.bench.rounds import machine
 from covseg_ray.engine.session import cores
 
 Options = Mapping[str, Any]  # of an actor
-Asked = Callable[..., list[Any]]  # a method's name and its arguments to what each actor gives, in their order
+Calls = Callable[..., list[Any]]  # a method's name and its arguments to the result of each actor, in order
 
 
 def session_machine(address: str | None) -> dict[str, str]:
@@ -35,7 +35,7 @@ def alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def on_each(device: str) -> list[Options]:
+def per_device(device: str) -> list[Options]:
     """An actor for each GPU, which it has to itself, or for each node, where nothing is counted for it."""
     if device == "cuda":
         return [{"num_cpus": 0, "num_gpus": 1}] * int(ray.cluster_resources()["GPU"])
@@ -44,17 +44,17 @@ def on_each(device: str) -> list[Options]:
 
 
 @contextmanager
-def actors(make: Callable[..., object], places: Sequence[Options], given: Sequence[Sequence[Any]]) -> Iterator[Asked]:
+def actors(make: Callable[..., object], places: Sequence[Options], given: Sequence[Sequence[Any]]) -> Iterator[Calls]:
     """``make`` of what is given for each place, in an actor there; the actors end with the block.
 
     What is asked of them is a method's name and its arguments. Raises what the first that raised something did."""
     made = [ray.remote(make).options(**place).remote(*each) for place, each in zip(places, given, strict=True)]
 
-    def ask(method: str, *arguments: Any) -> list[Any]:
+    def call(method: str, *arguments: Any) -> list[Any]:
         return list(ray.get([getattr(each, method).remote(*arguments) for each in made]))
 
     try:
-        yield ask
+        yield call
     finally:
         for each in made:
             ray.kill(each)

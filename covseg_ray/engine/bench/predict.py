@@ -1,4 +1,4 @@
-"""How many films a second a model looks at in memory: every engine that is here, over a plain script's torch."""
+"""Films a second of a model on films in memory: every engine that is installed, over a plain script's torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 
 from covseg_ray.engine.bench.models import PLAIN_BATCH, Models
 from covseg_ray.engine.bench.rounds import Say, in_turn, machine
-from covseg_ray.engine.bench.subprocess import Ask, apart
+from covseg_ray.engine.bench.subprocess import Call, in_process
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import KEEP_MEMORY
 from covseg_ray.errors import UsageError
@@ -26,10 +26,7 @@ def bench_predict(uris: Sequence[str], films: int, rounds: int, say: Say) -> Ben
     """Every bundle on every engine, with the allocator's settings of Ray's workers; the first one's network as a script
     without this package would call it, in a process of its own."""
     bundles = {uri: load_bundle(uri) for uri in uris}
-    with (
-        apart(Models, films, variables={}) as plain,
-        apart(Models, films, variables=KEEP_MEMORY) as ours,
-    ):
+    with in_process(Models, films, variables={}) as plain, in_process(Models, films, variables=KEEP_MEMORY) as ours:
         plain("add_plain", PLAIN, uris[0])
         measured: dict[str, Callable[[], float]] = {PLAIN: partial(plain, "rate", PLAIN)}
         missing: dict[str, str] = {}
@@ -47,7 +44,7 @@ def bench_predict(uris: Sequence[str], films: int, rounds: int, say: Say) -> Ben
     return Bench("predict", "films/s", machine(), against, tuple(rates), advice)
 
 
-def _ready(ours: Ask, name: str, uri: str, engine: str, precision: str) -> Callable[[], float]:
+def _ready(ours: Call, name: str, uri: str, engine: str, precision: str) -> Callable[[], float]:
     ours("add", name, uri, engine, precision)
     return partial(ours, "rate", name)
 

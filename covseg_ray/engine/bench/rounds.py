@@ -41,7 +41,7 @@ def _processor() -> str:
 
 
 def in_turn(rounds: int, measured: Mapping[str, Callable[[], float]], say: Say) -> dict[str, tuple[float, ...]]:
-    """What each gives, once a round: a machine that is slow for a while is so for all of them."""
+    """The result of each, once a round, in turn: a machine that is slow for a while slows all of them."""
     found: dict[str, list[float]] = {name: [] for name in measured}
     for number in range(1, rounds + 1):
         for name, measure in measured.items():
@@ -51,9 +51,8 @@ def in_turn(rounds: int, measured: Mapping[str, Callable[[], float]], say: Say) 
 
 
 @contextmanager
-def place(out: str | None) -> Iterator[str]:
-    """Where a bench writes, for workers whose current folder is another; a folder that goes with the block without
-    ``out``."""
+def output_folder(out: str | None) -> Iterator[str]:
+    """The full URI of ``out``, for workers with another current folder; without it, a temporary folder."""
     if out is not None:
         yield locate(out).uri
         return

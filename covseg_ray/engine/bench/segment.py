@@ -12,12 +12,12 @@ from itertools import islice
 import pyarrow as pa
 
 from covseg_ray.engine.bench.models import Models
-from covseg_ray.engine.bench.nodes import actors, cpus, on_each, session_machine
-from covseg_ray.engine.bench.rounds import Say, in_turn, place
-from covseg_ray.engine.bulk.pipeline import classified, fleet
-from covseg_ray.engine.bulk.postprocess import outline
+from covseg_ray.engine.bench.nodes import actors, cpus, per_device, session_machine
+from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
+from covseg_ray.engine.bulk.pipeline import pool_size, predict_table
+from covseg_ray.engine.bulk.postprocess import postprocess
 from covseg_ray.engine.bulk.read import load
-from covseg_ray.engine.bulk.run import Request, outlining, segment, wanted
+from covseg_ray.engine.bulk.run import Request, postprocess_config, read_options, segment
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import session
 from covseg_ray.errors import DatasetError, UsageError
@@ -28,11 +28,11 @@ from covseg_ray.storage.filesystem import join, locate
 from covseg_ray.storage.runs.worklist import SCHEMA
 
 ALONE, WHOLE = "the model in memory", "segment, from source to results"
-LOADING, PREDICTING, OUTLINING = "read and decode", "predict", "outline and encode"
+READING, PREDICTING, POSTPROCESSING = "read and decode", "predict", "outline and encode"
 
 
 class _Silent:
-    """A run's progress, told to nobody."""
+    """Ignores a run's progress."""
 
     def listed(self, inputs: int) -> None:
         return
@@ -50,22 +50,22 @@ class Stages:
     def __init__(self, model: str, engine: str, listed: pa.Table) -> None:
         self.bundle, self.listed = load_bundle(model), listed
         self.predictor = BatchPredictor(self.bundle, "cpu", engine=engine, threads=1)
-        self.loaded = pa.concat_tables(load(listed, wanted(self.bundle, ())))
-        self.classes = classified(self.predictor, self.loaded)
+        self.loaded = pa.concat_tables(load(listed, read_options(self.bundle, ())))
+        self.classes = predict_table(self.predictor, self.loaded)
 
     def load(self) -> float:
         begin = time.perf_counter()
-        rows = sum(len(piece) for piece in load(self.listed, wanted(self.bundle, ())))
+        rows = sum(len(piece) for piece in load(self.listed, read_options(self.bundle, ())))
         return rows / (time.perf_counter() - begin)
 
     def predict(self) -> float:
         begin = time.perf_counter()
-        return len(classified(self.predictor, self.loaded)) / (time.perf_counter() - begin)
+        return len(predict_table(self.predictor, self.loaded)) / (time.perf_counter() - begin)
 
-    def outline(self) -> float:
-        how = outlining(self.bundle, "", (), datetime.now(timezone.utc))
+    def postprocess(self) -> float:
+        config = postprocess_config(self.bundle, "", (), datetime.now(timezone.utc))
         begin = time.perf_counter()
-        return len(outline(self.classes, how)) / (time.perf_counter() - begin)
+        return len(postprocess(self.classes, config)) / (time.perf_counter() - begin)
 
 
 @dataclass(frozen=True)
@@ -88,22 +88,22 @@ def bench_segment(
     bundle = load_bundle(sample.model)
     listed = listing(sample)
     half = (rounds + 1) // 2
-    with place(out) as folder, session(address, allow_open=allow_open):
-        device = fleet(None, bundle, sample.engine).device
+    with output_folder(out) as folder, session(address, allow_open=allow_open):
+        device = pool_size(None, bundle, sample.engine).device
         runs = (join(folder, f"bench-{os.getpid()}-{number}") for number in range(rounds))
 
         def whole() -> float:
             request = Request(sample.source, next(runs), sample.model, engine=sample.engine)
             return float(segment(request, _Silent())["films_per_second"])
 
-        before = alone(sample, listed, device, half, say)
+        before = stage_rates(sample, listed, device, half, say)
         wholes = in_turn(rounds, {WHOLE: whole}, say)[WHOLE]
-        after = alone(sample, listed, device, half, say)
+        after = stage_rates(sample, listed, device, half, say)
         found = {name: before[name] + after[name] for name in before}
         where, on_cpus = session_machine(address), cpus(address)
         against = Rate(ALONE, found[ALONE], f"{engine_of(bundle, sample.engine)}, {where['cores']} cores")
     own = "on one core" if device == "cpu" else "on one GPU"
-    notes = {LOADING: "on one core", PREDICTING: own, OUTLINING: "on one core"}
+    notes = {READING: "on one core", PREDICTING: own, POSTPROCESSING: "on one core"}
     stages = tuple(Rate(name, found[name], note) for name, note in notes.items())
     last = Rate(WHOLE, wholes, f"{on_cpus} cores, without the start of Ray")
     advise = advice if device == "cpu" else advice_gpu
@@ -119,21 +119,23 @@ def listing(sample: Sample) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def alone(sample: Sample, listed: pa.Table, device: str, rounds: int, say: Say) -> Mapping[str, tuple[float, ...]]:
+def stage_rates(
+    sample: Sample, listed: pa.Table, device: str, rounds: int, say: Say
+) -> Mapping[str, tuple[float, ...]]:
     """The stages, and the model everywhere at once, in turn, by actors that are gone afterwards."""
-    everywhere = on_each(device)
+    everywhere = per_device(device)
     with (
         actors(Models, everywhere, [(sample.films,)] * len(everywhere)) as models,
-        actors(Stages, on_each("cpu")[:1], [(sample.model, sample.engine, listed)]) as stages,
+        actors(Stages, per_device("cpu")[:1], [(sample.model, sample.engine, listed)]) as stages,
     ):
         models("add", ALONE, sample.model, sample.engine)
         return in_turn(
             rounds,
             {
                 ALONE: lambda: sum(models("rate", ALONE)),
-                LOADING: lambda: stages("load")[0],
+                READING: lambda: stages("load")[0],
                 PREDICTING: lambda: stages("predict")[0] if device == "cpu" else models("rate", ALONE)[0],
-                OUTLINING: lambda: stages("outline")[0],
+                POSTPROCESSING: lambda: stages("postprocess")[0],
             },
             say,
         )
@@ -161,7 +163,7 @@ def advice_gpu(stages: tuple[Rate, ...], whole: Rate, against: Rate, cores: int)
     else:
         more = "give it more GPUs"
     return (
-        f"{cores} cores could read and outline {fed:,.1f} films/s, the GPUs predict {against.median:,.1f}",
+        f"{cores} cores could read and postprocess {fed:,.1f} films/s, the GPUs predict {against.median:,.1f}",
         more,
         f"the whole reaches {whole.median / against.median:.0%} of {against.name}",
     )

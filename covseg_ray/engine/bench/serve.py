@@ -14,7 +14,7 @@ from typing import IO
 
 from covseg_ray.engine.bench.models import Models
 from covseg_ray.engine.bench.rounds import Say, in_turn, machine
-from covseg_ray.engine.bench.subprocess import apart
+from covseg_ray.engine.bench.subprocess import in_process
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import KEEP_MEMORY, cores
 from covseg_ray.errors import CovsegError, UsageError
@@ -45,20 +45,22 @@ def bench_serve(uri: str, clients: Sequence[int], seconds: float, rounds: int, s
     bundle = load_bundle(uri)
     size = bundle.spec.input_size
     film = encode_png(make_phantom(0, 0, size).image)
-    with apart(Models, FILMS, variables=KEEP_MEMORY) as models:
+    with in_process(Models, FILMS, variables=KEEP_MEMORY) as models:
         models("add", ALONE, uri)
         alone = {ALONE: partial(models, "rate", ALONE)}
         before = in_turn(rounds, alone, say)[ALONE]
         with _serving(uri) as url:
             run_load(url, film, cores(), WARM_SECONDS)
-            loads = [[_told(run_load(url, film, number, seconds), say) for number in clients] for _ in range(rounds)]
+            loads = [
+                [_reported(run_load(url, film, number, seconds), say) for number in clients] for _ in range(rounds)
+            ]
         after = in_turn(rounds, alone, say)[ALONE]
     against = Rate(ALONE, before + after, f"films/s, {cores()} cores")
     rates = tuple(_rate(each) for each in zip(*loads, strict=True))
     return Bench("serve", "requests/s", machine(), against, rates, advice(rates, against))
 
 
-def _told(load: Load, say: Say) -> Load:
+def _reported(load: Load, say: Say) -> Load:
     say(f"{load.clients} clients: {load.per_second:.1f} requests/s")
     return load
 
@@ -100,8 +102,8 @@ def _url(output: IO[str] | None, errors: IO[str]) -> str:
     line = output.readline() if output else ""
     if not line:
         errors.seek(0)
-        told = errors.read().strip().splitlines()
-        raise CovsegError(f"covseg-ray serve did not come up: {told[-1] if told else 'it said nothing'}")
+        lines = errors.read().strip().splitlines()
+        raise CovsegError(f"covseg-ray serve did not start: {lines[-1] if lines else 'it wrote no error'}")
     return str(json.loads(line)["url"])
 
 

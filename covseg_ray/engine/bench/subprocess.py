@@ -6,77 +6,59 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from typing import Any
 
 from covseg_ray.errors import CovsegError
 
-Ask = Callable[..., Any]  # a method's name and its arguments to what it gives
+Call = Callable[..., Any]  # a method's name and its arguments to the method's result
 
 STDOUT, STDERR = 1, 2
+_object: Any = None  # of the process
 
 
 @contextmanager
-def apart(make: Callable[..., object], *given: Any, variables: Mapping[str, str]) -> Iterator[Ask]:
+def in_process(make: Callable[..., object], *given: Any, variables: Mapping[str, str]) -> Iterator[Call]:
     """``make(*given)`` in a new process with ``variables`` in its environment; the process ends with the block.
 
-    What is asked of the object is a method's name and arguments. Raises the errors of ``covseg_ray.errors`` that it
-    raised there, and a CovsegError where the process ended.
+    The object's methods are called by name. Raises what they raise, and CovsegError where the process died.
     """
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_answer, args=(theirs, make, given), daemon=True)
-    with _environment(variables):
-        process.start()
-    theirs.close()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _prepare) as pool:
 
-    def ask(method: str, *arguments: Any) -> Any:
-        try:
-            ours.send((method, arguments))
-            answer = ours.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            process.join(10)
-            raise CovsegError(f"the process that measures ended with exit code {process.exitcode}") from None
-        if isinstance(answer, CovsegError):
-            raise answer
-        return answer
+        def call(method: str, *arguments: Any) -> Any:
+            try:
+                return pool.submit(_call, method, arguments).result()
+            except BrokenProcessPool:
+                raise CovsegError("the process that measures died; the system's log may say why") from None
 
-    try:
-        yield ask
-    finally:
-        ours.close()
-        process.join(10)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        with _environment(variables):  # glibc reads some of them when a process starts
+            pool.submit(_create, make, given).result()
+        yield call
 
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
+    before = dict(os.environ)
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in variables.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
-def _answer(pipe: Connection, make: Callable[..., object], given: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's, which then closes the pipe
+def _prepare() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
     os.dup2(STDERR, STDOUT)  # a library may print; standard output is for the result alone
-    made: object | None = None
-    while True:
-        try:
-            method, arguments = pipe.recv()
-        except EOFError:
-            return
-        try:
-            made = made or make(*given)
-            pipe.send(getattr(made, method)(*arguments))
-        except CovsegError as error:
-            pipe.send(error)
+
+
+def _create(make: Callable[..., object], given: tuple[Any, ...]) -> None:
+    global _object
+    _object = make(*given)
+
+
+def _call(method: str, arguments: tuple[Any, ...]) -> Any:
+    return getattr(_object, method)(*arguments)

@@ -14,19 +14,19 @@ import ray
 import torch
 
 from covseg_ray.config.train import Job
-from covseg_ray.engine.bench.nodes import Asked, actors, session_machine
-from covseg_ray.engine.bench.rounds import Say, in_turn, place
+from covseg_ray.engine.bench.nodes import Calls, actors, session_machine
+from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
 from covseg_ray.engine.messages import open_messages
 from covseg_ray.engine.session import cores, session
-from covseg_ray.engine.training import loader as stream
+from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.initial import initial_network
-from covseg_ray.engine.training.learner import build_learner, make_fast
-from covseg_ray.engine.training.run import check_sizes, find_films, fit, ready, scaling
+from covseg_ray.engine.training.learner import build_learner, configure_torch
+from covseg_ray.engine.training.run import cached, check_sizes, find_films, fit, scaling
 from covseg_ray.engine.training.sampling import Portion, shuffled_share
 from covseg_ray.engine.training.split import Source, targets
 from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import read_history
-from covseg_ray.engine.training.worker import Place
+from covseg_ray.engine.training.worker import Rank
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.storage.filesystem import join
 
@@ -35,7 +35,7 @@ SCHEDULED_STEPS = 100_000  # a rate's schedule must last longer than any bench
 
 
 class _Silent:
-    """A run's progress, told to nobody."""
+    """Ignores a run's progress."""
 
     def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None:
         return
@@ -44,20 +44,20 @@ class _Silent:
         return
 
 
-class Alone:
+class BareWorker:
     """A worker without Ray Train: the job's learner on its share of one batch, or its share of the films alone."""
 
     def __init__(self, task: Task, rank: int, device: str) -> None:
         self.task, self.job, self.device = task, task.job, torch.device(device)
-        self.place = Place(rank, task.job.fewest_workers)
-        self.share = self.place.share(task.job.train.batch_size)
+        self.rank = Rank(rank, task.job.fewest_workers)
+        self.share = self.rank.share(task.job.train.batch_size)
 
     def node(self) -> str:
         return ray.get_runtime_context().get_node_id()
 
     def warm(self, neighbours: int) -> None:
         """Make the learner, for as many workers on this node, and its first step: buffers are made, kernels chosen."""
-        make_fast(self.device, cores() // neighbours)
+        configure_torch(self.device, cores() // neighbours)
         state = ray.get(self.task.initial)
         self.learner = build_learner(self.job, SCHEDULED_STEPS, state, self.device, wrap=lambda network: network)
         self.learner.network.train()
@@ -78,8 +78,8 @@ class Alone:
         sizes, seed = [len(unit.rows) for unit in self.task.train.units], self.job.seed
         portions, rates = list[Portion](), list[float]()
         for epoch in range(1, rounds + 2):
-            portions += shuffled_share(sizes, seed, epoch, self.place.rank, self.place.world, self.job.train.batch_size)
-        coming = stream.batches(self.task.train, portions, self.share, self.device, seed, self.place.world)
+            portions += shuffled_share(sizes, seed, epoch, self.rank.index, self.rank.world, self.job.train.batch_size)
+        coming = loader.batches(self.task.train, portions, self.share, self.device, seed, self.rank.world)
         for epoch, films in itertools.groupby(coming, key=lambda each: each.epoch):
             begin = time.perf_counter()
             count = sum(len(each.rows_N) for each in films)
@@ -94,7 +94,7 @@ def bench_train(
     """Bare steps before and after a run of ``rounds`` short epochs, by as many workers as it has, in the places that it
     asks for; the run's first epoch, which starts things, counts only for the wait. On a cluster it stays in a folder of
     its own below the job's ``out``, which every node reaches."""
-    with place(job.out if address else None) as folder:
+    with output_folder(job.out if address else None) as folder:
         job = shortened(job, folder, rounds)
         state = initial_network(job).state_dict()
         sources = {split: find_films(job, split) for split in ("train", "val")}
@@ -103,39 +103,41 @@ def bench_train(
         sources["val"] = first_units(sources["val"], 1)
         half = (rounds + 1) // 2
         with session(address, job.most_workers, allow_open):
-            where, films = session_machine(address), ready(job, sources)
+            where, films = session_machine(address), cached(job, sources)
             task = Task(job, films["train"], films["val"], ray.put(state), open_messages())
-            with alone(task) as workers:
+            with bare_workers(task) as workers:
                 before = bare(workers, steps, half, say)
                 fed = tuple(sum(each) for each in zip(*workers("feed", rounds), strict=True))
             fit(task, _Silent())
-            with alone(task) as workers:
+            with bare_workers(task) as workers:
                 after = bare(workers, steps, half, say)
         history = read_history(join(job.out, job.name))
     wait = max(record["first_batch_seconds"] for record in history[1:])
     note = f"first batch after {history[0]['first_batch_seconds']:.1f} s, then {wait:.2f} s"
-    crew = f"{job.fewest_workers} workers" if job.fewest_workers > 1 else "one worker"
-    whole = Rate(WHOLE, tuple(record["images_per_second"] for record in history[1:]), f"{crew}; {note}")
-    against = Rate(BARE, before + after, f"{crew} without Ray Train, together a batch of {job.train.batch_size}")
+    worker_count = f"{job.fewest_workers} workers" if job.fewest_workers > 1 else "one worker"
+    whole = Rate(WHOLE, tuple(record["images_per_second"] for record in history[1:]), f"{worker_count}; {note}")
+    against = Rate(
+        BARE, before + after, f"{worker_count} without Ray Train, together a batch of {job.train.batch_size}"
+    )
     feed = Rate(FEED, fed, "every film once an epoch, shuffled")
     return Bench("train", "films/s", where, against, (feed, whole), advice(feed, whole, against))
 
 
 @contextmanager
-def alone(task: Task) -> Iterator[Asked]:
+def bare_workers(task: Task) -> Iterator[Calls]:
     """The run's workers, as many and each with what it asks of the cluster, but for its memory."""
     wanted, count = scaling(task.job), task.job.fewest_workers
     asked: dict[str, Any] = {"num_cpus": task.job.resources.cpus_per_worker, "num_gpus": int(bool(wanted.use_gpu))}
     if wanted.label_selector:
         asked["label_selector"] = wanted.label_selector
     device = "cuda" if wanted.use_gpu else "cpu"
-    with actors(Alone, [asked] * count, [(task, rank, device) for rank in range(count)]) as workers:
+    with actors(BareWorker, [asked] * count, [(task, rank, device) for rank in range(count)]) as workers:
         nodes = workers("node")
         workers("warm", max(nodes.count(node) for node in nodes))
         yield workers
 
 
-def bare(workers: Asked, steps: int, rounds: int, say: Say) -> tuple[float, ...]:
+def bare(workers: Calls, steps: int, rounds: int, say: Say) -> tuple[float, ...]:
     """Films a second of so many steps, all workers at once."""
     return in_turn(rounds, {BARE: lambda: sum(workers("rate", steps))}, say)[BARE]
 

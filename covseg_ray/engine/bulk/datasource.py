@@ -1,7 +1,6 @@
-"""The listing of an archive as Ray Data reads it: a task for each of its files.
+"""The listing of an archive as a Ray Data source: one read task for each of its files.
 
-``ray.data.read_parquet`` would put files together up to 128 MiB, which is the listing of a million films, and give one
-task all of them to decode.
+``ray.data.read_parquet`` would combine files up to 128 MiB, the listing of a million films, into one task.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from ray.data.block import BlockMetadata
 from covseg_ray.storage.runs.worklist import SCHEMA, Listing, read_file
 
 
-class Inputs(Datasource):
-    """Rows of ``listing.SCHEMA``, in as many tasks as the listing at ``out`` has files with anything to do in them.
+class ListingDatasource(Datasource):
+    """Rows of ``worklist.SCHEMA``: a task for each file of the listing at ``out`` that has unfinished items.
 
-    ``finished_I`` are the items that are done, int64: of files that have others too, Ray Data leaves them out.
+    ``finished_I`` are the finished items, int64. Ray Data drops those in files that have unfinished items too.
     """
 
     def __init__(self, out: str, listing: Listing, finished_I: NDArray[np.int64]) -> None:

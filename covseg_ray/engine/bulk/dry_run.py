@@ -1,4 +1,4 @@
-"""What a bulk segmentation would do and how long it should take here, without doing it."""
+"""Estimate what a bulk run would do here, and how long it would take."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TIMED_FILMS = 32
 
 @dataclass(frozen=True)
 class Preview:
-    """``seconds`` is what the model alone would take with all of this machine; ``refused`` counts by reason the inputs
-    that listing knows to be no films, ``bytes`` the sizes that it knows."""
+    """``seconds`` is the model's time alone on this whole machine; ``refused`` counts by reason the inputs that listing
+    already rejects; ``bytes`` adds the sizes that the listing knows."""
 
     inputs: int
     kinds: dict[str, int]
@@ -35,7 +35,7 @@ class Preview:
 
 
 def preview(request: Request, progress: Progress) -> Preview:
-    """List the source and time the model on noise; nothing is written."""
+    """List the source and time the model on noise. Writes nothing."""
     bundle = load_bundle(request.model)
     kinds, refused, size, inputs = Counter[str](), Counter[str](), 0, 0
     for inputs, member in enumerate(list_members(request.source), start=1):
@@ -50,7 +50,7 @@ def preview(request: Request, progress: Progress) -> Preview:
 
 
 def films_per_second(bundle: Bundle, engine: str) -> tuple[str, float]:
-    """The engine that the name stands for here, and its speed."""
+    """The engine that the name stands for on this machine, and its films a second."""
     predictor = local_predictor(bundle, engine, threads=os.cpu_count() or 1)
     side = bundle.spec.input_size
     noise_NHW = np.random.default_rng(0).integers(0, 256, (TIMED_FILMS, side, side), dtype=np.uint8)

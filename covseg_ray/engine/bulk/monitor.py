@@ -1,5 +1,4 @@
-"""What happens beside the films while Ray Data runs over an archive: counts come in, the output stays ours, and too
-many rejects end the run."""
+"""Monitoring of a bulk run: collect counts, check that the lease is still held, stop after too many rejects."""
 
 from __future__ import annotations
 
@@ -18,11 +17,11 @@ from covseg_ray.errors import TooManyRejectsError
 from covseg_ray.storage.lease import Lease
 from covseg_ray.storage.runs.result_table import Tally
 
-TELL_SECONDS = 1.0
+UPDATE_SECONDS = 1.0
 
 
 class Progress(Protocol):
-    """What ``segment`` tells while it runs; counts are of the whole run, what earlier commands did included."""
+    """Called by ``segment`` while it runs; counts are of the whole run, including earlier commands."""
 
     def listed(self, inputs: int) -> None: ...
 
@@ -32,76 +31,77 @@ class Progress(Protocol):
 
 
 @dataclass
-class Watch:
-    """``most_rejects`` is a number of inputs; blocks that come twice, from a task that ran again, count once."""
+class Monitor:
+    """``max_rejects`` is a number of inputs. A block that is reported twice, because its task ran again, counts once.
+    ``before`` are the counts of earlier commands."""
 
     out: str
     messages: Queue
     lease: Lease
     progress: Progress
-    begun: Tally
-    most_rejects: int | None
+    before: Tally
+    max_rejects: int | None
     blocks: set[int] = field(default_factory=set)
     done: Counter[str] = field(default_factory=Counter)
     metrics: SegmentMetrics = field(default_factory=SegmentMetrics)
-    told: float = 0.0
+    updated: float = 0.0
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        # Ray Data sends its context, and this with it, along with each task; there it is of no use.
+        # Ray Data pickles its context, and this with it, into each task, where it is not needed.
         return object, ()
 
-    def look(self, actors: int) -> None:
-        """Tell what has come. Raises BusyError where the output was lost, TooManyRejectsError past the limit."""
+    def update(self, actors: int) -> None:
+        """Report progress. Raises BusyError when the lease was lost, TooManyRejectsError above the limit."""
         now = time.monotonic()
-        if now - self.told < TELL_SECONDS:
+        if now - self.updated < UPDATE_SECONDS:
             return
-        self.told = now
+        self.updated = now
         self.lease.check()
-        reasons = Counter(self.begun.reasons) + self.take_in()
-        ok = self.begun.ok + reasons.pop("", 0)
+        reasons = Counter(self.before.reasons) + self.collect()
+        ok = self.before.ok + reasons.pop("", 0)
         self.progress.update(ok, reasons, actors)
-        check_rejects(self.out, sum(reasons.values()), self.most_rejects)
+        check_rejects(self.out, sum(reasons.values()), self.max_rejects)
 
-    def take_in(self) -> Counter[str]:
-        """What this command has done, by the reason of rejection, with what has come by now."""
+    def collect(self) -> Counter[str]:
+        """Read the messages received so far; the films that this command has done, by reason of rejection or ""."""
         for message in self.messages.get_nowait_batch(self.messages.qsize()):
             if message["first"] not in self.blocks:
                 self.blocks.add(message["first"])
                 self.done.update(message["reasons"])
-        self.metrics.reached(self.done)
+        self.metrics.update(self.done)
         return self.done
 
 
-def check_rejects(out: str, rejected: int, most: int | None) -> None:
-    if most is not None and rejected > most:
+def check_rejects(out: str, rejected: int, limit: int | None) -> None:
+    if limit is not None and rejected > limit:
         raise TooManyRejectsError(
-            f"{out}: {rejected:,} inputs could not be used and --max-rejects allows {most:,}; covseg-ray results show "
-            "tells why; what is done stays, and the same command with a higher limit goes on"
+            f"{out}: {rejected:,} inputs were rejected and --max-rejects allows {limit:,}; covseg-ray results show "
+            "lists the reasons; finished results are kept, and the same command with a higher limit resumes the run"
         )
 
 
-def callback(watch: Watch) -> type[Rest]:
-    """The class that Ray Data makes an instance of for each execution, and calls at every turn of its loop."""
+def monitor_callback(monitor: Monitor) -> type[Rest]:
+    """The class that Ray Data instantiates for each execution and calls at every step of its scheduling loop."""
 
-    class Watching(Rest):
+    class MonitorCallback(Rest):
         def on_execution_step(self, executor: Any) -> None:
             super().on_execution_step(executor)
-            watch.look(_actors(executor))
+            monitor.update(_running_actors(executor))
 
         def after_execution_succeeds(self, executor: Any) -> None:
-            watch.take_in()
+            monitor.collect()
 
-    return Watching
+    return MonitorCallback
 
 
-def _actors(executor: Any) -> int:
-    """How many actors predict at the moment."""
+def _running_actors(executor: Any) -> int:
+    """The number of actors that are predicting."""
     pools = [op for op in executor._topology or {} if "Segmenter" in op.name]
     return sum(pool.get_actor_info().running for pool in pools)
 
 
-def report(finished: pa.Table, messages: Queue) -> pa.Table:
-    """Tell the driver how the rows of a block ended; runs in the task that writes them."""
+def report_block(finished: pa.Table, messages: Queue) -> pa.Table:
+    """Send the driver the counts of a finished block; runs in the task that writes it."""
     reasons = Counter(reason or "" for reason in finished["reason"].to_pylist())
     if finished.num_rows:
         messages.put({"first": finished["item"][0].as_py(), "reasons": dict(reasons)})

@@ -1,4 +1,4 @@
-"""A listing -> Ray Data -> the result table: read and decode in tasks, predict in an actor pool, outline in tasks."""
+"""The Ray Data pipeline of a bulk run: read and decode (tasks) -> predict (actor pool) -> postprocess (tasks)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayTaskError
 from ray.util.queue import Queue
 
-from covseg_ray.engine.bulk.datasource import Inputs
-from covseg_ray.engine.bulk.monitor import Watch, callback, report
-from covseg_ray.engine.bulk.postprocess import Outlining, outline
-from covseg_ray.engine.bulk.read import LOADED, Wanted, load
+from covseg_ray.engine.bulk.datasource import ListingDatasource
+from covseg_ray.engine.bulk.monitor import Monitor, monitor_callback, report_block
+from covseg_ray.engine.bulk.postprocess import Postprocess, postprocess
+from covseg_ray.engine.bulk.read import LOADED, ReadOptions, load
 from covseg_ray.engine.data_context import context
-from covseg_ray.engine.session import raised_there, without_rays_own_lines
+from covseg_ray.engine.session import original_error, without_rays_own_lines
 from covseg_ray.errors import CovsegError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -31,43 +31,41 @@ from covseg_ray.storage.runs.recovery import RECORDS, finished
 from covseg_ray.storage.runs.result_table import RESULTS
 from covseg_ray.storage.runs.worklist import Listing
 
-# The most that is done again after a kill is the blocks in flight, and each has so many films.
+# Films a block: after a kill, the blocks in flight are done again.
 BLOCK_FILMS = {"cpu": 64, "cuda": 512}
 FILTER_BYTES = 256 * 2**20
-# A CPU each for a task, for the actor that leaves out what is done when a run goes on, and for one that predicts. Where
-# fewer are free, Ray counts none for those that predict; where none is, nodes may yet come and must have room for them.
-FEWEST_CPUS = 3
+# One for a task, one for the actor that filters finished items when a run resumes, one for an actor that predicts. With
+# fewer free, Ray counts no CPU for those that predict; with none free, nodes may still join, and are counted normally.
+MIN_CPUS = 3
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """How many actors may predict, with how many of them to begin, and on what: a GPU each, or a core each, for the
-    threads of one model wait for each other whenever one of them has to make room. ``cpus`` is what Ray counts for
-    each."""
+class PoolSize:
+    """The largest and the initial number of predicting actors, and their device: one GPU each, or one core each because
+    the threads of one model wait for the slowest of them. ``cpus`` is what Ray counts for each."""
 
-    most: int
-    first: int
+    largest: int
+    initial: int
     device: str
     cpus: int
 
 
-def fleet(actors: int | None, bundle: Bundle, engine: str) -> Fleet:
-    """From the cluster's size: an actor for each GPU, or for each core where there is none for this engine. Actors that
-    are there from the beginning leave half of the CPUs to the tasks that decode films; more come as Ray Data finds room
-    for them.
+def pool_size(actors: int | None, bundle: Bundle, engine: str) -> PoolSize:
+    """By the cluster's size: one actor for each GPU, or for each core where this engine has no GPU. The initial actors
+    leave half of the CPUs to the tasks that decode; Ray Data adds more where there is room.
 
-    Half of the CPUs that are free: an actor keeps its CPU while it waits for films, and Ray Data gives up none before
-    the first film has come. On a cluster where others hold CPUs, actors by its size would leave none to the task that
-    lists the films, and all would wait for each other for ever."""
+    Half of the free CPUs, not of all: an actor holds its CPU while it waits for films, and Ray Data ends none until the
+    first film arrives. On a cluster where other jobs hold CPUs, too many actors would leave none to the task that reads
+    the listing: a deadlock."""
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     if device_for(bundle, engine, gpus > 0) == "cuda":
-        most = actors or gpus
-        return Fleet(most, min(most, gpus), "cuda", 0)
-    most = actors or max(1, min(cpus, _cores_of_local_session()))
+        largest = actors or gpus
+        return PoolSize(largest, min(largest, gpus), "cuda", 0)
+    largest = actors or max(1, min(cpus, _cores_of_local_session()))
     free = int(ray.available_resources().get("CPU", 0))
-    first = min(most, max(1, free // 2))
-    return Fleet(most, first, "cpu", 0 if 0 < free < FEWEST_CPUS else 1)
+    initial = min(largest, max(1, free // 2))
+    return PoolSize(largest, initial, "cpu", 0 if 0 < free < MIN_CPUS else 1)
 
 
 def _cores_of_local_session() -> int:
@@ -77,8 +75,8 @@ def _cores_of_local_session() -> int:
 
 
 class Segmenter:
-    """Replaces each film's square by the model's classes; one model load an actor. A model that a node cannot load is
-    told with the first films: of what a constructor raises Ray keeps its traceback as text alone."""
+    """Replaces each film's square by the model's classes; loads the model once an actor. A model that cannot be loaded
+    is reported with the first films: of an error in a constructor Ray keeps only the traceback's text."""
 
     def __init__(self, files: list[ray.ObjectRef[Mapping[str, bytes]]], engine: str, device: str) -> None:
         threads = 1 if device == "cpu" else None
@@ -91,10 +89,10 @@ class Segmenter:
     def __call__(self, loaded: pa.Table) -> pa.Table:
         if isinstance(self.predictor, CovsegError):
             raise self.predictor
-        return classified(self.predictor, loaded)
+        return predict_table(self.predictor, loaded)
 
 
-def classified(predictor: BatchPredictor, loaded: pa.Table) -> pa.Table:
+def predict_table(predictor: BatchPredictor, loaded: pa.Table) -> pa.Table:
     """Rows of ``LOADED`` with the model's classes in place of the films, in ``square``."""
     squares, size = loaded["square"].to_pylist(), predictor.spec.input_size
     films = [np.frombuffer(square, np.uint8).reshape(size, size) for square in squares if square is not None]
@@ -105,41 +103,42 @@ def classified(predictor: BatchPredictor, loaded: pa.Table) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class Work:
-    """All that the stages need to know; ``files`` holds a reference to those of the bundle."""
+class Pipeline:
+    """What the stages need; ``files`` holds a reference to the files of the bundle."""
 
     listing: Listing
-    wanted: Wanted
-    outlining: Outlining
+    read: ReadOptions
+    postprocess: Postprocess
     engine: str
     files: list[ray.ObjectRef[Mapping[str, bytes]]]
     messages: Queue
 
 
-def run(work: Work, crew: Fleet, watch: Watch) -> None:
+def run(pipeline: Pipeline, pool: PoolSize, monitor: Monitor) -> None:
     """Write the rows of every input that has none yet. Raises what a stage raised, and StorageError where Ray could
     not write."""
-    out = work.outlining.out
-    settings = context(callback(watch))
+    out = pipeline.postprocess.out
+    settings = context(monitor_callback(monitor))
     settings.checkpoint_config = _checkpoint(out)
-    # Films go on from a task when they are so many bytes: at Ray's 128 MiB, 2,000 would wait for each other.
-    block_bytes = BLOCK_FILMS[crew.device] * work.wanted.film_bytes
+    # A task's output goes to the next stage in blocks of so many bytes: Ray's 128 MiB would hold 2,000 films back.
+    block_bytes = BLOCK_FILMS[pool.device] * pipeline.read.film_bytes
     settings.target_max_block_size = min(block_bytes, settings.target_max_block_size or block_bytes)
     with ray.data.DataContext.current(settings), without_rays_own_lines():
         try:
-            _films(work, crew).write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
+            rows = _dataset(pipeline, pool)
+            rows.write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
         except ExecutionTimeoutError as error:
-            raise _stood_still(out, settings.execution_no_progress_timeout_s) from error
+            raise _stalled(out, settings.execution_no_progress_timeout_s) from error
         except RayTaskError as error:
             with translated(out):  # Ray writes rows and records by itself
-                raise raised_there(error) from error
+                raise original_error(error) from error
 
 
-def _stood_still(out: str, seconds: float) -> CovsegError:
+def _stalled(out: str, seconds: float) -> CovsegError:
     free, cpus = (found.get("CPU", 0) for found in (ray.available_resources(), ray.cluster_resources()))
     return CovsegError(
-        f"{out}: nothing moved for {seconds / 60:.0f} minutes, and {free:.0f} of the cluster's {cpus:.0f} CPUs are "
-        "free; end what else runs there or add nodes, and give the same command again to go on"
+        f"{out}: no progress for {seconds / 60:.0f} minutes, and {free:.0f} of the cluster's {cpus:.0f} CPUs are free; "
+        "stop other jobs or add nodes, and run the same command again to resume"
     )
 
 
@@ -155,28 +154,28 @@ def _checkpoint(out: str) -> CheckpointConfig:
     return config
 
 
-def _films(work: Work, crew: Fleet) -> ray.data.Dataset:
-    out = work.outlining.out
-    inputs = Inputs(out, work.listing, finished(out))
-    listed = ray.data.read_datasource(inputs, override_num_blocks=1)  # with more, Ray would cut what a task gives
-    block = BLOCK_FILMS[crew.device]
-    blocks = max(1, work.listing.inputs // block)
+def _dataset(pipeline: Pipeline, pool: PoolSize) -> ray.data.Dataset:
+    out = pipeline.postprocess.out
+    inputs = ListingDatasource(out, pipeline.listing, finished(out))
+    listed = ray.data.read_datasource(inputs, override_num_blocks=1)  # with more, Ray splits the output of tasks
+    block = BLOCK_FILMS[pool.device]
+    blocks = max(1, pipeline.listing.inputs // block)
     loaded = listed.map_batches(
-        partial(load, wanted=work.wanted), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+        partial(load, options=pipeline.read), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     ).repartition(target_num_rows_per_block=block)
     predicted = loaded.map_batches(
         Segmenter,
-        fn_constructor_args=(work.files, work.engine, crew.device),
+        fn_constructor_args=(pipeline.files, pipeline.engine, pool.device),
         batch_size=block,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        compute=ActorPoolStrategy(min_size=1, max_size=crew.most, initial_size=min(crew.first, blocks)),
-        num_cpus=crew.cpus,
-        num_gpus=1 if crew.device == "cuda" else 0,
+        compute=ActorPoolStrategy(min_size=1, max_size=pool.largest, initial_size=min(pool.initial, blocks)),
+        num_cpus=pool.cpus,
+        num_gpus=1 if pool.device == "cuda" else 0,
     )
-    outlined = predicted.map_batches(
-        partial(outline, how=work.outlining), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+    results = predicted.map_batches(
+        partial(postprocess, config=pipeline.postprocess), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     )
-    return outlined.map_batches(
-        partial(report, messages=work.messages), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+    return results.map_batches(
+        partial(report_block, messages=pipeline.messages), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     )

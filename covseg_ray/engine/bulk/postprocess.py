@@ -1,6 +1,6 @@
-"""What the model found, carried back to each film's own size: the row of the result table, and the files beside it.
+"""Map the model's classes back to each film's own size: rows of the result table, and optional files beside it.
 
-Without torch, and apart from the model's actor: a film of 9 million pixels takes as long here as in the network.
+No torch, and tasks of their own: a film of 9 million pixels takes as long here as in the network.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEPT = (
 
 
 @dataclass(frozen=True)
-class Outlining:
+class Postprocess:
     """The model's geometry, classes and id, and which of ``WRITABLE`` to write beside the table, below ``out``."""
 
     out: str
@@ -45,31 +45,35 @@ class Outlining:
     created: datetime
 
 
-def outline(predicted: pa.Table, how: Outlining) -> pa.Table:
+def postprocess(predicted: pa.Table, config: Postprocess) -> pa.Table:
     """Rows with the model's classes in ``square`` -> rows of the result table."""
-    return pa.Table.from_pylist([_row(row, how) for row in predicted.to_pylist()], schema=SCHEMA)
+    return pa.Table.from_pylist([_row(row, config) for row in predicted.to_pylist()], schema=SCHEMA)
 
 
-def _row(row: Mapping[str, Any], how: Outlining) -> dict[str, Any]:
+def _row(row: Mapping[str, Any], config: Postprocess) -> dict[str, Any]:
     result = {name: row[name] for name in KEPT}
-    result |= {"model_id": how.model_id, "preprocess_version": how.preprocess_version}
+    result |= {"model_id": config.model_id, "preprocess_version": config.preprocess_version}
     if row["square"] is None:
         return result | {"status": "rejected"}
-    classes_SS = np.frombuffer(row["square"], np.uint8).reshape(how.size, how.size)
-    masks = _masks(classes_SS, row["height"], row["width"], how)
+    classes_SS = np.frombuffer(row["square"], np.uint8).reshape(config.size, config.size)
+    masks = _masks(classes_SS, row["height"], row["width"], config)
     png = encode_png1(masks["infection"])
-    detail = _write_beside(row, masks, png, classes_SS, how)
+    detail = _write_beside(row, masks, png, classes_SS, config)
     return result | {"status": "ok", "mask": png, "detail": detail} | _measures(masks)
 
 
-def _masks(classes_SS: NDArray[np.uint8], height: int, width: int, how: Outlining) -> dict[str, NDArray[np.uint8]]:
-    return class_masks(classes_SS, Placement(height, width, how.size, how.resize), how.classes)
+def _masks(classes_SS: NDArray[np.uint8], height: int, width: int, config: Postprocess) -> dict[str, NDArray[np.uint8]]:
+    return class_masks(classes_SS, Placement(height, width, config.size, config.resize), config.classes)
 
 
 def _measures(masks: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
     found = measure(masks)
-    told = json.dumps(asdict(found.severity)) if found.severity else None
-    return {"infection_fraction": found.infection_fraction, "lung_fraction": found.lung_fraction, "severity": told}
+    severity = json.dumps(asdict(found.severity)) if found.severity else None
+    return {
+        "infection_fraction": found.infection_fraction,
+        "lung_fraction": found.lung_fraction,
+        "severity": severity,
+    }
 
 
 def _write_beside(
@@ -77,21 +81,21 @@ def _write_beside(
     masks: Mapping[str, NDArray[np.uint8]],
     png: bytes,
     classes_SS: NDArray[np.uint8],
-    how: Outlining,
+    config: Postprocess,
 ) -> str | None:
-    """Write what was asked for; the same film always writes the same files. Gives why a file could not be made."""
-    if "masks" in how.write:
-        write_bytes(join(how.out, "masks", f"{row['image_id']}.png"), png)
-    if "overlays" in how.write:
+    """Write the requested files; the same film always writes the same files. Returns why DICOM SEG was not possible."""
+    if "masks" in config.write:
+        write_bytes(join(config.out, "masks", f"{row['image_id']}.png"), png)
+    if "overlays" in config.write:
         height, width = row["picture_height"], row["picture_width"]
         picture_HW = np.frombuffer(row["picture"], np.uint8).reshape(height, width)
-        drawn_HW3 = overlay(picture_HW, _masks(classes_SS, height, width, how)["infection"])
-        write_bytes(join(how.out, "overlays", f"{row['image_id']}.png"), encode_png(drawn_HW3))
+        drawn_HW3 = overlay(picture_HW, _masks(classes_SS, height, width, config)["infection"])
+        write_bytes(join(config.out, "overlays", f"{row['image_id']}.png"), encode_png(drawn_HW3))
     if row["dicom_header"] is None:
         return None
     try:
-        segmentation = encode_seg(row["dicom_header"], masks, how.model_id, how.created)
+        segmentation = encode_seg(row["dicom_header"], masks, config.model_id, config.created)
     except DatasetError as error:
         return str(error)
-    write_bytes(join(how.out, "dicom-seg", f"{row['image_id']}.dcm"), segmentation)
+    write_bytes(join(config.out, "dicom-seg", f"{row['image_id']}.dcm"), segmentation)
     return None

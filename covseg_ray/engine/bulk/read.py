@@ -1,6 +1,6 @@
-"""Inputs of an archive -> films as the model takes them: bytes are read, decoded in a child process and standardised.
+"""Read the inputs of an archive, decode them in a child process and resize them to the model's input.
 
-Without torch: the tasks that read start sooner.
+No torch: read tasks start faster without it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.archives.read import read_members
 from covseg_ray.storage.runs.worklist import members_of
 
-# A piece of a task's output: small enough that what comes after has something to do soon.
-PIECE = 16
+ROWS_PER_TABLE = 16  # of a task's output: few, so that the next stage starts early
 PICTURE_SIDE = 1024
 LOADED = pa.schema(
     [
@@ -48,9 +47,9 @@ LOADED = pa.schema(
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The model's square, and what to carry on for the files beside the results: ``pictures`` of at most 1,024 pixels
-    a side for overlays, ``headers`` of DICOM films for DICOM SEG."""
+class ReadOptions:
+    """The model's input size and resize rule, and what later stages need: ``pictures`` of at most 1,024 pixels a side
+    for overlays, ``headers`` of DICOM films for DICOM SEG."""
 
     size: int
     resize: Resize
@@ -59,17 +58,17 @@ class Wanted:
 
     @property
     def film_bytes(self) -> int:
-        """What a film's row takes at most, but for a few words."""
+        """Upper bound of the bytes of a film's row, text columns excluded."""
         return self.size**2 + (PICTURE_SIDE**2 if self.pictures else 0)
 
 
-def load(listed: pa.Table, wanted: Wanted) -> Iterator[pa.Table]:
-    """Rows of a listing -> rows of ``LOADED``; one that cannot be a film has a reason and no square."""
+def load(listed: pa.Table, options: ReadOptions) -> Iterator[pa.Table]:
+    """Rows of a listing -> rows of ``LOADED``; a rejected input has a reason and no square."""
     rows = listed.to_pylist()
     items = iter([row["item"] for row in rows])
-    loaded = ({"item": item, **row} for item, row in zip(items, _rows(members_of(rows), wanted), strict=True))
-    while piece := list(islice(loaded, PIECE)):
-        yield pa.Table.from_pylist(piece, schema=LOADED)
+    loaded = ({"item": item, **row} for item, row in zip(items, _rows(members_of(rows), options), strict=True))
+    while rows := list(islice(loaded, ROWS_PER_TABLE)):
+        yield pa.Table.from_pylist(rows, schema=LOADED)
 
 
 def read_films(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | None, Radiograph | Rejected]]:
@@ -83,7 +82,7 @@ def read_films(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | None
                 yield member, *((None, data) if isinstance(data, Rejected) else (data, child.decode(data)))
 
 
-def _rows(members: Iterable[Member], wanted: Wanted) -> Iterator[dict[str, Any]]:
+def _rows(members: Iterable[Member], options: ReadOptions) -> Iterator[dict[str, Any]]:
     for member, data, film in read_films(members):
         row: dict[str, Any] = {"image_id": member.image_id, "source": member.container}
         if data is not None:
@@ -93,11 +92,11 @@ def _rows(members: Iterable[Member], wanted: Wanted) -> Iterator[dict[str, Any]]
             continue
         if data is None:  # a row of a shard holds pixels, no file
             row["input_sha256"] = hashlib.sha256(film.pixels.tobytes()).hexdigest()
-        yield row | _film(film, wanted) | _extras(film, data, wanted)
+        yield row | _film(film, options) | _extras(film, data, options)
 
 
-def _film(film: Radiograph, wanted: Wanted) -> dict[str, Any]:
-    square_SS, placement = standardise(film.pixels, wanted.size, wanted.resize)
+def _film(film: Radiograph, options: ReadOptions) -> dict[str, Any]:
+    square_SS, placement = standardise(film.pixels, options.size, options.resize)
     return {
         "sop_instance_uid": film.instance_uid,
         "height": placement.height,
@@ -107,12 +106,12 @@ def _film(film: Radiograph, wanted: Wanted) -> dict[str, Any]:
     }
 
 
-def _extras(film: Radiograph, data: bytes | None, wanted: Wanted) -> dict[str, Any]:
+def _extras(film: Radiograph, data: bytes | None, options: ReadOptions) -> dict[str, Any]:
     extras: dict[str, Any] = {}
-    if wanted.pictures:
+    if options.pictures:
         picture_HW = shrink(film.pixels, PICTURE_SIDE)
         extras["picture"] = picture_HW.tobytes()
         extras["picture_height"], extras["picture_width"] = picture_HW.shape
-    if wanted.headers and film.instance_uid is not None and data is not None:
+    if options.headers and film.instance_uid is not None and data is not None:
         extras["dicom_header"] = header_bytes(data)
     return extras

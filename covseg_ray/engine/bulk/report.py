@@ -1,4 +1,4 @@
-"""The page about a finished bulk segmentation: its films are read again from the archive, a dozen of them."""
+"""The report of a finished bulk run, with a dozen films that are read again from the archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An archive of films to a table in which every input stands once: with its mask, or with the reason why not."""
+"""Segment an archive: a table with one row for every input, with its mask or with the reason of its rejection."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import ray
 
 from covseg_ray import __version__
-from covseg_ray.engine.bulk.monitor import Progress, Watch, check_rejects
-from covseg_ray.engine.bulk.pipeline import Work, fleet, run
-from covseg_ray.engine.bulk.postprocess import WRITABLE, Outlining
-from covseg_ray.engine.bulk.read import Wanted
+from covseg_ray.engine.bulk.monitor import Monitor, Progress, check_rejects
+from covseg_ray.engine.bulk.pipeline import Pipeline, pool_size, run
+from covseg_ray.engine.bulk.postprocess import WRITABLE, Postprocess
+from covseg_ray.engine.bulk.read import ReadOptions
 from covseg_ray.engine.bulk.report import archive_page
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.messages import open_messages
@@ -42,7 +42,8 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Request:
-    """``max_rejects`` is a number of inputs, or a share of them where it has a point; ``actors`` at most predict."""
+    """``max_rejects`` is a number of inputs, or a share of them such as ``0.01``; at most ``actors`` predict. Raises
+    UsageError for values that are wrong whatever the inputs are."""
 
     source: str
     out: str
@@ -52,9 +53,28 @@ class Request:
     max_rejects: str | None = None
     actors: int | None = None
 
+    def __post_init__(self) -> None:
+        if unknown := [kind for kind in self.write if kind not in WRITABLE]:
+            raise UsageError(f"--write {unknown[0]}: unknown; it takes {', '.join(WRITABLE)}, with commas between")
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine {self.engine}: unknown; it takes {', '.join(ENGINES)}")
+        self.reject_limit(0)
+
+    def reject_limit(self, inputs: int) -> int | None:
+        """``max_rejects`` as a number of ``inputs``; None without a limit."""
+        text = self.max_rejects
+        if text is None:
+            return None
+        with contextlib.suppress(ValueError):
+            if "." not in text and int(text) >= 0:
+                return int(text)
+            if "." in text and 0 <= float(text) <= 1:
+                return int(float(text) * inputs)
+        raise UsageError(f"--max-rejects {text}: give a number of inputs, or a share such as 0.01")
+
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """What makes two commands the same run, as ``run.json`` holds it."""
 
     source: str
@@ -68,39 +88,29 @@ class Run:
 def segment(
     request: Request, progress: Progress, address: str | None = None, allow_open: bool = False
 ) -> Mapping[str, Any]:
-    """Segment an archive to its end, going on where an earlier command stopped; gives what ``summary.json`` holds.
+    """Segment an archive, resuming an earlier command of the same run; returns what ``summary.json`` holds.
 
-    Raises the errors of ``covseg_ray.errors``, BusyError while another process works at the same output.
+    Raises the errors of ``covseg_ray.errors``, BusyError while another process writes to the same output.
     """
     bundle = load_bundle(request.model)
-    engine_of(bundle, request.engine)  # one that does not go with the model is refused before anything is listed
+    engine_of(bundle, request.engine)  # raises before anything is listed where the model cannot run on it
     request = replace(request, source=locate(request.source).uri, out=locate(request.out).uri)  # for workers elsewhere
     if exists(join(request.out, SUMMARY)):  # a finished run is read, and nothing is written there
-        claim(request, bundle)
+        check_same_run(request, bundle)
         return read_summary(request.out)
     with hold(request.out) as lease:
-        begun = claim(request, bundle)
+        record = check_same_run(request, bundle)
         listing = read_listing(request.out) or write_listing(request.out, list_members(request.source), progress.listed)
         with session(address, allow_open=allow_open):
-            seconds, done = work(request, begun, bundle, listing, lease, progress)
+            seconds, done = process(request, record, bundle, listing, lease, progress)
         lease.check()
-        return finish(request, bundle, listing, seconds, done, progress)
+        return summarise(request, bundle, listing, seconds, done, progress)
 
 
-def check(request: Request) -> None:
-    """Raise UsageError for what can be seen to be wrong before anything is read."""
-    unknown = [kind for kind in request.write if kind not in WRITABLE]
-    if unknown:
-        raise UsageError(f"--write {unknown[0]}: unknown; it takes {', '.join(WRITABLE)}, with commas between")
-    if request.engine not in ENGINES:
-        raise UsageError(f"--engine {request.engine}: unknown; it takes {', '.join(ENGINES)}")
-    most_rejects(request.max_rejects, 0)
-
-
-def claim(request: Request, bundle: Bundle) -> Run:
-    """Write down what this run is, or make sure that what was begun there is the same."""
+def check_same_run(request: Request, bundle: Bundle) -> RunRecord:
+    """Write the run's record, or raise UsageError where the output holds another run."""
     path = join(request.out, RUN_FILE)
-    new = Run(
+    new = RunRecord(
         source=request.source,
         model_id=bundle.model_id,
         preprocess_version=PREPROCESS_VERSION,
@@ -112,7 +122,7 @@ def claim(request: Request, bundle: Bundle) -> Run:
         write_bytes(path, json.dumps(asdict(new), indent=2).encode())
         return new
     document = json.loads(read_bytes(path))
-    old = Run(**{**document, "write": tuple(document["write"])})
+    old = RunRecord(**{**document, "write": tuple(document["write"])})
     changes = [
         f"{name} was {before!r}, is {now!r}"
         for (name, before), now in zip(asdict(old).items(), asdict(new).values(), strict=True)
@@ -123,44 +133,44 @@ def claim(request: Request, bundle: Bundle) -> Run:
     return old
 
 
-def work(
-    request: Request, begun: Run, bundle: Bundle, listing: Listing, lease: Lease, progress: Progress
+def process(
+    request: Request, record: RunRecord, bundle: Bundle, listing: Listing, lease: Lease, progress: Progress
 ) -> tuple[float, int]:
-    """Do what is not done yet; gives the seconds that it took and how many inputs were done in them."""
+    """Process the inputs that are not done yet; returns the seconds that it took and the number of inputs."""
     mend(request.out)
     gather(request.out)
     before = tally(request.out)
-    most = most_rejects(request.max_rejects, listing.inputs)
     done = before.ok + before.rejected
     progress.begin(listing.inputs, done, before.reasons)
     if done == listing.inputs:
         return 0.0, 0
-    watch = Watch(request.out, open_messages(), lease, progress, before, most)
-    tasks = Work(
+    limit = request.reject_limit(listing.inputs)
+    monitor = Monitor(request.out, open_messages(), lease, progress, before, limit)
+    pipeline = Pipeline(
         listing=listing,
-        wanted=wanted(bundle, request.write),
-        outlining=outlining(bundle, request.out, request.write, datetime.fromisoformat(begun.created)),
+        read=read_options(bundle, request.write),
+        postprocess=postprocess_config(bundle, request.out, request.write, datetime.fromisoformat(record.created)),
         engine=request.engine,
         files=[ray.put(to_files(bundle))],
-        messages=watch.messages,
+        messages=monitor.messages,
     )
     start = time.perf_counter()
     for _ in range(ROUNDS):
-        run(tasks, fleet(request.actors, bundle, request.engine), watch)
+        run(pipeline, pool_size(request.actors, bundle, request.engine), monitor)
         if not mend(request.out):  # a killed command's last request may have arrived while this one ran
             break
     return time.perf_counter() - start, listing.inputs - done
 
 
-def wanted(bundle: Bundle, write: tuple[str, ...]) -> Wanted:
-    """What a model and the files beside the table want of each film."""
-    return Wanted(bundle.spec.input_size, bundle.spec.resize, "overlays" in write, "dicom-seg" in write)
+def read_options(bundle: Bundle, write: tuple[str, ...]) -> ReadOptions:
+    """What the model and the files beside the table need of each film."""
+    return ReadOptions(bundle.spec.input_size, bundle.spec.resize, "overlays" in write, "dicom-seg" in write)
 
 
-def outlining(bundle: Bundle, out: str, write: tuple[str, ...], created: datetime) -> Outlining:
-    """How a model's classes become rows of the table and the files beside it."""
+def postprocess_config(bundle: Bundle, out: str, write: tuple[str, ...], created: datetime) -> Postprocess:
+    """How the model's classes become rows of the table and the files beside it."""
     spec = bundle.spec
-    return Outlining(
+    return Postprocess(
         out=out,
         size=spec.input_size,
         resize=spec.resize,
@@ -172,25 +182,13 @@ def outlining(bundle: Bundle, out: str, write: tuple[str, ...], created: datetim
     )
 
 
-def most_rejects(text: str | None, inputs: int) -> int | None:
-    """``0.01`` is a share of the inputs, ``20`` a number of them."""
-    if text is None:
-        return None
-    with contextlib.suppress(ValueError):
-        if "." not in text and int(text) >= 0:
-            return int(text)
-        if "." in text and 0 <= float(text) <= 1:
-            return int(float(text) * inputs)
-    raise UsageError(f"--max-rejects {text}: give a number of inputs, or a share such as 0.01")
-
-
-def finish(
+def summarise(
     request: Request, bundle: Bundle, listing: Listing, seconds: float, done: int, progress: Progress
 ) -> Mapping[str, Any]:
-    """Make sure that every input stands once, and write the report and, last, the summary."""
+    """Check that every input has one row, and write the report and, last, the summary."""
     counted = check_ledger(request.out, listing.inputs)
     progress.update(counted.ok, counted.reasons, 0)
-    check_rejects(request.out, counted.rejected, most_rejects(request.max_rejects, listing.inputs))
+    check_rejects(request.out, counted.rejected, request.reject_limit(listing.inputs))
     summary = {
         "source": request.source,
         "out": request.out,

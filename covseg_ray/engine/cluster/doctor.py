@@ -149,7 +149,7 @@ def storage_works(uri: str) -> Finding:
         write_bytes(probe, data)
         same = read_bytes(probe) == data
         delete(probe)
-    except StorageError as error:  # told of the folder, and so in the same words by every node
+    except StorageError as error:  # about the folder: in the same words on every node
         return Finding("storage", "fail", " ".join(str(error).replace(f"/{name}", "").split()))
     if same:
         return Finding("storage", "ok", f"{place} can be written, read and deleted")

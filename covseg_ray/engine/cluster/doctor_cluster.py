@@ -8,8 +8,7 @@ import importlib.metadata
 import json
 import time
 import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray.exceptions import AuthenticationError
 
-from covseg_ray.engine.access import is_loopback
+from covseg_ray.engine.access import fetch, is_loopback
 from covseg_ray.engine.cluster import doctor_nodes
 from covseg_ray.engine.cluster import jobs as submit
 from covseg_ray.engine.cluster.doctor import Finding, first_line
@@ -51,7 +50,8 @@ def cluster(address: str) -> Finding:
     if not url.startswith(("http://", "https://")):
         return Finding("cluster", "fail", f"{address} is no http:// address", ADDRESS_ADVICE)
     try:
-        theirs = str(json.loads(_get(f"{url}/api/version", get_auth_headers_if_auth_enabled({})))["ray_version"])
+        answer = fetch(f"{url}/api/version", PROBE_SECONDS, get_auth_headers_if_auth_enabled({}))
+        theirs = str(json.loads(answer)["ray_version"])
     except AuthenticationError as error:
         return Finding("cluster", "fail", str(error).split(". ")[0], TOKEN_ADVICE)
     except urllib.error.HTTPError as error:
@@ -73,7 +73,7 @@ def token(address: str) -> Finding:
     """Ask the jobs API without a token. It must refuse: whoever may send a job may run any command as the cluster."""
     url = address.rstrip("/")
     try:
-        _get(f"{url}/api/jobs/", {})
+        fetch(f"{url}/api/jobs/", PROBE_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code in REFUSED:
             return Finding("token", "ok", f"a request without it is refused ({error.code})")
@@ -96,9 +96,9 @@ def by_job(address: str, storage: str | None, say: Callable[[str], None]) -> lis
         job_id = submit.send(client, words, {}, say)
         say(f"job {job_id}: asking every node, each has {doctor_nodes.ANSWER_SECONDS:.0f} s to answer")
         job = _ended(client, job_id)
-        told = [line for line in submit.log(client, job_id).splitlines() if line.startswith('{"findings"')]
-        if told:
-            return [Finding(**each) for each in json.loads(told[-1])["findings"]]
+        reports = [line for line in submit.log(client, job_id).splitlines() if line.startswith('{"findings"')]
+        if reports:
+            return [Finding(**each) for each in json.loads(reports[-1])["findings"]]
         if job.exit_code is None:
             with suppress(RuntimeError, OSError):  # what requests raises is an OSError
                 client.stop_job(job_id)
@@ -119,12 +119,6 @@ def _ended(client: submit.Client, job_id: str) -> submit.JobState:
     while (job := submit.state(client, job_id)).exit_code is None and time.monotonic() < deadline:
         time.sleep(submit.POLL_SECONDS)
     return job
-
-
-def _get(url: str, headers: Mapping[str, str]) -> bytes:
-    request = urllib.request.Request(url, headers=dict(headers))
-    with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as reply:
-        return bytes(reply.read())
 
 
 def _last_words(message: str | None) -> str:

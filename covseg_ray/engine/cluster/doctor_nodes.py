@@ -47,7 +47,7 @@ class Probe:
 
 def examine(storage: str | None) -> list[Finding]:
     try:
-        with session("auto", allow_open=True):  # an open one is told of, not refused
+        with session("auto", allow_open=True):  # an open one is a finding, not refused
             nodes = alive(ray.nodes())
             with shared_file(storage if len(nodes) > 1 else None) as probe:
                 found = ask(nodes, storage, probe)
@@ -82,7 +82,7 @@ def ask(nodes: Sequence[Node], storage: str | None, probe: Probe | None) -> list
     url = ray.init(ignore_reinit_error=True).dashboard_url  # of the session that runs
     refs = {}
     for node in nodes:
-        there = ray.remote(look).options(
+        there = ray.remote(examine_node).options(
             num_cpus=0,
             max_retries=0,
             runtime_env=SEES_GPUS,
@@ -100,7 +100,7 @@ def ask(nodes: Sequence[Node], storage: str | None, probe: Probe | None) -> list
     return same_versions(found, [doctor.python(), doctor.ray_version()])
 
 
-def look(gpus: float, storage: str | None, probe: Probe | None, dashboard_url: str | None) -> list[Finding]:
+def examine_node(gpus: float, storage: str | None, probe: Probe | None, dashboard_url: str | None) -> list[Finding]:
     """The findings of the node that this runs on."""
     found = [*doctor.examine(storage), counted_gpus(gpus)]
     if probe:
@@ -152,7 +152,7 @@ def counted_gpus(counted: float) -> Finding:
 
 @contextmanager
 def shared_file(storage: str | None) -> Iterator[Probe | None]:
-    """A file below ``storage`` for the length of the block; none where it cannot be written, which each node tells."""
+    """A file below ``storage`` for the length of the block; None where it cannot be written: each node reports it."""
     from covseg_ray.storage.filesystem import delete, join, locate, write_bytes
 
     if storage is None:

@@ -18,7 +18,6 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
-import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -39,7 +38,7 @@ Client: TypeAlias = JobSubmissionClient
 
 @dataclass(frozen=True)
 class JobState:
-    """A job as the cluster tells of it. ``started`` and ``ended`` are seconds since 1970; ``exit_code`` is the job's
+    """A job as the cluster reports it. ``started`` and ``ended`` are seconds since 1970; ``exit_code`` is the job's
     own once it has ended, 143 for one that was stopped."""
 
     id: str
@@ -58,7 +57,7 @@ def connect(address: str, allow_open: bool = True) -> Client:
         os.environ.pop(name, None)
     for handler in logging.getLogger("ray").handlers:  # the client's own lines would stand beside ours
         handler.setLevel(logging.ERROR)
-    with _told(address):
+    with _as_one_line(address):
         client = Client(address)
     if not allow_open:
         refuse_open([urlsplit(address).hostname or ""], address)
@@ -80,24 +79,25 @@ def send(
     are not part of it: the job finds those of the nodes.
     """
     job_id = f"{words[0]}-{secrets.token_hex(4)}"
-    with TemporaryDirectory(prefix="covseg-ray-submit-") as folder, _told(client.get_address()):
+    with TemporaryDirectory(prefix="covseg-ray-submit-") as folder:
         package = Path(folder) / "package.zip"
         _pack(package, {**({} if image else package_files(models)), **files})
         say(f"sending {package.stat().st_size / 1e6:.2f} MB to {client.get_address()}")
-        client.submit_job(
-            entrypoint=shlex.join(["python", "-m", "covseg_ray", *words, "--address", "auto"]),
-            submission_id=job_id,
-            metadata={"image": image} if image else {},
-            runtime_env={"working_dir": str(package), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
-        )
+        with _as_one_line(client.get_address()):
+            client.submit_job(
+                entrypoint=shlex.join(["python", "-m", "covseg_ray", *words, "--address", "auto"]),
+                submission_id=job_id,
+                metadata={"image": image} if image else {},
+                runtime_env={"working_dir": str(package), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
+            )
     return job_id
 
 
 def follow(client: Client, job_id: str, write: Say) -> JobState:
-    """Hand on the job's log as it grows, to its end. A lost connection is made anew, and nothing is told twice."""
-    told = 0
+    """Hand on the job's log as it grows, to its end. A lost connection is made anew, and nothing is written twice."""
+    written = 0
     while True:
-        told = asyncio.run(_tail(client, job_id, told, write))
+        written = asyncio.run(_tail(client, job_id, written, write))
         found = state(client, job_id)
         if found.exit_code is not None:
             return found
@@ -111,42 +111,42 @@ def wait(client: Client, job_id: str) -> JobState:
 
 
 def state(client: Client, job_id: str) -> JobState:
-    with _told(client.get_address(), job_id):
+    with _as_one_line(client.get_address(), job_id):
         return _read(client.get_job_info(job_id))
 
 
 def states(client: Client) -> list[JobState]:
     """Every submitted job, the latest first."""
-    with _told(client.get_address()):
+    with _as_one_line(client.get_address()):
         found = [_read(details) for details in client.list_jobs() if details.submission_id]
     return sorted(found, key=lambda job: job.started or 0, reverse=True)
 
 
 def log(client: Client, job_id: str) -> str:
-    with _told(client.get_address(), job_id):
+    with _as_one_line(client.get_address(), job_id):
         return client.get_job_logs(job_id)
 
 
 def stop(client: Client, job_id: str) -> JobState:
     """Have the job ended by SIGTERM, as its own machine would, and wait for its end."""
-    with _told(client.get_address(), job_id):
+    with _as_one_line(client.get_address(), job_id):
         client.stop_job(job_id)
     return wait(client, job_id)
 
 
-async def _tail(client: Client, job_id: str, told: int, write: Say) -> int:
-    """Characters told after the connection's end; each connection begins with the first of them."""
+async def _tail(client: Client, job_id: str, written: int, write: Say) -> int:
+    """Write the log from character ``written`` on; returns where it ends. Each connection sends it from the start."""
     at = 0
     try:
         async for text in client.tail_job_logs(job_id):
-            fresh = text[max(0, told - at) :]
+            fresh = text[max(0, written - at) :]
             at += len(text)
             if fresh:
                 write(fresh)
-                told = at
+                written = at
     except (RuntimeError, aiohttp.ClientError):  # the connection broke; whether the job is there is asked next
-        return told
-    return told
+        return written
+    return written
 
 
 def package_files(models: Collection[str]) -> dict[str, bytes]:
@@ -176,14 +176,14 @@ def _read(details: JobDetails) -> JobState:
 
 
 @contextmanager
-def _told(address: str, job_id: str | None = None) -> Iterator[None]:
-    """What Ray's client raises, as one line that says what to do."""
+def _as_one_line(address: str, job_id: str | None = None) -> Iterator[None]:
+    """Raise errors of Ray's client as one line that says what to do."""
     try:
         yield
     except AuthenticationError:
         help_line = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         raise CovsegError(f"{address}: the cluster wants its token: {help_line}") from None
-    except (ConnectionError, requests.exceptions.RequestException):
+    except OSError:  # ConnectionError, and what its HTTP client raises
         raise CovsegError(f"{address}: no Ray cluster answers there; give the URL of its dashboard") from None
     except RuntimeError as error:
         if job_id and "status code 404" in str(error):

@@ -1,4 +1,4 @@
-"""The end of a run: the best epoch is evaluated and becomes a bundle and a report."""
+"""The end of a run: evaluate the best epoch, write its bundle and the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUNDLE = "bundle"
 REPORT = "report.html"
 
 
-def finish(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_images: int) -> None:
+def finalize(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_images: int) -> None:
     """Evaluate the best epoch on the validation films, then write the report and, last, the bundle."""
     with checkpoint.as_directory() as local:
         state = torch.load(Path(local, STATE_FILE), map_location="cpu", weights_only=True)["kept"]

@@ -42,13 +42,12 @@ class WithLoss(nn.Module):
 
 @dataclass
 class Learner:
-    """``trained`` is ``network`` with its loss as the data-parallel library trains it, ``judged`` the one that is kept.
-    ``averaged``, where the job wants one, is the moving average of the network's weights, and then what is validated
-    and kept."""
+    """``trained`` is ``network`` with its loss, wrapped for data parallelism; ``validated`` the one that is validated
+    and becomes the bundle: that of ``averaged``, the moving average of the weights, where the job has one."""
 
     network: nn.Module
     trained: nn.Module
-    judged: WithLoss
+    validated: WithLoss
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     device: torch.device
@@ -56,8 +55,8 @@ class Learner:
 
     @property
     def kept(self) -> nn.Module:
-        """The network that is validated and becomes the bundle."""
-        return self.judged.network
+        """The network that becomes the bundle."""
+        return self.validated.network
 
     def step(self, images_NHW: Tensor, targets_NHW: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
         """One optimizer step on uint8 films and uint8 class indices; ``logits_NCHW`` and the loss, on the device, until
@@ -113,7 +112,7 @@ def build_learner(
     return Learner(
         network=network,
         trained=wrap(trained),
-        judged=WithLoss(averaged.module if averaged else network, loss, device, job.train.precision),
+        validated=WithLoss(averaged.module if averaged else network, loss, device, job.train.precision),
         optimizer=optimizer,
         schedule=build_schedule(job.train, optimizer, steps),
         device=device,
@@ -121,8 +120,8 @@ def build_learner(
     )
 
 
-def make_fast(device: torch.device, threads: int) -> None:
-    """Set this process up for training: it takes whole batches of one shape."""
+def configure_torch(device: torch.device, threads: int) -> None:
+    """Set torch up for training on batches of one shape."""
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # a CPU computes slowly with denormal numbers
         torch.set_num_threads(max(1, threads))

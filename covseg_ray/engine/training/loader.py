@@ -61,7 +61,7 @@ def batches(
         )
     blocks = films.iter_torch_batches(batch_size=None, prefetch_batches=2, device="cpu")
     for batch in regroup(blocks, size):
-        yield sent(batch, device)
+        yield to_device(batch, device)
 
 
 def regroup(blocks: Iterable[dict[str, torch.Tensor]], size: int) -> Iterator[Batch]:
@@ -76,7 +76,7 @@ def regroup(blocks: Iterable[dict[str, torch.Tensor]], size: int) -> Iterator[Ba
         yield _batch(held)
 
 
-def sent(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on its device, in uint8 and from pinned memory: nothing waits until it is there."""
     if device.type == "cpu":
         return batch
@@ -87,7 +87,7 @@ def sent(batch: Batch, device: torch.device) -> Batch:
 
 
 def _first_batch(epochs_N: torch.Tensor, size: int) -> int | None:
-    """How many of the first films are a whole batch or the rest of an epoch; None when more must come to tell."""
+    """How many of the first films are a whole batch or the rest of an epoch; None where the next block decides."""
     if not len(epochs_N):
         return None
     same = int((epochs_N == epochs_N[0]).sum())

@@ -19,8 +19,8 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.messages import drain, open_messages
-from covseg_ray.engine.session import raised_there, session
-from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finish
+from covseg_ray.engine.session import original_error, session
+from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finalize
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.split import Source, cache, fits_in_object_store
 from covseg_ray.engine.training.task import Task
@@ -37,11 +37,11 @@ JOB_FILE = "job.json"
 _SCALING: Any = ray.train.ScalingConfig
 _FAILURES: Any = ray.train.FailureConfig
 GIB = 2**30
-RESIZE_SECONDS = 300.0  # a range of workers: how often to look for more. A change costs what the epoch has done so far
+RESIZE_SECONDS = 300.0  # with a range of workers: how often to check for more. A change restarts the epoch
 
 
 class Progress(Protocol):
-    """What ``train`` tells while it runs."""
+    """Called by ``train`` while it runs."""
 
     def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None: ...
 
@@ -61,10 +61,10 @@ class Outcome:
 
 
 def train(job: Job, progress: Progress, address: str | None = None, allow_open: bool = False) -> Outcome:
-    """Run a job to its end, going on where an earlier run of the same name stopped.
+    """Run a job to its end; resumes an earlier run of the same name.
 
-    Raises the errors of ``covseg_ray.errors``, BusyError while another process is at the same run: everything that can
-    be checked is checked before Ray starts."""
+    Raises the errors of ``covseg_ray.errors``, BusyError while another process holds the same run. What can be checked
+    is checked before Ray starts."""
     begin = time.perf_counter()
     if job.search:
         raise UsageError("the job has a [[search]]: covseg-ray tune runs it and writes best.toml, for covseg-ray train")
@@ -74,16 +74,16 @@ def train(job: Job, progress: Progress, address: str | None = None, allow_open: 
     sources = {split: find_films(job, split) for split in ("train", "val")}
     check_sizes(job, sources)
     if exists(join(folder, BUNDLE, "model.json")):  # a finished run is read, and nothing is written there
-        claim(folder, job)
+        check_same_job(folder, job)
     else:
         with hold(folder) as held:
-            claim(folder, job)
+            check_same_job(folder, job)
             with session(address, job.most_workers, allow_open):
-                films = ready(job, sources)
+                films = cached(job, sources)
                 task = Task(job, films["train"], films["val"], ray.put(network.state_dict()), open_messages())
                 checkpoint = fit(task, progress)
                 held.check()
-                finish(job, folder, checkpoint, sources["train"].rows)
+                finalize(job, folder, checkpoint, sources["train"].rows)
     history = read_history(folder)
     bundle = load_bundle(join(folder, BUNDLE))
     return Outcome(
@@ -112,8 +112,8 @@ def check_sizes(job: Job, sources: Mapping[str, Source]) -> None:
         )
 
 
-def claim(folder: str, job: Job) -> None:
-    """Write the job into the run's folder, or make sure that the run there was started by the same one."""
+def check_same_job(folder: str, job: Job) -> None:
+    """Write the job into the run's folder, or raise UsageError where another job started the run there."""
     path = join(folder, JOB_FILE)
     if not exists(path):
         write_bytes(path, job.model_dump_json(indent=2).encode())
@@ -143,7 +143,7 @@ class _Trainer(TorchTrainer):
 def fit(
     task: Task, progress: Progress, worker: Callable[[dict[str, Any]], None] = train_worker
 ) -> ray.train.Checkpoint:
-    """Train under Ray Train; gives the checkpoint of the best epoch. Each worker runs ``worker``."""
+    """Train under Ray Train with ``worker`` on each worker; returns the checkpoint of the best epoch."""
     job = task.job
     location = locate(join(job.out, job.name))
     trainer = _Trainer(
@@ -160,11 +160,11 @@ def fit(
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=job.train.select),
         ),
     )
-    with listening(task, progress):
+    with forwarded(task, progress):
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise explained(error, join(job.out, job.name)) from error
+            raise cause_of(error, join(job.out, job.name)) from error
     best = result.get_best_checkpoint(job.train.select, "max")
     if best is None:
         raise CovsegError(f"{join(job.out, job.name)}: no epoch was finished, so there is no model; see train.epochs")
@@ -173,31 +173,30 @@ def fit(
 
 def scaling(job: Job) -> Any:
     """The ``ray.train.ScalingConfig`` of what the workers ask of the cluster."""
-    wanted, gpus = job.resources, ray.cluster_resources().get("GPU", 0)
-    resources = {"CPU": wanted.cpus_per_worker, "memory": wanted.memory_gib_per_worker * GIB}
+    asked, gpus = job.resources, ray.cluster_resources().get("GPU", 0)
+    resources = {"CPU": asked.cpus_per_worker, "memory": asked.memory_gib_per_worker * GIB}
     return _SCALING(
         num_workers=job.workers,
-        use_gpu=wanted.gpu == "yes" or (wanted.gpu == "auto" and gpus >= job.fewest_workers),
+        use_gpu=asked.gpu == "yes" or (asked.gpu == "auto" and gpus >= job.fewest_workers),
         resources_per_worker={name: amount for name, amount in resources.items() if amount},
-        label_selector=dict(label.split("=") for label in wanted.node_labels) or None,
+        label_selector=dict(label.split("=") for label in asked.node_labels) or None,
         elastic_resize_monitor_interval_s=RESIZE_SECONDS,
     )
 
 
-def ready(job: Job, sources: Mapping[str, Source]) -> dict[str, Source]:
-    """The sources with their films decoded into the object store, where the job's ``data.cache`` says so."""
+def cached(job: Job, sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The sources, with their films decoded into the object store where the job's ``data.cache`` says so."""
     pixels = read_info(job.data.dataset).size ** 2
-    return {split: keep(source, pixels, job.data.cache) for split, source in sources.items()}
+    return {split: cache(each) if _fits(each, pixels, job.data.cache) else each for split, each in sources.items()}
 
 
-def keep(source: Source, pixels: int, policy: str) -> Source:
-    wanted = policy == "memory" or (policy == "auto" and fits_in_object_store(source, pixels))
-    return cache(source) if wanted else source
+def _fits(source: Source, pixels: int, policy: str) -> bool:
+    return policy == "memory" or (policy == "auto" and fits_in_object_store(source, pixels))
 
 
 @contextmanager
-def listening(task: Task, progress: Progress) -> Iterator[None]:
-    """Pass on what the workers say, while the block runs."""
+def forwarded(task: Task, progress: Progress) -> Iterator[None]:
+    """Forward the workers' messages to ``progress`` while the block runs."""
     done = Event()
     thread = Thread(target=_listen, args=(task, progress, done), daemon=True)
     thread.start()
@@ -222,21 +221,21 @@ def _listen(task: Task, progress: Progress, done: Event) -> None:
             return
 
 
-def explained(error: ray.train.TrainingFailedError, folder: str) -> CovsegError:
-    """The one error behind what Ray Train raised, as a line for the user."""
+def cause_of(error: ray.train.TrainingFailedError, folder: str) -> CovsegError:
+    """The error that made Ray Train fail, as one line for the user."""
     failures = list(getattr(error, "worker_failures", {}).values()) or [getattr(error, "controller_failure", error)]
     for failure in failures:
         cause: BaseException | None = failure
         while cause is not None:
             if isinstance(cause, RayTaskError):
-                cause = raised_there(cause)
+                cause = original_error(cause)
             if isinstance(cause, CovsegError):
                 return cause
             if isinstance(cause, OSError) and "No space left" in str(cause):
                 return StorageError(
                     f"{folder}: storage full while a checkpoint was written; the earlier checkpoints are whole: "
-                    "free space and give the same command again to go on"
+                    "free space and run the same command again to resume"
                 )
             cause = cause.__cause__ or cause.__context__
     last_line = str(failures[0]).strip().splitlines()[-1]
-    return CovsegError(f"{folder}: training stopped: {last_line}; give the same command again to go on")
+    return CovsegError(f"{folder}: training stopped: {last_line}; run the same command again to resume")

@@ -1,4 +1,4 @@
-"""What a training worker gets from the driver."""
+"""A training worker's input from the driver."""
 
 from __future__ import annotations
 

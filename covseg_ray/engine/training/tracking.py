@@ -1,4 +1,4 @@
-"""What a run tells after each epoch: ``metrics.jsonl``, TensorBoard events, Ray's metrics and, where asked, MLflow.
+"""A run's records after each epoch: ``metrics.jsonl``, TensorBoard events, Ray's metrics and, on request, MLflow.
 
 All of it is made from the run's history, which travels in its checkpoints. An epoch that is trained again after a
 failure replaces what was written of it, so none stands twice.

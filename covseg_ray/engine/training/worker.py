@@ -1,4 +1,4 @@
-"""What each training worker runs: epochs of steps, validation that counts every film once, a checkpoint an epoch."""
+"""The loop of a training worker: steps, validation that counts every film once, a checkpoint after each epoch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from covseg_ray.engine.training import loader as stream
+from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.checkpoint import Checkpoints, Record
-from covseg_ray.engine.training.learner import Learner, build_learner, make_fast
+from covseg_ray.engine.training.learner import Learner, build_learner, configure_torch
 from covseg_ray.engine.training.loader import Batch
 from covseg_ray.engine.training.sampling import batch_share, plain_share, shuffled_share
 from covseg_ray.engine.training.task import Task
@@ -31,15 +31,15 @@ MESSAGE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which of how many workers this is."""
+class Rank:
+    """This worker's rank in a world of so many."""
 
-    rank: int
+    index: int
     world: int
 
     def share(self, batch: int) -> int:
         """This worker's films of each global batch."""
-        return batch_share(batch, self.rank, self.world)
+        return batch_share(batch, self.index, self.world)
 
     def weight(self, batch: int) -> float:
         """What this worker's mean counts, relative to the others', in that over the global batch."""
@@ -59,21 +59,21 @@ def train_worker(config: dict[str, Any]) -> None:
     """The function that Ray Train runs on each worker; ``config["task"]`` is a ``Task``."""
     task: Task = config["task"]
     context = ray.train.get_context()
-    place = Place(context.get_world_rank(), context.get_world_size())
+    rank = Rank(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
-    make_fast(device, len(os.sched_getaffinity(0)) // context.get_local_world_size())
+    configure_torch(device, len(os.sched_getaffinity(0)) // context.get_local_world_size())
     learner = build_learner(task.job, task.steps, ray.get(task.initial), device)
     checkpoints = Checkpoints(learner)
     history = checkpoints.restore()
     first = len(history) + 1
-    tracker = Tracker(task.job) if place.rank == 0 else None
+    tracker = Tracker(task.job) if rank.index == 0 else None
     image_ids = [i for unit in range(len(task.val.units)) for i in task.val.films(unit).image_ids] if tracker else []
-    streams = open_streams(task, place, first, device)
+    streams = open_streams(task, rank, first, device)
     for epoch in range(first, task.job.train.epochs + 1):
         begin = time.perf_counter()
         record: Record = {"epoch": epoch, "learning_rate": learner.optimizer.param_groups[0]["lr"]}
-        record |= train_epoch(task, learner, streams.train, epoch, place)
-        record |= validate(task, learner, streams, image_ids, place)
+        record |= train_epoch(task, learner, streams.train, epoch, rank)
+        record |= validate(task, learner, streams, image_ids, rank)
         record["seconds"] = time.perf_counter() - begin
         history.append(record)
         if tracker:
@@ -82,25 +82,25 @@ def train_worker(config: dict[str, Any]) -> None:
         checkpoints.commit(history)
 
 
-def open_streams(task: Task, place: Place, first_epoch: int, device: torch.device) -> Streams:
+def open_streams(task: Task, rank: Rank, first_epoch: int, device: torch.device) -> Streams:
     job, epochs = task.job, range(first_epoch, task.job.train.epochs + 1)
     train_sizes = [len(unit.rows) for unit in task.train.units]
     val_sizes = [len(unit.rows) for unit in task.val.units]
-    batch, share, streams = job.train.batch_size, place.share(job.train.batch_size), 2 * place.world
-    train = [p for e in epochs for p in shuffled_share(train_sizes, job.seed, e, place.rank, place.world, batch)]
-    val = [p for e in epochs for p in plain_share(val_sizes, e, place.rank, place.world)]
+    batch, share, streams = job.train.batch_size, rank.share(job.train.batch_size), 2 * rank.world
+    train = [p for e in epochs for p in shuffled_share(train_sizes, job.seed, e, rank.index, rank.world, batch)]
+    val = [p for e in epochs for p in plain_share(val_sizes, e, rank.index, rank.world)]
     return Streams(
-        train=stream.batches(task.train, train, share, device, job.seed, streams),
-        val=stream.batches(task.val, val, share, device, streams=streams),
+        train=loader.batches(task.train, train, share, device, job.seed, streams),
+        val=loader.batches(task.val, val, share, device, streams=streams),
         val_films=sum(p.stop - p.start for p in val if p.epoch == first_epoch),
     )
 
 
-def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, place: Place) -> Record:
+def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, rank: Rank) -> Record:
     """All the steps of one epoch. Sums stay on the device until its end: nothing waits for it before."""
     job, recipe = task.job, augmentation(task.job.train.augment)
     learner.network.train()
-    begin = told = time.perf_counter()
+    begin = reported = time.perf_counter()
     first_batch_seconds, seen = 0.0, (1, torch.zeros(()))
     total = torch.zeros((), device=learner.device)
     overlap = torch.zeros(2, dtype=torch.int64, device=learner.device)
@@ -108,25 +108,25 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
     for step in range(task.steps):
         batch = next(batches)
         first_batch_seconds = first_batch_seconds or time.perf_counter() - begin
-        drawn = np.random.SeedSequence((job.seed, epoch, step, place.rank)).generate_state(1)
+        drawn = np.random.SeedSequence((job.seed, epoch, step, rank.index)).generate_state(1)
         images_NHW, targets_NHW = augment(batch.images_NHW, batch.targets_NHW, recipe, int(drawn[0]))
-        logits_NCHW, loss = learner.step(images_NHW, targets_NHW, place.weight(job.train.batch_size))
+        logits_NCHW, loss = learner.step(images_NHW, targets_NHW, rank.weight(job.train.batch_size))
         total += loss
         found_NHW, truth_NHW = most_probable(logits_NCHW) == infection, targets_NHW == infection
         overlap += torch.stack([(found_NHW & truth_NHW).sum(), (found_NHW | truth_NHW).sum()])
         now = time.perf_counter()
-        if place.rank == 0 and (step == 0 or now - told >= MESSAGE_SECONDS):
+        if rank.index == 0 and (step == 0 or now - reported >= MESSAGE_SECONDS):
             if step > 0:  # with the loss of a message ago: the latest would have to be waited for
                 images = (step + 1) * job.train.batch_size
                 message = {"epoch": epoch, "step": step + 1, "loss": float(seen[1]) / seen[0]}
                 task.messages.put(message | {"images_per_second": images / (now - begin)})
-            told, seen = now, (step + 1, total.clone().to("cpu", non_blocking=True))
-    if place.world > 1:
+            reported, seen = now, (step + 1, total.clone().to("cpu", non_blocking=True))
+    if rank.world > 1:
         dist.all_reduce(total)
         dist.all_reduce(overlap)
     seconds = time.perf_counter() - begin
     return {
-        "loss": float(total) / task.steps / place.world,
+        "loss": float(total) / task.steps / rank.world,
         "train_iou_pooled": float(overlap[0] / overlap[1].clamp(min=1)),
         "train_seconds": seconds,
         "images_per_second": task.steps * job.train.batch_size / seconds,
@@ -134,10 +134,10 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
     }
 
 
-def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str], place: Place) -> Record:
+def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str], rank: Rank) -> Record:
     """Each worker counts its films and the counts are added over the workers; the first makes the metrics of them."""
-    share_buffers(learner, place)
-    learner.judged.eval()
+    share_buffers(learner, rank)
+    learner.validated.eval()
     infection = task.job.model.classes.index("infection")
     counts_R4 = torch.zeros(task.val.rows, 4, dtype=torch.int64, device=learner.device)
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)
@@ -145,15 +145,15 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
     with torch.inference_mode():
         while expected > 0:
             batch = next(streams.val)
-            logits_NCHW, batch_loss = learner.judged(batch.images_NHW, batch.targets_NHW)
+            logits_NCHW, batch_loss = learner.validated(batch.images_NHW, batch.targets_NHW)
             found_NHW, truth_NHW = most_probable(logits_NCHW) == infection, batch.targets_NHW == infection
-            counts_R4[batch.rows_N.to(learner.device, non_blocking=True)] = count_there(found_NHW, truth_NHW)
+            counts_R4[batch.rows_N.to(learner.device, non_blocking=True)] = count_on_device(found_NHW, truth_NHW)
             loss += batch_loss.double() * len(batch.rows_N)
             expected -= len(batch.rows_N)
-    if place.world > 1:
+    if rank.world > 1:
         dist.all_reduce(counts_R4)
         dist.all_reduce(loss)
-    scores = point_values(image_ids, counts_R4.cpu().numpy()) if place.rank == 0 else {}
+    scores = point_values(image_ids, counts_R4.cpu().numpy()) if rank.index == 0 else {}
     if scores and task.job.train.select not in scores:
         raise DatasetError(
             f"{task.job.data.dataset}: no validation film has infection, so train.select = {task.job.train.select} has "
@@ -162,16 +162,16 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
     return {"val_loss": float(loss) / task.val.rows, **scores}
 
 
-def count_there(found_NHW: Tensor, truth_NHW: Tensor) -> Tensor:
+def count_on_device(found_NHW: Tensor, truth_NHW: Tensor) -> Tensor:
     """As ``covseg_ray.segmentation.evaluation.metrics.count``, of bool masks on their device: nothing waits for it."""
     both_N, found_N, true_N = (each.sum((1, 2)) for each in (found_NHW & truth_NHW, found_NHW, truth_NHW))
     neither_N = found_NHW[0].numel() - found_N - true_N + both_N
     return torch.stack([both_N, found_N - both_N, true_N - both_N, neither_N], dim=1)
 
 
-def share_buffers(learner: Learner, place: Place) -> None:
+def share_buffers(learner: Learner, rank: Rank) -> None:
     """Every worker validates with the batch statistics of the first: between steps they differ."""
-    if place.world > 1:
+    if rank.world > 1:
         for network in dict.fromkeys((learner.network, learner.kept)):  # in one order on every worker
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)

@@ -32,7 +32,7 @@ def plan(job: Job) -> list[Trial]:
 
     Values are drawn at random, evenly over each range or choice: Bergstra and Bengio, Random search for
     hyper-parameter optimization, JMLR 13, 2012. Raises ConfigError where one of them makes no job."""
-    possible(job)
+    edge_jobs(job)
     trials = []
     for number in range(1, job.tune.trials + 1):
         shares = np.random.default_rng((job.seed, number)).random(len(job.search)).tolist()
@@ -41,8 +41,8 @@ def plan(job: Job) -> list[Trial]:
     return trials
 
 
-def possible(job: Job) -> list[Job]:
-    """The job with each value of each choice and both ends of each range, one at a time."""
+def edge_jobs(job: Job) -> list[Job]:
+    """The job with each value of each choice and both ends of each range, one at a time. Raises ConfigError."""
     if not job.search:
         raise ConfigError(
             'the job has no [[search]]: say which keys to search, as [[search]] key = "train.learning_rate", '
@@ -79,5 +79,5 @@ def _tried(job: Job, values: Mapping[str, Any]) -> Job:
     try:
         return changed(job, {"search": (), "tune": {}, **values})
     except ConfigError as error:
-        told = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
-        raise ConfigError(f"[[search]]: {told} makes no job: {error}") from None
+        shown = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+        raise ConfigError(f"[[search]]: {shown} makes no job: {error}") from None

@@ -14,11 +14,11 @@ from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.engine.session import session
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT
 from covseg_ray.engine.training.initial import initial_network
-from covseg_ray.engine.training.run import check_sizes, claim, find_films, ready, train
+from covseg_ray.engine.training.run import cached, check_same_job, check_sizes, find_films, train
 from covseg_ray.engine.training.split import Source
-from covseg_ray.engine.tuning.plan import Trial, plan, possible
-from covseg_ray.engine.tuning.table import placed, read_ended, result_of, write_table
-from covseg_ray.engine.tuning.trial import Prepared, search
+from covseg_ray.engine.tuning.plan import Trial, edge_jobs, plan
+from covseg_ray.engine.tuning.table import in_own_folder, read_ended, result_of, write_table
+from covseg_ray.engine.tuning.trial import TrialInputs, search
 from covseg_ray.errors import CovsegError
 from covseg_ray.reports.search_page import search_report
 from covseg_ray.reports.trial_result import TrialResult, best_of, told
@@ -32,7 +32,7 @@ BEST_JOB = "best.toml"
 
 
 class Progress(Protocol):
-    """What ``tune`` tells while it runs."""
+    """Called by ``tune`` while it runs."""
 
     def begin(self, results: Sequence[TrialResult]) -> None: ...
 
@@ -56,35 +56,35 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Ingredients:
-    """What trials share: films by what tells them apart, and networks before the first step likewise."""
+class SharedInputs:
+    """What trials share: the films and the initial networks, by the parts of the job that they depend on."""
 
     films: dict[tuple[Data, tuple[str, ...]], dict[str, Source]]
     networks: dict[tuple[Model, int], dict[str, Any]]
 
 
 def tune(job: Job, progress: Progress, address: str | None = None, allow_open: bool = False) -> Outcome:
-    """Run a search to its end, going on where an earlier one of the same name stopped.
+    """Run a search to its end; resumes an earlier one of the same name.
 
-    Raises the errors of ``covseg_ray.errors``, BusyError while another process is at the same search: everything that
-    can be checked is checked before Ray starts."""
+    Raises the errors of ``covseg_ray.errors``, BusyError while another process holds the same search. What can be
+    checked is checked before Ray starts."""
     begin = time.perf_counter()
     job = job.model_copy(update={"out": locate(job.out).uri})  # for workers, whose current folder is another
     folder = join(job.out, job.name)
-    trials = [placed(trial, folder) for trial in plan(job)]
-    ingredients = gather([*possible(job), *(trial.job for trial in trials)])
+    trials = [in_own_folder(trial, folder) for trial in plan(job)]
+    shared = load_shared([*edge_jobs(job), *(trial.job for trial in trials)])
     numbers = {trial.number for trial in trials}
-    if exists(join(folder, BEST_JOB)) and read_ended(folder).keys() == numbers:  # a finished search is only read
-        claim(folder, job)
+    if exists(join(folder, BEST_JOB)) and read_ended(folder).keys() == numbers:  # finished: nothing is written there
+        check_same_job(folder, job)
         results = [result_of(trial) for trial in trials]
     else:
         with hold(folder) as lease:
-            claim(folder, job)
+            check_same_job(folder, job)
             for trial in trials:
-                claim(join(trial.job.out, trial.job.name), trial.job)
+                check_same_job(join(trial.job.out, trial.job.name), trial.job)
             with session(address, job.tune.at_once * job.most_workers, allow_open):
-                results = run(job, trials, ingredients, progress, lease)
-                results = finish(job, trials, results, progress, lease)
+                results = run(job, trials, shared, progress, lease)
+                results = keep_best(job, trials, results, progress, lease)
     return Outcome(
         results=results,
         best=best_of(results, job.train.select),
@@ -95,9 +95,9 @@ def tune(job: Job, progress: Progress, address: str | None = None, allow_open: b
     )
 
 
-def gather(jobs: Sequence[Job]) -> Ingredients:
-    """What these jobs train on and from; also the check that each of them can be trained."""
-    found = Ingredients({}, {})
+def load_shared(jobs: Sequence[Job]) -> SharedInputs:
+    """The films and networks of these jobs; also the check that each of them can be trained."""
+    found = SharedInputs({}, {})
     for job in jobs:
         augmentation(job.train.augment)
         build_loss(job.train.loss)
@@ -118,14 +118,14 @@ def _network_key(job: Job) -> tuple[Model, int]:
     return job.model, job.seed
 
 
-def prepare(trials: Sequence[Trial], ingredients: Ingredients) -> dict[int, Prepared]:
-    """The trials with what they need in the object store, films decoded once for all of them."""
+def prepare(trials: Sequence[Trial], shared: SharedInputs) -> dict[int, TrialInputs]:
+    """The inputs of the trials, in the object store; films are decoded once for all of them."""
     films = {_films_key(trial.job): trial.job for trial in trials}
-    decoded = {key: ready(job, ingredients.films[key]) for key, job in films.items()}
+    decoded = {key: cached(job, shared.films[key]) for key, job in films.items()}
     networks = {_network_key(trial.job) for trial in trials}
-    initial = {key: ray.put(ingredients.networks[key]) for key in networks}
+    initial = {key: ray.put(shared.networks[key]) for key in networks}
     return {
-        trial.number: Prepared(
+        trial.number: TrialInputs(
             trial.job,
             decoded[_films_key(trial.job)]["train"],
             decoded[_films_key(trial.job)]["val"],
@@ -135,8 +135,8 @@ def prepare(trials: Sequence[Trial], ingredients: Ingredients) -> dict[int, Prep
     }
 
 
-class Watching:
-    """Keeps the table while the trials run."""
+class Monitor:
+    """Writes the table while the trials run."""
 
     def __init__(self, folder: str, trials: Sequence[Trial], select: str, progress: Progress, lease: Lease) -> None:
         self._folder, self._select, self._progress, self._lease = folder, select, progress, lease
@@ -158,29 +158,27 @@ class Watching:
         write_table(self._folder, list(self.results.values()), self._select)
         self._progress.ended(self.results[number])
 
-    def look(self) -> None:
+    def check(self) -> None:
         self._lease.check()
 
 
-def run(
-    job: Job, trials: Sequence[Trial], ingredients: Ingredients, progress: Progress, lease: Lease
-) -> list[TrialResult]:
+def run(job: Job, trials: Sequence[Trial], shared: SharedInputs, progress: Progress, lease: Lease) -> list[TrialResult]:
     """Run the trials that have not ended yet. Raises the first failure where each of them failed."""
     folder, select = join(job.out, job.name), job.train.select
-    watching = Watching(folder, trials, select, progress, lease)
-    progress.begin(list(watching.results.values()))
-    ended = [result for result in watching.results.values() if result.ended]
-    waiting = [trial for trial in trials if not watching.results[trial.number].ended]
+    monitor = Monitor(folder, trials, select, progress, lease)
+    progress.begin(list(monitor.results.values()))
+    ended = [result for result in monitor.results.values() if result.ended]
+    waiting = [trial for trial in trials if not monitor.results[trial.number].ended]
     delete(join(folder, BEST_JOB))
     if waiting:
-        search(job, prepare(waiting, ingredients), ended, watching)
-    results = list(watching.results.values())
-    if len(watching.failures) == len(results):
-        raise watching.failures[0]
+        search(job, prepare(waiting, shared), ended, monitor)
+    results = list(monitor.results.values())
+    if len(monitor.failures) == len(results):
+        raise monitor.failures[0]
     return results
 
 
-def finish(
+def keep_best(
     job: Job, trials: Sequence[Trial], results: Sequence[TrialResult], progress: Progress, lease: Lease
 ) -> list[TrialResult]:
     """Train the best trial to its end, if it was stopped, and keep its model; then the report and, last, its job."""
@@ -188,7 +186,7 @@ def finish(
     number = best_of(results, select).number
     best = trials[number - 1]
     progress.finishing(results[number - 1])
-    bundle = train(best.job, _OfBest(number, progress)).bundle
+    bundle = train(best.job, _BestTrialProgress(number, progress)).bundle
     last = [result_of(best) if result.number == number else result for result in results]
     lease.check()
     write_table(folder, last, select)
@@ -200,7 +198,7 @@ def finish(
     return last
 
 
-class _OfBest:
+class _BestTrialProgress:
     """The progress of the best trial where it is trained on, as that of any trial."""
 
     def __init__(self, number: int, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What a search knows of its trials: ``trials.csv``, and each one's own folder."""
+"""The results of a search's trials: ``trials.csv``, and each trial's own folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TABLE = "trials.csv"
 TRIALS = "trials"
 
 
-def placed(trial: Trial, folder: str) -> Trial:
+def in_own_folder(trial: Trial, folder: str) -> Trial:
     """The trial with a folder of its own below that of the search."""
     own = {"out": join(folder, TRIALS), "name": f"{trial.number:04d}"}
     return Trial(trial.number, trial.values, trial.job.model_copy(update=own))

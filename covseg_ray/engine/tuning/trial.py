@@ -1,7 +1,7 @@
-"""The trials of a search under Ray Tune: each trains as ``covseg-ray train`` does, and those without hope are stopped.
+"""The trials of a search under Ray Tune: each trains as ``covseg-ray train`` does; weak ones are stopped early.
 
-All that is kept of a trial lies in its own folder. Ray Tune's files are for this command alone: what it would restore
-is without its scheduler's memory, which is made anew from the trials' records.
+All that is kept of a trial is in its own folder. Ray Tune's files are for this command alone: it cannot restore its
+scheduler's state, which is rebuilt from the trials' records.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ GONE_SECONDS = 5.0  # after its end all that a trial ran is gone; before, it mig
 A_LITTLE = 0.001  # of a node's own resource: whoever asks for it runs there
 
 
-class Prepared(NamedTuple):
-    """What a trial needs: its job and what several of them share, in the object store."""
+class TrialInputs(NamedTuple):
+    """A trial's job, and its films and initial network in the object store."""
 
     job: Job
     train: Source
@@ -55,50 +55,50 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class TrialTask(Task):
-    """``places`` is told in which placement group the workers of trial ``number`` are."""
+    """``places`` receives the placement group of the workers of trial ``number``."""
 
     number: int
     places: Queue
 
 
-class Watch(Protocol):
-    """Who is told what happens. An error that it raises ends the search."""
+class Monitor(Protocol):
+    """Called while trials run. An error that it raises ends the search."""
 
     def epoch(self, number: int, record: Mapping[str, float]) -> None: ...
 
     def end(self, number: int, failure: CovsegError | None) -> None: ...
 
-    def look(self) -> None: ...
+    def check(self) -> None: ...
 
 
-def search(job: Job, prepared: Mapping[int, Prepared], ended: Sequence[TrialResult], watch: Watch) -> None:
-    """Run the trials in ``prepared``, by their numbers, ``tune.at_once`` side by side.
+def search(job: Job, inputs: Mapping[int, TrialInputs], ended: Sequence[TrialResult], monitor: Monitor) -> None:
+    """Run the trials in ``inputs``, by their numbers, ``tune.at_once`` side by side.
 
     A trial is compared with all that came as far, those of ``ended`` among them (asynchronous successive halving: Li et
     al., A system for massively parallel hyperparameter tuning, MLSys 2020)."""
     os.environ.update(PLAIN)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is told by us
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are reported here
     here = {f"node:{ray.util.get_node_ip_address()}": A_LITTLE}  # a trial waits for its workers, which are anywhere
     places = open_messages()
-    trainable = tune.with_parameters(run_trial, prepared=dict(prepared), places=places)
-    passing = _Passing(watch, places)
+    trainable = tune.with_parameters(run_trial, inputs=dict(inputs), places=places)
+    forward = _Forward(monitor, places)
     with TemporaryDirectory(prefix="covseg-ray-tune-") as folder:
         tuner = tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([here])),
-            param_space={"trial": tune.grid_search(list(prepared))},
+            param_space={"trial": tune.grid_search(list(inputs))},
             tune_config=tune.TuneConfig(
-                scheduler=scheduler(job, prepared, ended), max_concurrent_trials=job.tune.at_once
+                scheduler=scheduler(job, inputs, ended), max_concurrent_trials=job.tune.at_once
             ),
-            run_config=tune.RunConfig(storage_path=folder, name="search", verbose=0, callbacks=[passing]),
+            run_config=tune.RunConfig(storage_path=folder, name="search", verbose=0, callbacks=[forward]),
         )
         for error in tuner.fit().errors:
             raise error
-    passing.free(after_seconds=0)
+    forward.free(after_seconds=0)
 
 
-def scheduler(job: Job, prepared: Mapping[int, Prepared], ended: Sequence[TrialResult]) -> Any:
+def scheduler(job: Job, inputs: Mapping[int, TrialInputs], ended: Sequence[TrialResult]) -> Any:
     """The scheduler as it would be if the ended trials had just run."""
-    longest = max([made.job.train.epochs for made in prepared.values()] + [result.epochs for result in ended])
+    longest = max([made.job.train.epochs for made in inputs.values()] + [result.epochs for result in ended])
     asha: Any = ASHAScheduler(
         time_attr="epoch",
         metric=job.train.select,
@@ -115,22 +115,22 @@ def scheduler(job: Job, prepared: Mapping[int, Prepared], ended: Sequence[TrialR
     return asha
 
 
-def run_trial(config: dict[str, Any], prepared: Mapping[int, Prepared], places: Queue) -> None:
-    """The function that Ray Tune runs for each trial, in a process of its own. It goes on from the trial's last
-    checkpoint; epochs that are done are told first."""
+def run_trial(config: dict[str, Any], inputs: Mapping[int, TrialInputs], places: Queue) -> None:
+    """The function that Ray Tune runs for each trial, in a process of its own. It resumes from the trial's last
+    checkpoint, after reporting the epochs that are done."""
     number = config["trial"]
-    made = prepared[number]
+    made = inputs[number]
     folder = join(made.job.out, made.job.name)
-    told = _Told(made.job.train.epochs)
+    progress = _TuneProgress(made.job.train.epochs)
     try:
         if exists(join(folder, METRICS_FILE)):
             for record in read_history(folder):
-                told.epoch_done(record)
-        fit(TrialTask(*made, open_messages(), number, places), told, trial_worker)
+                progress.epoch_done(record)
+        fit(TrialTask(*made, open_messages(), number, places), progress, trial_worker)
     except CovsegError as error:
         tune.report({"epoch": 0, made.job.train.select: math.nan, "failure": error})
     else:
-        tune.report(told.last)
+        tune.report(progress.last)
 
 
 def trial_worker(config: dict[str, Any]) -> None:
@@ -141,9 +141,9 @@ def trial_worker(config: dict[str, Any]) -> None:
     train_worker(config)
 
 
-class _Told:
-    """Hands the records of a trial on to Ray Tune, each once. The last waits until all is written: Tune may end the
-    trial as soon as it knows it."""
+class _TuneProgress:
+    """Reports the records of a trial to Ray Tune, each once; the last only when all is written, as Tune may then end
+    the trial at once."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs, self._done = epochs, 0
@@ -161,11 +161,11 @@ class _Told:
             tune.report(self.last)
 
 
-class _Passing(tune.Callback):
-    """Passes on what Tune tells, at the end of each of its steps: an error anywhere else would come out as Tune's."""
+class _Forward(tune.Callback):
+    """Forwards Tune's events at the end of each of its steps: an error raised elsewhere would be reported as Tune's."""
 
-    def __init__(self, watch: Watch, places: Queue) -> None:
-        self._watch, self._places = watch, places
+    def __init__(self, monitor: Monitor, places: Queue) -> None:
+        self._monitor, self._places = monitor, places
         self._ended: dict[int, float] = {}  # when, by the trial's number
         self._held: list[tuple[int, PlacementGroup]] = []
         self._results: list[tuple[int, dict[str, Any]]] = []
@@ -188,13 +188,13 @@ class _Passing(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         while self._results:
-            self._watch.epoch(*self._results.pop(0))
+            self._monitor.epoch(*self._results.pop(0))
         while self._complete:
             number = self._complete.pop(0)
             self._ended[number] = time.monotonic()
-            self._watch.end(number, self._failures.get(number))
+            self._monitor.end(number, self._failures.get(number))
         self.free(GONE_SECONDS)
-        self._watch.look()
+        self._monitor.check()
 
     def free(self, after_seconds: float) -> None:
         """Give back what the workers of ended trials held: one that is stopped leaves its placement group behind."""

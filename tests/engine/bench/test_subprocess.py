@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import pytest
+from process_counter import NAME, Counter
 
-from covseg_ray.engine.bench.subprocess import apart
+from covseg_ray.engine.bench.subprocess import in_process
 from covseg_ray.errors import CovsegError, UsageError
-
-NAME = "COVSEG_RAY_TEST_APART"
-
-
-class Counter:
-    def __init__(self, start: int) -> None:
-        self.count = start
-
-    def add(self, number: int) -> tuple[int, int, str]:
-        print("this goes to standard error")
-        self.count += number
-        return self.count, os.getpid(), os.environ.get(NAME, "")
-
-    def refuse(self) -> None:
-        raise UsageError("what it is asked for cannot be")
-
-    def die(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_it_lives_elsewhere_keeps_its_state_and_ends_with_the_block(capfd: pytest.CaptureFixture[str]) -> None:
-    with apart(Counter, 5, variables={NAME: "there"}) as ask:
+    with in_process(Counter, 5, variables={NAME: "there"}) as ask:
         first, process, variable = ask("add", 1)
         second, again, _ = ask("add", 10)
         assert (first, second, variable) == (6, 16, "there")
@@ -45,5 +27,8 @@ def test_it_lives_elsewhere_keeps_its_state_and_ends_with_the_block(capfd: pytes
 
 
 def test_its_death_is_an_error_of_one_line() -> None:
-    with apart(Counter, 0, variables={}) as ask, pytest.raises(CovsegError, match="ended with exit code -9"):
+    with (
+        in_process(Counter, 0, variables={}) as ask,
+        pytest.raises(CovsegError, match="the process that measures died"),
+    ):
         ask("die")

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 import ray
 
-from covseg_ray.engine.bulk.datasource import Inputs
+from covseg_ray.engine.bulk.datasource import ListingDatasource
 from covseg_ray.engine.bulk.pipeline import BLOCK_FILMS
-from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, Wanted
+from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, ReadOptions
 from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.runs.worklist import write_listing
 
@@ -33,7 +33,7 @@ def test_each_file_of_a_listing_that_is_not_done_is_a_task(
 
     films = [Member(f"{i}.png", f"/films/{i}.png", "file", "", 0, 9) for i in range(1200)]
     listing = write_listing(str(tmp_path), films, lambda count: None)
-    inputs = Inputs(str(tmp_path), listing, np.array(finished, np.int64))
+    inputs = ListingDatasource(str(tmp_path), listing, np.array(finished, np.int64))
     listed = ray.data.read_datasource(inputs, override_num_blocks=1)
     tasks = listed.map_batches(task, batch_size=None, batch_format="pyarrow", zero_copy_batch=True).take_all()
     assert sorted((each["first"], each["last"], each["rows"]) for each in tasks) == left
@@ -41,10 +41,10 @@ def test_each_file_of_a_listing_that_is_not_done_is_a_task(
 
 @pytest.mark.parametrize("pictures", [False, True])
 def test_a_block_of_films_is_as_large_as_ray_data_lets_blocks_become(pictures: bool) -> None:
-    wanted = Wanted(256, "stretch", pictures=pictures)
+    options = ReadOptions(256, "stretch", pictures=pictures)
     film = {"image_id": "films/0123.png", "source": "s3://bucket/films/0123.png", "square": bytes(256 * 256)}
     row = film | ({"picture": bytes(PICTURE_SIDE**2)} if pictures else {})
     for films in BLOCK_FILMS.values():
         block = pa.Table.from_pylist([row] * films, schema=LOADED)
-        most = films * wanted.film_bytes
+        most = films * options.film_bytes
         assert most < block.nbytes < 1.05 * most, "it is sent on as soon as it is whole, and not cut again"

@@ -1,4 +1,4 @@
-"""Counts of blocks that come in while an archive is worked on: each block once, and only what is new is added."""
+"""Counts of blocks that are reported during a bulk run: each block counts once, and an update costs what is new."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from covseg_ray.engine.bulk.monitor import Watch, report
+from covseg_ray.engine.bulk.monitor import Monitor, report_block
 from covseg_ray.engine.messages import open_messages
 from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.lease import hold
@@ -19,9 +19,9 @@ from covseg_ray.storage.runs.result_table import Tally
 
 
 @pytest.fixture
-def watch(ray_session: None, tmp_path: Path) -> Iterator[Watch]:
+def monitor(ray_session: None, tmp_path: Path) -> Iterator[Monitor]:
     with hold(str(tmp_path)) as lease:
-        yield Watch(str(tmp_path), open_messages(), lease, SegmentProgress(io.StringIO()), Tally(0, {}), None)
+        yield Monitor(str(tmp_path), open_messages(), lease, SegmentProgress(io.StringIO()), Tally(0, {}), None)
 
 
 def block(first: int, *reasons: str | None) -> pa.Table:
@@ -30,27 +30,27 @@ def block(first: int, *reasons: str | None) -> pa.Table:
     return pa.table({"item": pa.array(items, pa.int64()), "reason": pa.array(reasons, pa.string())})
 
 
-def test_each_block_counts_once_however_often_it_comes(watch: Watch) -> None:
+def test_each_block_counts_once_however_often_it_is_reported(monitor: Monitor) -> None:
     blocks = [block(0, None, "corrupt", None), block(3, None), block(4, "empty", "corrupt")]
-    for told in (blocks[0], blocks[1], blocks[0]):
-        report(told, watch.messages)
-    assert watch.take_in() == Counter({"": 3, "corrupt": 1})
-    for told in (blocks[1], blocks[2], blocks[2]):
-        report(told, watch.messages)
+    for each in (blocks[0], blocks[1], blocks[0]):
+        report_block(each, monitor.messages)
+    assert monitor.collect() == Counter({"": 3, "corrupt": 1})
+    for each in (blocks[1], blocks[2], blocks[2]):
+        report_block(each, monitor.messages)
     once = Counter(reason or "" for each in blocks for reason in each["reason"].to_pylist())
-    assert watch.take_in() == once
-    assert watch.take_in() == once, "nothing new has come"
+    assert monitor.collect() == once
+    assert monitor.collect() == once, "nothing new has come"
 
 
-def test_a_look_costs_what_is_new_and_not_what_was_before(watch: Watch) -> None:
+def test_an_update_costs_what_is_new_and_not_what_was_before(monitor: Monitor) -> None:
     count = 100_000
-    watch.messages.put_nowait_batch([{"first": 64 * n, "reasons": {"": 63, "corrupt": 1}} for n in range(count)])
-    watch.take_in()
+    monitor.messages.put_nowait_batch([{"first": 64 * n, "reasons": {"": 63, "corrupt": 1}} for n in range(count)])
+    monitor.collect()
     seconds = []
     for number in range(5):
-        report(block(64 * (count + number), *[None] * 64), watch.messages)
+        report_block(block(64 * (count + number), *[None] * 64), monitor.messages)
         begin = time.process_time()
-        done = watch.take_in()
+        done = monitor.collect()
         seconds.append(time.process_time() - begin)
     assert done == Counter({"": 63 * count + 5 * 64, "corrupt": count})
     begin = time.process_time()

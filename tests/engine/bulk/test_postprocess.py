@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from covseg_ray.engine.bulk.postprocess import Outlining, outline
+from covseg_ray.engine.bulk.postprocess import Postprocess, postprocess
 from covseg_ray.engine.bulk.read import LOADED
 from covseg_ray.storage.runs.result_table import SCHEMA
 
@@ -20,9 +20,9 @@ RNG = np.random.default_rng(5)
 CLASSES_SS = RNG.integers(0, 3, (32, 32), dtype=np.uint8)
 
 
-def how(out: Path, classes: tuple[str, ...] = LUNGS, write: tuple[str, ...] = ()) -> Outlining:
+def how(out: Path, classes: tuple[str, ...] = LUNGS, write: tuple[str, ...] = ()) -> Postprocess:
     created = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-    return Outlining(str(out), 32, "stretch", classes, "0123456789abcdef", "1", write, created)
+    return Postprocess(str(out), 32, "stretch", classes, "0123456789abcdef", "1", write, created)
 
 
 def predicted(**changes: object) -> pa.Table:
@@ -49,7 +49,7 @@ def by_hand(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def test_the_mask_has_the_films_own_size(tmp_path: Path) -> None:
-    table = outline(predicted(), how(tmp_path))
+    table = postprocess(predicted(), how(tmp_path))
     assert table.schema == SCHEMA
     (row,) = table.to_pylist()
     classes_HW = by_hand(75, 50)
@@ -67,14 +67,14 @@ def test_the_mask_has_the_films_own_size(tmp_path: Path) -> None:
 
 
 def test_a_model_without_lungs_says_nothing_of_them(tmp_path: Path) -> None:
-    (row,) = outline(predicted(), how(tmp_path, ("background", "x", "infection"))).to_pylist()
+    (row,) = postprocess(predicted(), how(tmp_path, ("background", "x", "infection"))).to_pylist()
     assert (row["lung_fraction"], row["severity"]) == (None, None)
     assert row["infection_fraction"] > 0
 
 
 def test_a_rejected_input_keeps_its_reason(tmp_path: Path) -> None:
     changes = {"square": None, "height": None, "width": None, "reason": "corrupt", "detail": "why"}
-    (row,) = outline(predicted(**changes), how(tmp_path, write=("masks", "overlays"))).to_pylist()
+    (row,) = postprocess(predicted(**changes), how(tmp_path, write=("masks", "overlays"))).to_pylist()
     assert (row["status"], row["reason"], row["detail"]) == ("rejected", "corrupt", "why")
     assert (row["mask"], row["infection_fraction"], row["height"]) == (None, None, None)
     assert not list(tmp_path.iterdir())
@@ -83,7 +83,7 @@ def test_a_rejected_input_keeps_its_reason(tmp_path: Path) -> None:
 def test_files_beside_the_table(tmp_path: Path) -> None:
     picture_HW = RNG.integers(0, 256, (75, 50), dtype=np.uint8)
     changes = {"picture": picture_HW.tobytes(), "picture_height": 75, "picture_width": 50}
-    (row,) = outline(predicted(**changes), how(tmp_path, write=("masks", "overlays"))).to_pylist()
+    (row,) = postprocess(predicted(**changes), how(tmp_path, write=("masks", "overlays"))).to_pylist()
     assert (tmp_path / "masks/folder/film.png.png").read_bytes() == row["mask"]
     drawn_HW3 = np.asarray(Image.open(tmp_path / "overlays/folder/film.png.png"))
     outside_HW = by_hand(75, 50) != 2

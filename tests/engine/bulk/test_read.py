@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, Wanted, load
+from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, ReadOptions, load
 from covseg_ray.radiograph.frontal_check import fitted
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.datasets.pack import synthesise
 from covseg_ray.storage.runs.worklist import SCHEMA
 
-WANTED = Wanted(64, "stretch")
+WANTED = ReadOptions(64, "stretch")
 
 
 def listed(source: Path) -> pa.Table:
@@ -64,7 +64,7 @@ def test_each_input_becomes_one_row_in_its_place(archive: Path) -> None:
 
 
 def test_pictures_are_carried_only_where_they_are_wanted(archive: Path) -> None:
-    rows = pa.concat_tables(load(listed(archive), Wanted(64, "stretch", pictures=True))).to_pylist()
+    rows = pa.concat_tables(load(listed(archive), ReadOptions(64, "stretch", pictures=True))).to_pylist()
     assert [(row["picture_height"], row["picture_width"]) for row in rows] == [
         (64, 64),
         (PICTURE_SIDE, PICTURE_SIDE),

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bulk import pipeline as archive_engine
 from covseg_ray.engine.bulk import run as segment_engine
-from covseg_ray.engine.bulk.run import Request, most_rejects, segment
+from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.errors import BusyError, CovsegError, ModelError, TooManyRejectsError, UsageError
 from covseg_ray.radiograph.frontal_check import LEVEL, frontal
@@ -254,7 +254,7 @@ def test_a_run_that_stands_still_is_told_in_a_line(
     done: Done, ready_bundle: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 3.0)
-    said = r"nothing moved for .* 0 of the cluster's \d+ CPUs are free"
+    said = r"no progress for .* 0 of the cluster's \d+ CPUs are free"
     with neighbours(int(ray.cluster_resources()["CPU"])), pytest.raises(CovsegError, match=said):
         segment(Request(str(archive), str(tmp_path), ready_bundle), Told())
 
@@ -269,13 +269,13 @@ def test_a_model_that_a_node_cannot_load_is_told_in_a_line(
 
 @pytest.mark.parametrize(("text", "most"), [(None, None), ("0", 0), ("20", 20), ("0.25", 50), ("0.", 0), ("1.0", 200)])
 def test_a_limit_is_a_number_of_inputs_or_a_share_of_them(text: str | None, most: int | None) -> None:
-    assert most_rejects(text, 200) == most
+    assert Request("films", "out", "model", max_rejects=text).reject_limit(200) == most
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "1e-2", "nan", "inf", ".nan", "-0.1", "", "many", "0.1.2"])
 def test_what_is_no_limit_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--max-rejects {text}: give a number of inputs, or a share")):
-        most_rejects(text, 200)
+        Request("films", "out", "model", max_rejects=text)
 
 
 def test_the_command_says_what_it_did(done: Done) -> None:

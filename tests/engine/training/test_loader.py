@@ -19,7 +19,7 @@ from covseg_ray.engine.training import loader as stream
 from covseg_ray.engine.training import sampling as order
 from covseg_ray.engine.training.sampling import Portion
 from covseg_ray.engine.training.split import Source, cache, fits_in_object_store, targets
-from covseg_ray.engine.training.worker import Place
+from covseg_ray.engine.training.worker import Rank
 from covseg_ray.storage.datasets.pack import synthesise
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
@@ -60,7 +60,7 @@ def test_any_number_of_workers_sees_the_films_of_one(sizes: list[int], world: in
 
 @given(st.integers(1, 7), st.integers(0, 25))
 def test_workers_with_uneven_shares_make_the_gradient_of_the_whole_batch(world: int, more: int) -> None:
-    batch, places = world + more, [Place(rank, world) for rank in range(world)]
+    batch, places = world + more, [Rank(rank, world) for rank in range(world)]
     gradients = torch.randn(batch, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(more))
     shares = gradients.split([place.share(batch) for place in places])
     averaged = sum(place.weight(batch) * share.mean(0) for place, share in zip(places, shares, strict=True)) / world
