@@ -21,9 +21,10 @@ from training_runs import Run, run_job
 from xdist.scheduler import LoadFileScheduling
 
 HERE = Path(__file__).parent
-# Only in `make test-full`: what starts processes to kill them, or a cluster, and what drives a browser.
+# Only in `make test-full`: tests that kill processes or start clusters, the browser, the search of hyperparameters, and
+# the metrics of a training run, an archive and an endpoint in turn.
 FULL_FOLDERS = {HERE / "faults"}
-FULL_FIXTURES = {"browser"}
+FULL_FIXTURES = {"browser", "searched", "watched"}
 # The first example of a property pays for the imports of what it tests: its time says nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
