@@ -13,6 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Several tests run at a time, and threads of theirs beyond the cores would wait for each other. torch reads this
     # when it is imported, and ONNX Runtime and OpenVINO get as many threads as torch has.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Ray's processes would otherwise wait for the tests that run beside them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 import hypothesis
 import pytest
