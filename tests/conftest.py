@@ -13,6 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Several tests run at a time, and threads of theirs beyond the cores would wait for each other. torch reads this
     # when it is imported, and ONNX Runtime and OpenVINO get as many threads as torch has.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Ray's processes would otherwise wait for the tests that run beside them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 import hypothesis
 import pytest
@@ -21,9 +23,10 @@ from training_runs import Run, run_job
 from xdist.scheduler import LoadFileScheduling
 
 HERE = Path(__file__).parent
-# Only in `make test-full`: what starts processes to kill them, or a cluster, and what drives a browser.
+# Only in `make test-full`: tests that kill processes or start clusters, the browser, the search of hyperparameters, and
+# the metrics of a training run, an archive and an endpoint in turn.
 FULL_FOLDERS = {HERE / "faults"}
-FULL_FIXTURES = {"browser"}
+FULL_FIXTURES = {"browser", "searched", "watched"}
 # The first example of a property pays for the imports of what it tests: its time says nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

@@ -83,7 +83,7 @@ def write(root: Path, films: dict[str, tuple[bytes, bytes | None]]) -> str:
 
 def train_words(dataset: str, out: Path, *changes: str) -> list[str]:
     job = out / "job.toml"
-    job.write_text('model.encoder = "resnet18"\nmodel.encoder_weights = "none"\n')
+    job.write_text('model.encoder = "tu-test_resnet"\nmodel.encoder_weights = "none"\n')
     settings = [f"data.dataset={dataset}", f"out={out / 'runs'}", *changes]
     return ["train", "-c", str(job), *(word for setting in settings for word in ("--set", setting))]
 

@@ -77,6 +77,7 @@ def predicting(births: Path) -> type[Any]:
     return Predicting
 
 
+@pytest.mark.full
 def test_an_actor_that_waits_for_its_first_films_is_not_ended_and_born_again(ray_session: None, tmp_path: Path) -> None:
     due = time.time() + 15  # Ray Data ends no actor in the first 10 s
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=2, initial_size=2)

@@ -17,10 +17,21 @@ from covseg_ray.errors import BusyError
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 
 
+@pytest.fixture(scope="module")
+def job(small_job: list[str]) -> list[str]:
+    """With a network whose epochs are long enough to be interrupted."""
+    return [*small_job, "model.encoder=resnet18"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_session: None, job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_job([*job, f"out={tmp_path_factory.mktemp('undisturbed')}"])
+
+
 def test_interrupted_killed_and_robbed_of_a_worker_a_run_ends_as_if_undisturbed(
-    undisturbed: Run, small_job: list[str], tmp_path: Path
+    undisturbed: Run, job: list[str], tmp_path: Path
 ) -> None:
-    settings, folder = [*small_job, f"out={tmp_path}"], tmp_path / "small"
+    settings, folder = [*job, f"out={tmp_path}"], tmp_path / "small"
     with Command(train_words(settings), tmp_path) as command:
         command.await_epoch(folder, 1)
         code, errors = command.interrupt(signal.SIGINT)
@@ -44,9 +55,9 @@ def test_interrupted_killed_and_robbed_of_a_worker_a_run_ends_as_if_undisturbed(
 
 @pytest.mark.drill
 @pytest.mark.timeout(1800)
-def test_many_kills_at_random_moments(ray_session: None, small_job: list[str], tmp_path: Path) -> None:
+def test_many_kills_at_random_moments(ray_session: None, job: list[str], tmp_path: Path) -> None:
     """Trainers and whole commands are killed by turns, at moments that the epochs do not choose."""
-    settings = [*small_job, "train.epochs=20", "resources.max_failures=-1"]
+    settings = [*job, "train.epochs=20", "resources.max_failures=-1"]
     quiet = run_job([*settings, f"out={tmp_path}/quiet"])
     folder, chance = tmp_path / "kills/small", random.Random(0)
     for _ in range(3):

@@ -315,6 +315,7 @@ def test_no_width_is_fixed_beyond_a_telephones() -> None:
     assert not any("width" in (tag.get("style") or "") for _, tag in Page(html).tags)
 
 
+@pytest.mark.full
 def test_nothing_runs_over_the_edge_of_a_telephone(tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

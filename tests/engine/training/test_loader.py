@@ -178,6 +178,7 @@ def test_a_rank_without_films_gets_no_batch() -> None:
     assert list(stream.batches(Source("nowhere", (), ()), [], 4, torch.device("cpu"))) == []
 
 
+@pytest.mark.full
 def test_of_streams_side_by_side_each_has_cpus(
     ray_session: None, phantoms: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
