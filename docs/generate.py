@@ -86,7 +86,7 @@ def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
 def job_keys_page() -> str:
     """Every key of a job file and of a Serve file."""
     from covseg_ray.config.search import Search
-    from covseg_ray.config.serve import Serving
+    from covseg_ray.config.serve import ServeConfig
     from covseg_ray.config.train import Job
 
     job = Job.model_json_schema()
@@ -106,9 +106,9 @@ def job_keys_page() -> str:
         *_keys(_leaves(Search.model_json_schema(), {})),
         "## `args` of a Serve file",
         "",
-        (Serving.__doc__ or "").replace("\n", " "),
+        (ServeConfig.__doc__ or "").replace("\n", " "),
         "",
-        *_keys(_leaves(Serving.model_json_schema(), {})),
+        *_keys(_leaves(ServeConfig.model_json_schema(), {})),
     ]
     return "\n".join(lines)
 

@@ -99,7 +99,7 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_files_that_a_page_names_exist(page: Path) -> None:
-    named = set(re.findall(r"(?<![\w./-])(?:tests|jobs|covseg_ray|cluster)/[\w./-]*\w", text_of(page)))
+    named = set(re.findall(r"(?<![\w./-])(?:tests|jobs|covseg_ray|cluster|benchmarks)/[\w./-]*\w", text_of(page)))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
