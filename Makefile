@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 BENCH := .venv/bench
 
-.PHONY: demo test test-full test-s3 lint drills bench clean
+.PHONY: demo test test-full test-s3 lint drills docs bench clean
 
 demo: $(READY)
 	$(BIN)/covseg-ray demo
@@ -34,6 +34,9 @@ lint: $(READY)
 drills: $(READY)
 	$(BIN)/pytest -m drill --timeout 3600
 
+docs: $(READY)
+	$(BIN)/mkdocs build --quiet --strict
+
 # FILMS: a folder of PNG films (phantoms without it), COUNT of them for bulk segmentation, read from below S3
 # (s3://BUCKET/PREFIX) where that is given. INT8: the model in 8-bit integers. ONLY: predict, segment, segment-int8, train,
 # serve, cold and growth, with commas between; all without it. A SIZES of 1000000 takes an hour or more.
@@ -52,7 +55,7 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("covseg-ray needs Python 3.10 or later: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e '.[test,mlflow,dicom,openvino,int8,onnx,imagenet]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[test,docs,mlflow,dicom,openvino,int8,onnx,imagenet]' -c constraints.txt
 	touch $@
 
 $(BENCH): $(READY) benchmarks/peers/daft.txt

@@ -1,4 +1,4 @@
-"""docs/upgrading.md names every private or unstable part of Ray that the code uses, where it does, and no other."""
+"""docs/develop/upgrade-ray.md names every private or unstable part of Ray in the code, where it is, and no other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 PACKAGE = ROOT / "covseg_ray"
-PAGE = (ROOT / "docs/upgrading.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/develop/upgrade-ray.md").read_text(encoding="utf-8")
 PRIVATE_MODULE = re.compile(r"ray\.(?:.*\.)?(?:_\w+|v2)(?:\.|$)")
 UNSTABLE = re.compile(r"PublicAPI \((?:alpha|beta)\)|\*\*DeveloperAPI:\*\*")
 IN_STRINGS = re.compile(r"\bRAY_[A-Za-z0-9_]+\b|^ray(?:\.\w+)+$|^\w+:__\w+__$")

@@ -9,16 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Search(BaseModel):
-    """One key of the job and its values: from ``low`` to ``high``, with ``log`` evenly by their logarithm, or one of
-    ``choose``. A key that takes whole numbers is given whole ones, ``high`` among them."""
+    """One key of the job and its values: a range from ``low`` to ``high``, or the list ``choose``. A key that takes
+    whole numbers gets whole ones, ``high`` included."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    key: str
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    choose: tuple[Any, ...] = ()
+    key: str = Field(description="dotted key of the job, as train.learning_rate")
+    low: int | float | None = Field(default=None, description="lowest value of a range")
+    high: int | float | None = Field(default=None, description="highest value of a range")
+    log: bool = Field(default=False, description="draw from the range on a logarithmic scale")
+    choose: tuple[Any, ...] = Field(default=(), description="list of values")
 
     @property
     def ends(self) -> tuple[Any, ...]:
@@ -52,12 +52,12 @@ class Search(BaseModel):
 
 
 class Tune(BaseModel):
-    """How a search is run. After ``grace`` epochs, and ``reduction`` times as many, and so on, a trial goes on only
-    where it is among the best 1 of ``reduction`` of those that came as far."""
+    """How a search runs. After ``grace`` epochs, ``reduction`` times as many, and so on, a trial continues only if it
+    is among the best 1 of ``reduction`` of those that came as far."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trials: Annotated[int, Field(ge=1)] = 12
-    at_once: Annotated[int, Field(ge=1, description="trials side by side")] = 1
-    grace: Annotated[int, Field(ge=1, description="epochs that every trial is given")] = 3
-    reduction: Annotated[int, Field(ge=2)] = 3
+    trials: Annotated[int, Field(ge=1, description="number of jobs to try")] = 12
+    at_once: Annotated[int, Field(ge=1, description="trials in parallel")] = 1
+    grace: Annotated[int, Field(ge=1, description="epochs that every trial gets")] = 3
+    reduction: Annotated[int, Field(ge=2, description="at each stage the best 1 of so many continues")] = 3

@@ -38,78 +38,90 @@ class _Section(BaseModel):
 
 
 class Data(_Section):
-    """Which films. ``cache``: keep decoded films in the object store (``memory``), read them every epoch (``stream``),
-    or decide by their size (``auto``)."""
+    """Which films."""
 
     dataset: str = Field(default="", description="URI of a packed dataset")
     labels: tuple[str, ...] | None = Field(default=None, description="only films with these labels; all when absent")
-    cache: Literal["auto", "memory", "stream"] = "auto"
+    cache: Literal["auto", "memory", "stream"] = Field(
+        default="auto",
+        description="decoded films: keep them in Ray's object store, read them every epoch, or decide by their size",
+    )
 
 
 class Model(_Section):
-    architecture: str = "unet"
-    encoder: str = "resnet34"
+    architecture: str = Field(default="unet", description="a decoder of segmentation-models-pytorch")
+    encoder: str = Field(default="resnet34", description="an encoder of segmentation-models-pytorch")
     encoder_weights: str = Field(default="imagenet", description="imagenet, none, or the path or s3:// URI of a file")
-    classes: tuple[str, ...] = ("background", "infection")
+    classes: tuple[str, ...] = Field(
+        default=("background", "infection"), description="classes by name; with lung between them it segments lungs too"
+    )
     start: str = Field(default="", description="URI of a bundle whose weights to start from, of the same network")
 
 
 class Train(_Section):
-    """How to train. ``batch_size`` is the global one: the workers share it."""
+    """How to train."""
 
-    epochs: Positive = 50
-    batch_size: Positive = 32
-    learning_rate: float = Field(default=0.001, gt=0)
-    schedule: Literal["constant", "one-cycle"] = "constant"
-    optimizer: Literal["adam", "adamw"] = "adam"
-    weight_decay: float = Field(default=0.0, ge=0)
+    epochs: Positive = Field(default=50, description="passes over the training films")
+    batch_size: Positive = Field(default=32, description="films a step, over all workers together")
+    learning_rate: float = Field(default=0.001, gt=0, description="the highest rate of a one-cycle schedule")
+    schedule: Literal["constant", "one-cycle"] = Field(default="constant", description="of the learning rate")
+    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="Adam, or Adam with decoupled weight decay")
+    weight_decay: float = Field(default=0.0, ge=0, description="of the optimizer")
     average: float = Field(default=0.0, ge=0, lt=1, description="decay of the weights' moving average, which is kept")
-    loss: str = "focal+jaccard"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    loss: str = Field(
+        default="focal+jaccard",
+        description="focal+jaccard, cross-entropy+jaccard, cross-entropy+film-jaccard or dice",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware gains from it"
+    )
     compile: Literal["auto", "yes", "no"] = Field(
         default="auto", description="compile the training step; auto: on GPUs, where a C compiler is installed"
     )
-    augment: str = "paper"
+    augment: str = Field(default="paper", description="paper, chest, mild, flips or none")
     select: Metric = Field(
         default="iou_two_class", description="the validation metric that chooses the best checkpoint"
     )
 
 
 class Resources(_Section):
-    """What one worker takes, and how often a run goes on after a loss (-1: without end). ``gpu``: ``auto`` uses GPUs
-    where the cluster has one for every worker. ``node_labels``: ``KEY=VALUE`` of the nodes that may train."""
+    """What one worker takes, and how often a run restarts after a loss."""
 
-    gpu: Literal["auto", "yes", "no"] = "auto"
-    cpus_per_worker: float = Field(default=1, gt=0)
+    gpu: Literal["auto", "yes", "no"] = Field(
+        default="auto", description="a GPU for each worker; auto: if the cluster has one for every worker"
+    )
+    cpus_per_worker: float = Field(default=1, gt=0, description="CPUs that Ray reserves for each worker")
     memory_gib_per_worker: float = Field(default=0, ge=0, description="memory that Ray reserves; 0 reserves none")
-    node_labels: tuple[Annotated[str, Field(pattern="^[^=]+=[^=]+$")], ...] = ()
-    max_failures: int = Field(default=3, ge=-1, description="restarts after a lost worker")
-    max_preemptions: int = Field(default=-1, ge=-1, description="restarts after a node was called back")
+    node_labels: tuple[Annotated[str, Field(pattern="^[^=]+=[^=]+$")], ...] = Field(
+        default=(), description="labels of the nodes that may train, KEY=VALUE"
+    )
+    max_failures: int = Field(default=3, ge=-1, description="restarts after a lost worker; -1: no limit")
+    max_preemptions: int = Field(default=-1, ge=-1, description="restarts after a preempted node; -1: no limit")
 
 
 class Tracking(_Section):
-    tensorboard: bool = True
+    tensorboard: bool = Field(default=True, description="write TensorBoard events")
     mlflow: str = Field(default="", description="tracking URI (a server or sqlite:///FILE); off when empty")
 
 
 class Job(_Section):
     """A training job. A run leaves ``out/name/{metrics.jsonl, report.html, checkpoints/, bundle/}``. With a ``search``
-    it is one for ``covseg-ray tune``.
-
-    ``workers``: a number, or the fewest and the most: then a run goes on with fewer when a node is lost."""
+    it is one for ``covseg-ray tune``."""
 
     preset: Preset = Field(default="paper", description="the recipe that sets every key not given here")
     name: str = Field(default="paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    out: str = "runs"
-    workers: int | tuple[int, int] = 1
-    seed: int = Field(default=0, ge=0)
+    out: str = Field(default="runs", description="folder or s3:// URI of runs")
+    workers: int | tuple[int, int] = Field(
+        default=1, description="training processes: a number, or the fewest and the most, as [2, 8]"
+    )
+    seed: int = Field(default=0, ge=0, description="the same seed gives the same weights on a CPU, bit for bit")
     data: Data = Data()
     model: Model = Model()
     train: Train = Train()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
     tune: Tune = Tune()
-    search: tuple[Search, ...] = ()
+    search: tuple[Search, ...] = Field(default=(), description="keys to search and their values; see below")
 
     @property
     def fewest_workers(self) -> int:
