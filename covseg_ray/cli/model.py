@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from covseg_ray.cli.options import BundleUri, DatasetUri, Json, Labels, ask, named, say
-from covseg_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from covseg_ray.engine.evaluation.export import Compared
     from covseg_ray.segmentation.network.bundle import Bundle
-    from covseg_ray.segmentation.network.layers import Layer
 
 app = typer.Typer(help="Model bundles: what they hold, and when they call a pixel infection.", no_args_is_help=True)
 
@@ -44,12 +42,13 @@ def decide(
     from covseg_ray.engine.bundle_io import load_bundle, save_bundle
     from covseg_ray.engine.evaluation import threshold as engine
     from covseg_ray.engine.session import session
+    from covseg_ray.storage.datasets.subset import Subset
 
-    wanted = named(labels) or None
+    films = Subset(dataset, split, named(labels) or None)
     model = load_bundle(bundle)
-    ruled, found = engine.decide(model.half_precision() if half else model, dataset, split, wanted, flip, _tell)
+    decided, found = engine.decide(model.half_precision() if half else model, films, flip, _tell)
     with session():
-        done = engine.measured(ruled, dataset, split, wanted, found)
+        done = engine.with_metrics(decided, films, found)
     save_bundle(out, done)
     if as_json:
         typer.echo(json.dumps({"bundle": out, "model_id": done.model_id, **asdict(found)}))
@@ -86,7 +85,9 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model for another engine: its files, or a bundle that computes in 8-bit integers, faster on a CPU."""
-    _check_export(to, int8, calibrate)
+    from covseg_ray.segmentation.export_request import ExportRequest
+
+    request = ExportRequest(to, int8, calibrate)
     if calibrate:
         ask(calibrate)
     from covseg_ray.engine.bundle_io import load_bundle, resolve, save_bundle, save_graph
@@ -102,7 +103,7 @@ def export(
         save_bundle(where, made)
     else:
         made = model
-        graph, compared = engine.in_float(model, to, calibrate, _tell_of)
+        graph, compared = engine.in_float(model, request, _tell_of)
         save_graph(where, graph)
     document = {"out": where, "model_id": made.model_id, **(asdict(compared) if compared else {})}
     if as_json:
@@ -115,15 +116,6 @@ def export(
     typer.echo(f"written to  {where}")
 
 
-def _check_export(to: str, int8: bool, calibrate: str | None) -> None:
-    if to not in ("onnx", "openvino"):
-        raise UsageError(f"--to {to}: unknown; it takes onnx, openvino")
-    if int8 and to != "openvino":
-        raise UsageError("--int8 goes with --to openvino")
-    if int8 and calibrate is None:
-        raise UsageError("--int8 needs films to learn its ranges from: --calibrate DATASET")
-
-
 def _tell_of(what: str, done: int, films: int) -> None:
     say(f"{what}: {done:,} of {films:,} films")
 
@@ -133,7 +125,7 @@ def info(
     bundle: BundleUri,
     as_json: Json = False,
 ) -> None:
-    """Print a model's layers and parameters, what it was trained on and the metrics it reached."""
+    """Print a model's network, training data and metrics. With --json also its layers."""
     from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.segmentation.network.layers import describe
 
@@ -151,18 +143,19 @@ def info(
     from rich.console import Console
 
     console = Console()
-    for table in (_layers(layers), _metrics(model), _facts(model)):
+    for table in (_metrics(model), _facts(model, sum(layer.parameters for layer in layers))):
         if table.row_count:
             console.print(table)
 
 
-def _facts(model: Bundle) -> Table:
+def _facts(model: Bundle, parameters: int) -> Table:
     from covseg_ray.segmentation.network.card import in_words
 
     spec = model.spec
     facts = {
         "Model id": model.model_id,
         "Network": f"{spec.architecture} with {spec.encoder}",
+        "Parameters": f"{parameters:,} trainable",
         "Classes": ", ".join(spec.classes),
         "Input": f"{spec.input_size} x {spec.input_size}, {spec.resize}",
         "Decision": in_words(spec),
@@ -184,22 +177,13 @@ def _metrics(model: Bundle) -> Table:
     return _table(["Metric", "Value", "95 % interval"], rows)
 
 
-def _layers(layers: Sequence[Layer]) -> Table:
-    rows = [
-        [layer.name, layer.kind, " x ".join(map(str, layer.output_shape or ())), f"{layer.parameters:,}"]
-        for layer in layers
-    ]
-    total = sum(layer.parameters for layer in layers)
-    return _table(["Layer", "Kind", "Output", "Parameters"], [*rows, ["total", "", "", f"{total:,}"]])
-
-
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in ("Parameters", "95 % interval") else "left")
+        table.add_column(column, justify="right" if column == "95 % interval" else "left")
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     return table

@@ -49,16 +49,15 @@ def compare(
     from covseg_ray.engine.evaluation.compare_report import compare_page
     from covseg_ray.engine.session import session
     from covseg_ray.storage.datasets.pack import read_exclusions
+    from covseg_ray.storage.datasets.subset import Subset
     from covseg_ray.storage.filesystem import write_bytes
 
-    wanted = named(labels) or None
-    left_out = read_exclusions(exclude) if exclude else frozenset()
-    models = load_bundle(first), load_bundle(second)
-    engine.refuse(*models)
+    films = Subset(dataset, split, named(labels) or None, read_exclusions(exclude) if exclude else frozenset())
+    request = engine.ComparisonRequest(load_bundle(first), load_bundle(second), films, workers)
     with session(address, workers, allow_open):
-        found = engine.compare(*models, dataset, split, wanted, workers, left_out)
+        found = engine.compare(request)
     if report:
-        write_bytes(report, compare_page(*models, dataset, split, wanted, found).encode())
+        write_bytes(report, compare_page(request, found).encode())
     for note in found.notes:
         say(f"note: {note}")
     typer.echo(json.dumps(_document(found)) if as_json else _tables(first, second, found))

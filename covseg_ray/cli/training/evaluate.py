@@ -55,15 +55,15 @@ def evaluate(
     from covseg_ray.engine.evaluation.report import evaluation_page
     from covseg_ray.engine.session import session
     from covseg_ray.storage.datasets.pack import read_exclusions
+    from covseg_ray.storage.datasets.subset import Subset
     from covseg_ray.storage.filesystem import write_bytes
 
-    wanted = named(labels) or None
-    left_out = read_exclusions(exclude) if exclude else frozenset()
-    model = load_bundle(bundle)
+    films = Subset(dataset, split, named(labels) or None, read_exclusions(exclude) if exclude else frozenset())
+    request = engine.EvaluationRequest(load_bundle(bundle), films, workers, batch_size)
     with session(address, workers, allow_open):
-        found = engine.evaluate(model, dataset, split, wanted, workers, batch_size, left_out)
+        found = engine.evaluate(request)
     if report:
-        write_bytes(report, evaluation_page(model, dataset, split, wanted, found).encode())
+        write_bytes(report, evaluation_page(request, found).encode())
     for note in found.notes:
         say(f"note: {note}")
     typer.echo(json.dumps(_document(found)) if as_json else _tables(found))

@@ -1,4 +1,4 @@
-"""Two models on the same films: their metrics side by side, and how sure the difference is."""
+"""Compare two models on the same films: both models' metrics, and each difference with its interval."""
 
 from __future__ import annotations
 
@@ -8,16 +8,40 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.engine.evaluation.run import Evaluation, measure, show
+from covseg_ray.engine.evaluation.run import Evaluation, EvaluationRequest, measure, show
 from covseg_ray.errors import UsageError
 from covseg_ray.reports.film_result import ChangedFilm
 from covseg_ray.segmentation.evaluation.bootstrap import Difference, Ratio, difference
 from covseg_ray.segmentation.evaluation.metrics import LOWER_IS_BETTER, ratios
 from covseg_ray.segmentation.evaluation.subgroups import Members, divide
 from covseg_ray.segmentation.network.bundle import LUNG, Bundle
+from covseg_ray.storage.datasets.subset import Subset
 
-BATCH = 32
 CHANGED = 4
+
+
+@dataclass(frozen=True)
+class ComparisonRequest:
+    """Measure two models on the same films, each at its own input size, with ``workers`` actors.
+
+    Raises:
+        UsageError: both bundles hold the same model, or ``workers`` is below 1.
+    """
+
+    first: Bundle
+    second: Bundle
+    films: Subset
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.first.model_id == self.second.model_id:
+            raise UsageError(f"both bundles are the same model, id {self.first.model_id}; give two that differ")
+        _ = self.evaluations
+
+    @property
+    def evaluations(self) -> tuple[EvaluationRequest, EvaluationRequest]:
+        first, second = (EvaluationRequest(each, self.films, self.workers) for each in (self.first, self.second))
+        return first, second
 
 
 @dataclass(frozen=True)
@@ -40,22 +64,12 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(
-    first: Bundle,
-    second: Bundle,
-    dataset: str,
-    split: str,
-    labels: Sequence[str] | None,
-    workers: int,
-    exclude: frozenset[str],
-) -> Comparison:
-    """Both models on each film of the split, at each model's own input size, against masks of the dataset's.
-
-    Raises what :func:`measure` raises.
-    """
-    one, two = (measure(bundle, dataset, split, labels, workers, BATCH, exclude) for bundle in (first, second))
+def compare(request: ComparisonRequest) -> Comparison:
+    """Both models' metrics and their differences. Raises what :func:`measure` raises."""
+    one, two = (measure(each) for each in request.evaluations)
     chosen = most_changed(one.counts_N4, two.counts_N4)
-    films = (show(bundle, dataset, found, chosen) for bundle, found in ((first, one), (second, two)))
+    models = ((request.first, one), (request.second, two))
+    films = (show(bundle, request.films.dataset, found, chosen) for bundle, found in models)
     return Comparison(
         first=one,
         second=two,
@@ -71,25 +85,19 @@ def compare(
             ChangedFilm(a, b, float(wrong_share(one.counts_N4)[row]), float(wrong_share(two.counts_N4)[row]))
             for row, a, b in zip(chosen, *films, strict=True)
         ],
-        notes=_notes(first, second, one, two),
+        notes=_notes(request, one, two),
     )
 
 
-def refuse(first: Bundle, second: Bundle) -> None:
-    """Raise UsageError for two models that cannot be compared."""
-    if first.model_id == second.model_id:
-        raise UsageError(f"both bundles are the same model, id {first.model_id}; give two that differ")
-
-
 def wrong_share(counts_N4: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of each film the share of pixels that are marked without infection or missed, float64 ``[N]``."""
+    """The share of each film's pixels that are false positive or false negative, float64 ``[N]``."""
     wrong: NDArray[np.float64] = (counts_N4[:, 1] + counts_N4[:, 2]) / counts_N4.sum(axis=1)
     return wrong
 
 
 def most_changed(first_N4: NDArray[np.int64], second_N4: NDArray[np.int64], number: int = CHANGED) -> list[int]:
-    """Rows of films: up to ``number`` on which the second model is less wrong by most, then as many on which it is more
-    wrong by most. By pixels, so that a speck on a healthy film does not count as much as a missed lung."""
+    """Rows of up to ``number`` films that the second model improves most, then as many that it worsens most, by the
+    share of wrong pixels: a speck on a healthy film counts less than a missed lung."""
     change_N = wrong_share(second_N4) - wrong_share(first_N4)
     order = np.argsort(change_N, kind="stable")
     better = [int(row) for row in order[:number] if change_N[row] < 0]
@@ -107,9 +115,9 @@ def _ratios(found: Evaluation, members_N: Members) -> dict[str, Ratio]:
     return ratios(image_ids, found.counts_N4[members_N], lungs_N4)
 
 
-def _notes(first: Bundle, second: Bundle, one: Evaluation, two: Evaluation) -> tuple[str, ...]:
-    told = [f"{name}: {note}" for name, found in (("A", one), ("B", two)) for note in found.notes]
-    knowing = [name for name, bundle in (("A", first), ("B", second)) if LUNG in bundle.spec.classes]
-    if len(knowing) == 1:
-        told.append(f"only {knowing[0]} outlines lungs: metrics of lungs are not compared")
-    return tuple(told)
+def _notes(request: ComparisonRequest, one: Evaluation, two: Evaluation) -> tuple[str, ...]:
+    lines = [f"{name}: {note}" for name, found in (("A", one), ("B", two)) for note in found.notes]
+    with_lungs = [name for name, bundle in (("A", request.first), ("B", request.second)) if LUNG in bundle.spec.classes]
+    if len(with_lungs) == 1:
+        lines.append(f"only {with_lungs[0]} segments lungs: lung metrics are not compared")
+    return tuple(lines)

@@ -1,10 +1,10 @@
-"""A comparison as a page: its numbers in the words of the reports."""
+"""A comparison as a report page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from covseg_ray.engine.evaluation.compare import Comparison
+from covseg_ray.engine.evaluation.compare import Comparison, ComparisonRequest
 from covseg_ray.engine.evaluation.report import (
     films_facts,
     findings,
@@ -16,16 +16,13 @@ from covseg_ray.engine.evaluation.report import (
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.measured import StratumRow
 from covseg_ray.segmentation.evaluation.bootstrap import Difference
-from covseg_ray.segmentation.network.bundle import Bundle
 
 
-def compare_page(
-    first: Bundle, second: Bundle, dataset: str, split: str, labels: Sequence[str] | None, found: Comparison
-) -> str:
+def compare_page(request: ComparisonRequest, found: Comparison) -> str:
     """The report of two models on the same films, as HTML."""
     return compare_report(
-        title=f"Two models on {split}",
-        facts=_facts(first, second, dataset, split, labels, found),
+        title=f"Two models on {request.films.split}",
+        facts=_facts(request, found),
         metrics=_metrics(found),
         strata=[
             StratumRow(stratum_words(group, name), each.images, _intervals(each.differences))
@@ -50,10 +47,8 @@ def _intervals(differences: Mapping[str, Difference]) -> dict[str, tuple[float, 
     return {name: (each.value, each.low, each.high) for name, each in differences.items()}
 
 
-def _facts(
-    first: Bundle, second: Bundle, dataset: str, split: str, labels: Sequence[str] | None, found: Comparison
-) -> dict[str, str]:
-    models = {"A": first, "B": second}
-    told = {name: model_words(bundle) for name, bundle in models.items()}
-    told |= films_facts(dataset, split, labels, found.first, found.notes)
-    return told | {f"{name} trained on": trained_words(bundle) for name, bundle in models.items()}
+def _facts(request: ComparisonRequest, found: Comparison) -> dict[str, str]:
+    models = {"A": request.first, "B": request.second}
+    rows = {name: model_words(bundle) for name, bundle in models.items()}
+    rows |= films_facts(request.films, found.first, found.notes)
+    return rows | {f"{name} trained on": trained_words(bundle) for name, bundle in models.items()}

@@ -1,4 +1,4 @@
-"""Every film of a split through a model once, on Ray actors: integers come back, and where each film is."""
+"""Predict every film of a split once, on Ray actors, and return integer counts of each film and where it is stored."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from covseg_ray.segmentation.network.bundle_files import from_files, to_files
 from covseg_ray.storage.datasets.read import Films, Unit, read_unit
 
 
-class Counted(NamedTuple):
-    """A film's integers, and where it is: its place in its unit. ``lung_4`` where the model knows lungs; see
+class FilmCounts(NamedTuple):
+    """SplitCounts of one film, and its place in its unit. ``lung_4`` where the model knows lungs; see
     `covseg_ray.segmentation.evaluation.metrics` and `covseg_ray.segmentation.evaluation.froc` for the columns."""
 
     image_id: str
@@ -37,23 +37,23 @@ class Counted(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Counts:
+class SplitCounts:
     """``films`` ordered by ``image_id``; ``levels`` are pixels by truth and probability, for each label."""
 
-    films: Sequence[Counted]
+    films: Sequence[FilmCounts]
     levels: Mapping[str, Histogram]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Films' integers as arrays, a row a film; ``lungs_N4`` where the model knows lungs."""
+    """Films' counts as arrays, one row per film; ``lungs_N4`` where the model knows lungs."""
 
     image_ids: tuple[str, ...]
     counts_N4: NDArray[np.int64]
     lungs_N4: NDArray[np.int64] | None
 
 
-def columns(films: Sequence[Counted]) -> Columns:
+def columns(films: Sequence[FilmCounts]) -> Columns:
     """In the order of the films, of which there is at least one."""
     lungs = [film.lung_4 for film in films if film.lung_4 is not None]
     return Columns(
@@ -63,7 +63,7 @@ def columns(films: Sequence[Counted]) -> Columns:
     )
 
 
-class Counter:
+class FilmCounter:
     """Predicts the films of a unit and counts; one lives in each actor of the pool."""
 
     def __init__(self, dataset: str, units: Sequence[Unit], batch_size: int, workers: int) -> None:
@@ -75,41 +75,41 @@ class Counter:
         self.batch_size = batch_size
         self.predictor: BatchPredictor | None = None
 
-    def count(self, unit: int, files: Sequence[ray.ObjectRef[Mapping[str, bytes]]]) -> Counts:
-        """The integers of one unit's films; ``files`` hold a reference to those of the bundle, read at first use."""
+    def count(self, unit: int, files: Sequence[ray.ObjectRef[Mapping[str, bytes]]]) -> SplitCounts:
+        """SplitCounts of one unit's films; ``files`` holds a reference to the bundle's files, read at first use."""
         if self.predictor is None:
             self.predictor = BatchPredictor(from_files(ray.get(files[0])), self.device)
         films = read_films(self.dataset, self.units[unit], self.predictor.spec.classes)
-        counted: list[Counted] = []
+        counted: list[FilmCounts] = []
         levels: dict[str, Histogram] = {}
         for start in range(0, len(films.image_ids), self.batch_size):
             part = slice(start, start + self.batch_size)
             counted += count_films(self.predictor, films, unit, part, levels)
-        return Counts(counted, levels)
+        return SplitCounts(counted, levels)
 
 
-def count_split(bundle: Bundle, dataset: str, units: Sequence[Unit], workers: int, batch_size: int) -> Counts:
-    """Every film of the units, by at most ``workers`` actors that predict side by side."""
+def count_split(bundle: Bundle, dataset: str, units: Sequence[Unit], workers: int, batch_size: int) -> SplitCounts:
+    """Count every film of the units, with at most ``workers`` actors at a time."""
     workers = min(workers, len(units))
     gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
-    actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=3, max_task_retries=3)(Counter)
+    actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=3, max_task_retries=3)(FilmCounter)
     pool = ActorPool([actor.remote(dataset, units, batch_size, workers) for _ in range(workers)])
-    # In a list, so that the reference travels with each call and the bundle does not.
+    # In a list, so that each call carries the reference and not the bundle.
     files = [ray.put(to_files(bundle))]
-    films: list[Counted] = []
+    films: list[FilmCounts] = []
     levels: dict[str, Histogram] = {}
     for counts in pool.map_unordered(lambda counter, unit: counter.count.remote(unit, files), list(range(len(units)))):
         films += counts.films
         for label, histogram_2L in counts.levels.items():
             levels[label] = levels.get(label, 0) + histogram_2L
-    return Counts(sorted(films, key=lambda film: film.image_id), dict(sorted(levels.items())))
+    return SplitCounts(sorted(films, key=lambda film: film.image_id), dict(sorted(levels.items())))
 
 
 def count_films(
     predictor: BatchPredictor, films: Films, unit: int, part: slice, levels: dict[str, Histogram]
-) -> list[Counted]:
-    """The integers of a part of a unit's films; their pixels are added to ``levels``."""
-    classes_NHW, probabilities_NHW = look(predictor, films.images_NHW[part])
+) -> list[FilmCounts]:
+    """SplitCounts of a part of a unit's films; their pixels are added to ``levels``."""
+    classes_NHW, probabilities_NHW = predict_at_film_size(predictor, films.images_NHW[part])
     found_NHW, truth_NHW = classes_NHW == predictor.spec.infection, films.masks_NHW[part] > 0
     infection_N4, marks_NM = count(found_NHW, truth_NHW), mark(probabilities_NHW, found_NHW, truth_NHW)
     lungs_N4 = None
@@ -121,7 +121,7 @@ def count_films(
         members_N = np.array(labels) == label
         levels[label] = levels.get(label, 0) + count_levels(probabilities_NHW[members_N], truth_NHW[members_N])
     return [
-        Counted(
+        FilmCounts(
             image_id,
             labels[row],
             unit,
@@ -134,16 +134,18 @@ def count_films(
     ]
 
 
-def look(predictor: BatchPredictor, images_NHW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def predict_at_film_size(
+    predictor: BatchPredictor, images_NHW: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Classes, and the infection's probability in 255ths, uint8 at the films' own size, whatever the model's is."""
     spec = predictor.spec
     if images_NHW.shape[1:] == (spec.input_size, spec.input_size):
         return predictor.predict_probabilities(images_NHW)
-    laid = [standardise(image_HW, spec.input_size, spec.resize) for image_HW in images_NHW]
-    looked = predictor.predict_probabilities(np.stack([square_SS for square_SS, _ in laid]))
+    standardised = [standardise(image_HW, spec.input_size, spec.resize) for image_HW in images_NHW]
+    predicted = predictor.predict_probabilities(np.stack([square_SS for square_SS, _ in standardised]))
     classes_NHW, probabilities_NHW = (
-        np.stack([restore_mask(each_SS, place) for each_SS, (_, place) in zip(squares_NSS, laid, strict=True)])
-        for squares_NSS in looked
+        np.stack([restore_mask(each_SS, place) for each_SS, (_, place) in zip(squares_NSS, standardised, strict=True)])
+        for squares_NSS in predicted
     )
     return classes_NHW, probabilities_NHW
 

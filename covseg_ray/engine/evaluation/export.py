@@ -1,4 +1,4 @@
-"""A model for other programs, or in 8-bit integers, where it finds the same infection as before."""
+"""Export a model for other programs, or in 8-bit integers, and check that it stays as accurate."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.engine.evaluation.counts import Counted, columns, count_films, read_films
+from covseg_ray.engine.evaluation.counts import FilmCounts, columns, count_films, read_films
 from covseg_ray.errors import CovsegError, DatasetError, ModelError
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.metrics import summarise
+from covseg_ray.segmentation.export_request import ExportRequest
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, films_to_classes
 from covseg_ray.segmentation.inference.quantise import quantise
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.graph import Graph, translate
-from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
+from covseg_ray.storage.datasets.read import read_info, read_unit
+from covseg_ray.storage.datasets.subset import Subset
 
 GATE = 0.002
 CALIBRATE, CHECK = "train", "val"
@@ -25,7 +27,7 @@ CALIBRATION_FILMS = 300
 GATED = "iou_pooled"
 HOW = "in this process, on split {split} of {dataset}; 95 % intervals from 1,000 bootstrap resamples of the films"
 
-Told = Callable[[str, int, int], None]  # what is measured, films done, films in all
+OnProgress = Callable[[str, int, int], None]  # what is measured, films done, all films
 
 
 @dataclass(frozen=True)
@@ -36,23 +38,23 @@ class Compared:
     after: float
 
 
-def in_int8(bundle: Bundle, dataset: str, told: Told) -> tuple[Bundle, Compared]:
+def in_int8(bundle: Bundle, dataset: str, on_progress: OnProgress) -> tuple[Bundle, Compared]:
     """The model in 8-bit integers, its ranges from films of split train, with its metrics on split val.
 
     Raises:
         CovsegError: it loses more than ``GATE`` of ``iou_pooled`` there.
-        UsageError: it is one already, or a package is not installed.
+        UsageError: it is an 8-bit model already, or a package is not installed.
     """
     films_NSS = calibration_films(bundle, dataset)
     made = quantise(bundle, films_NSS, read_info(dataset).digest)
-    compared, metrics = compare(bundle, made, dataset, told)
+    compared, metrics = check_accuracy(bundle, made, dataset, on_progress)
     how = HOW.format(split=CHECK, dataset=dataset)
     spec = made.spec.model_copy(update={"metrics": dict(metrics), "metrics_how": how})
     return Bundle(spec, made.state, made.graph), compared
 
 
-def in_float(bundle: Bundle, to: str, dataset: str | None, told: Told) -> tuple[Graph, Compared | None]:
-    """The model as files for ``to``, ``onnx`` or ``openvino``, for one film at a time; compared where films are given.
+def in_float(bundle: Bundle, request: ExportRequest, on_progress: OnProgress) -> tuple[Graph, Compared | None]:
+    """The model as a graph for one film at a time; compared with the model where films are given.
 
     Raises:
         CovsegError: it loses more than ``GATE`` of ``iou_pooled`` on split val.
@@ -61,16 +63,16 @@ def in_float(bundle: Bundle, to: str, dataset: str | None, told: Told) -> tuple[
     if bundle.graph is not None:
         raise ModelError("an 8-bit model is exported already: its files are below openvino/int8")
     side = bundle.spec.input_size
-    graph = translate(to, films_to_classes(bundle), (1, side, side))
-    if dataset is None:
+    graph = translate(request.to, films_to_classes(bundle), (1, side, side))
+    if request.calibrate is None:
         return graph, None
-    compared, _ = compare(bundle, replace(bundle, graph=graph), dataset, told)
+    compared, _ = check_accuracy(bundle, replace(bundle, graph=graph), request.calibrate, on_progress)
     return graph, compared
 
 
 def calibration_films(bundle: Bundle, dataset: str) -> NDArray[np.uint8]:
     """At most ``CALIBRATION_FILMS`` films of split train, evenly from all its units, at the model's size."""
-    units = list_units(dataset, CALIBRATE)
+    units = Subset(dataset, CALIBRATE).units()
     share = -(-CALIBRATION_FILMS // len(units))
     chosen = [replace(unit, rows=_evenly(unit.rows, share)) for unit in units]
     films = [film_HW for unit in chosen for film_HW in read_unit(dataset, unit).images_NHW]
@@ -82,14 +84,17 @@ def _evenly(rows: tuple[int, ...], count: int) -> tuple[int, ...]:
     return rows[:: max(1, len(rows) // count)][:count]
 
 
-def compare(bundle: Bundle, exported: Bundle, dataset: str, told: Told) -> tuple[Compared, Mapping[str, Estimate]]:
-    """Both on the films of split val; the metrics are the exported one's."""
+def check_accuracy(
+    bundle: Bundle, exported: Bundle, dataset: str, on_progress: OnProgress
+) -> tuple[Compared, Mapping[str, Estimate]]:
+    """Measure both on the films of split val; the metrics returned are those of the export."""
     before, after = (
-        measure(each, dataset, name, told) for each, name in ((bundle, "the model"), (exported, "the export"))
+        measure_here(each, dataset, name, on_progress)
+        for each, name in ((bundle, "the model"), (exported, "the export"))
     )
     if GATED not in before:
         raise DatasetError(
-            f"{dataset}: no film of split {CHECK} has infection, so nothing tells whether the export fits"
+            f"{dataset}: no film of split {CHECK} has infection, so the export cannot be compared with the model"
         )
     compared = Compared(before[GATED].value, after[GATED].value)
     if compared.after < compared.before - GATE:
@@ -100,13 +105,13 @@ def compare(bundle: Bundle, exported: Bundle, dataset: str, told: Told) -> tuple
     return compared, after
 
 
-def measure(bundle: Bundle, dataset: str, name: str, told: Told) -> Mapping[str, Estimate]:
+def measure_here(bundle: Bundle, dataset: str, name: str, on_progress: OnProgress) -> Mapping[str, Estimate]:
     """A model's metrics on the films of split val, computed in this process."""
-    predictor, units = BatchPredictor(bundle), list_units(dataset, CHECK)
-    counted: list[Counted] = []
+    predictor, units = BatchPredictor(bundle), Subset(dataset, CHECK).units()
+    counted: list[FilmCounts] = []
     for number, unit in enumerate(units):
         films = read_films(dataset, unit, bundle.spec.classes)
         counted += count_films(predictor, films, number, slice(0, len(films.image_ids)), {})
-        told(name, len(counted), sum(len(unit.rows) for unit in units))
+        on_progress(name, len(counted), sum(len(unit.rows) for unit in units))
     found = columns(counted)
     return summarise(found.image_ids, found.counts_N4, found.lungs_N4)

@@ -1,10 +1,10 @@
-"""An evaluation as a page: its numbers in the words of the reports."""
+"""An evaluation as a report page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from covseg_ray.engine.evaluation.run import ALL, Evaluation
+from covseg_ray.engine.evaluation.run import ALL, Evaluation, EvaluationRequest
 from covseg_ray.reports.measured import (
     Findings,
     FreeResponseLine,
@@ -19,20 +19,20 @@ from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.read import read_info
+from covseg_ray.storage.datasets.subset import Subset
 
 METRICS_HOW = "covseg-ray evaluate on split {split}; 95 % intervals from 1,000 bootstrap resamples of the films"
 GROUPS = {"label": "", "infected_share": "Infection "}
 
 
-def evaluation_page(
-    bundle: Bundle, dataset: str, split: str, labels: Sequence[str] | None, evaluation: Evaluation
-) -> str:
+def evaluation_page(request: EvaluationRequest, evaluation: Evaluation) -> str:
     """The report of a model on films, as HTML."""
+    spec = request.bundle.spec
     return evaluation_report(
-        title=f"{bundle.spec.architecture} {bundle.spec.encoder} on {split}",
+        title=f"{spec.architecture} {spec.encoder} on {request.films.split}",
         metrics=intervals(evaluation.metrics),
         films=evaluation.films,
-        facts=facts(bundle, dataset, split, labels, evaluation),
+        facts=facts(request.bundle, request.films, evaluation),
         ious=evaluation.infected_ious,
         findings=findings({"model": evaluation}),
     )
@@ -58,7 +58,7 @@ def findings(evaluations: Mapping[str, Evaluation]) -> Findings:
 
 
 def stratum_words(group: str, name: str) -> str:
-    """A stratum as a reader calls it: ``COVID-19``, ``Infection under 5 %``."""
+    """A stratum's name on a page: ``COVID-19``, ``Infection under 5 %``."""
     return f"{GROUPS[group]}{name}"
 
 
@@ -77,12 +77,12 @@ def free_response_view(by_model: Mapping[str, FreeResponse]) -> FreeResponseView
         )
         for name, found in by_model.items()
     ]
-    told = "; ".join(f"{name}: {free_response_words(found)}" for name, found in by_model.items())
-    return FreeResponseView(lines, f"False regions per {which}", told, RULE)
+    own_points = "; ".join(f"{name}: {free_response_words(found)}" for name, found in by_model.items())
+    return FreeResponseView(lines, f"False regions per {which}", own_points, RULE)
 
 
 def free_response_words(found: FreeResponse) -> str:
-    """The point of the model's own rule in one line."""
+    """Lesions found and false regions under the model's own decision rule, in one line."""
     own = found.own
     false = f"{own['false_regions_per_film'].value:.2f} false regions a film"
     if found.infection_free_films:
@@ -92,28 +92,24 @@ def free_response_words(found: FreeResponse) -> str:
     return f"{own['lesions_found'].value:.1%} of {found.lesions:,} lesions found at {false}"
 
 
-def facts(
-    bundle: Bundle, dataset: str, split: str, labels: Sequence[str] | None, evaluation: Evaluation
-) -> dict[str, str]:
-    """What the numbers of a report were measured on, for its table of facts."""
-    films = films_facts(dataset, split, labels, evaluation, evaluation.notes)
-    return {"Model": model_words(bundle)} | films | {"Trained on": trained_words(bundle)}
+def facts(bundle: Bundle, films: Subset, evaluation: Evaluation) -> dict[str, str]:
+    """The model and the films that were measured, for a report's table of facts."""
+    measured = films_facts(films, evaluation, evaluation.notes)
+    return {"Model": model_words(bundle)} | measured | {"Trained on": trained_words(bundle)}
 
 
 def model_words(bundle: Bundle) -> str:
     return f"{bundle.spec.architecture} with {bundle.spec.encoder}, id {bundle.model_id}"
 
 
-def films_facts(
-    dataset: str, split: str, labels: Sequence[str] | None, evaluation: Evaluation, notes: Sequence[str]
-) -> dict[str, str]:
-    films = len(evaluation.image_ids)
-    told = {
-        "Measured on": f"{dataset}, split {split}, {', '.join(labels) if labels else 'all labels'}",
-        "Films": f"{films:,}" + (f"; {evaluation.left_out:,} left out" if evaluation.left_out else ""),
-        "Dataset digest": read_info(dataset).digest,
+def films_facts(films: Subset, evaluation: Evaluation, notes: Sequence[str]) -> dict[str, str]:
+    count = f"{len(evaluation.image_ids):,}"
+    rows = {
+        "Measured on": str(films),
+        "Films": count + (f"; {evaluation.left_out:,} left out" if evaluation.left_out else ""),
+        "Dataset digest": read_info(films.dataset).digest,
     }
-    return told | ({"Note": "; ".join(notes)} if notes else {})
+    return rows | ({"Note": "; ".join(notes)} if notes else {})
 
 
 def trained_words(bundle: Bundle) -> str:

@@ -1,4 +1,4 @@
-"""A bundle against the masks of a dataset: integer counts for every film, and the numbers that follow from them."""
+"""Evaluate a bundle against the masks of a dataset: integer counts of every film, and all metrics from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.engine.evaluation.counts import Counts, columns, count_split, look
+from covseg_ray.engine.evaluation.counts import SplitCounts, columns, count_split, predict_at_film_size
+from covseg_ray.errors import UsageError
 from covseg_ray.reports.film_result import FilmResult
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration, calibration
@@ -17,18 +18,38 @@ from covseg_ray.segmentation.evaluation.metrics import image_iou, summarise
 from covseg_ray.segmentation.evaluation.subgroups import Stratum, summarise_strata
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.storage.datasets.read import Films, Unit, list_units, read_info, read_unit, without
+from covseg_ray.storage.datasets.read import Films, Unit, read_info, read_unit
+from covseg_ray.storage.datasets.subset import Subset
 
 ALL = "all"
 PICTURES = 9
 
 
 @dataclass(frozen=True)
+class EvaluationRequest:
+    """Measure a model on films, with ``workers`` actors that predict ``batch_size`` films at a time.
+
+    Raises:
+        UsageError: ``workers`` or ``batch_size`` is below 1.
+    """
+
+    bundle: Bundle
+    films: Subset
+    workers: int = 1
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name, number in (("workers", self.workers), ("batch_size", self.batch_size)):
+            if number < 1:
+                raise UsageError(f"{name}: must be at least 1, not {number}")
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """``counts_N4`` are int64 true and false positives, false and true negatives of infection pixels, ``lungs_N4`` what
-    :func:`count_lung` gives where the model knows lungs: a row a film, in the order of ``image_ids``. ``units`` hold
-    one film each, as it is read. ``calibration`` is that of all films and of each label; ``left_out`` films were
-    excluded; ``notes`` say what to know of the numbers."""
+    """``counts_N4`` are int64 true and false positives, false and true negatives of infection pixels, ``lungs_N4`` the
+    counts of :func:`count_lung` where the model knows lungs: one row per film, in the order of ``image_ids``. Each of
+    ``units`` holds one film. ``calibration`` is that of all films and of each label; ``left_out`` films were excluded;
+    ``notes`` are warnings about the numbers."""
 
     image_ids: tuple[str, ...]
     labels: tuple[str, ...]
@@ -50,43 +71,27 @@ class Evaluation:
         return [float(iou) for iou in image_iou(self.counts_N4[infected])]
 
 
-def evaluate(
-    bundle: Bundle,
-    dataset: str,
-    split: str = "val",
-    labels: Sequence[str] | None = None,
-    workers: int = 1,
-    batch_size: int = 32,
-    exclude: frozenset[str] = frozenset(),
-) -> Evaluation:
-    """As :func:`measure`, with films to show."""
-    found = measure(bundle, dataset, split, labels, workers, batch_size, exclude)
+def evaluate(request: EvaluationRequest) -> Evaluation:
+    """As :func:`measure`, with example films for the report."""
+    found = measure(request)
     chosen = examples(found.counts_N4, PICTURES)
-    return replace(found, films=show(bundle, dataset, found, chosen))
+    return replace(found, films=show(request.bundle, request.films.dataset, found, chosen))
 
 
-def measure(
-    bundle: Bundle,
-    dataset: str,
-    split: str,
-    labels: Sequence[str] | None,
-    workers: int,
-    batch_size: int,
-    exclude: frozenset[str],
-) -> Evaluation:
-    """Count every film of the split once, with ``workers`` actors, and draw the metrics' intervals.
+def measure(request: EvaluationRequest) -> Evaluation:
+    """Count every film once and compute the metrics with their intervals.
 
-    Raises DatasetError where ``exclude`` names no film of the split, or all.
+    Raises:
+        DatasetError: an unknown split or label, or exclusions that name none of the films or all of them.
     """
-    every = list_units(dataset, split, labels)
-    units = without(dataset, every, exclude) if exclude else every
-    counts = count_split(bundle, dataset, units, workers, batch_size)
-    left_out = sum(len(unit.rows) for unit in every) - len(counts.films)
-    return conclude(counts, units, left_out, notes(bundle, dataset, split))
+    units = request.films.units()
+    counts = count_split(request.bundle, request.films.dataset, units, request.workers, request.batch_size)
+    left_out = sum(len(unit.rows) for unit in request.films.all_units()) - len(counts.films)
+    return summarise_counts(counts, units, left_out, notes(request.bundle, request.films))
 
 
-def conclude(counts: Counts, units: Sequence[Unit], left_out: int, noted: tuple[str, ...]) -> Evaluation:
-    """Every number that follows from the films' integers."""
+def summarise_counts(counts: SplitCounts, units: Sequence[Unit], left_out: int, notes: tuple[str, ...]) -> Evaluation:
+    """Every metric from the films' integers."""
     films = counts.films
     found, labels = columns(films), tuple(film.label for film in films)
     image_ids, counts_N4, lungs_N4 = found.image_ids, found.counts_N4, found.lungs_N4
@@ -94,7 +99,7 @@ def conclude(counts: Counts, units: Sequence[Unit], left_out: int, noted: tuple[
     return Evaluation(
         image_ids=image_ids,
         labels=labels,
-        units=tuple(_alone(units[film.unit], film.place) for film in films),
+        units=tuple(_single_film(units[film.unit], film.place) for film in films),
         counts_N4=counts_N4,
         lungs_N4=lungs_N4,
         metrics=summarise(image_ids, counts_N4, lungs_N4),
@@ -102,29 +107,29 @@ def conclude(counts: Counts, units: Sequence[Unit], left_out: int, noted: tuple[
         calibration={label: calibration(histogram_2L) for label, histogram_2L in levels.items()},
         free_response=free_response(np.stack([film.marks_M for film in films])),
         left_out=left_out,
-        notes=noted,
+        notes=notes,
     )
 
 
-def notes(bundle: Bundle, dataset: str, split: str) -> tuple[str, ...]:
-    """What a reader of the numbers should know of model and films, a line each."""
-    info, spec = read_info(dataset), bundle.spec
-    trained, told = spec.trained_on, []
+def notes(bundle: Bundle, films: Subset) -> tuple[str, ...]:
+    """Warnings about how model and films fit, a line each."""
+    info, spec = read_info(films.dataset), bundle.spec
+    trained, lines = spec.trained_on, []
     if info.size != spec.input_size:
-        told.append(
+        lines.append(
             f"films are stored at {info.size} x {info.size} pixels and the model takes {spec.input_size} x "
-            f"{spec.input_size}: each is resized for it and its outline carried back"
+            f"{spec.input_size}: films are resized for it and masks resized back"
         )
     if info.resize != spec.resize:
-        told.append(f"films were packed with --resize {info.resize}, those that the model learned from {spec.resize}")
-    if trained and (trained.digest, trained.split) == (info.digest, split):
-        told.append("the model learned from these very films: it does better on them than on others")
-    return tuple(told)
+        lines.append(f"films were packed with --resize {info.resize}, the model's training films with {spec.resize}")
+    if trained and (trained.digest, trained.split) == (info.digest, films.split):
+        lines.append("the model was trained on these films: expect lower values on others")
+    return tuple(lines)
 
 
 def examples(counts_N4: NDArray[np.int64], number: int) -> list[int]:
-    """Rows of films to show: of those with infection the best, the middle and the worst by IoU, a third each; of those
-    without, the one with the most predicted pixels."""
+    """Rows of example films: with infection the best, the middle and the worst by IoU, a third each; without infection
+    the one with the most predicted pixels."""
     tp, fp, fn, _ = counts_N4.T
     infected = np.flatnonzero(tp + fn)
     ranked = infected[np.argsort(-image_iou(counts_N4[infected]), kind="stable")]
@@ -137,17 +142,17 @@ def examples(counts_N4: NDArray[np.int64], number: int) -> list[int]:
 
 
 def show(bundle: Bundle, dataset: str, found: Evaluation, rows: Sequence[int]) -> list[FilmResult]:
-    """The films of those rows, predicted once more, here."""
+    """The films of those rows, predicted again in this process."""
     predictor = BatchPredictor(bundle)
     return [_show(predictor, read_unit(dataset, found.units[row])) for row in rows]
 
 
-def _alone(unit: Unit, place: int) -> Unit:
+def _single_film(unit: Unit, place: int) -> Unit:
     return Unit(unit.path, unit.row_group, (unit.rows[place],))
 
 
 def _show(predictor: BatchPredictor, films: Films) -> FilmResult:
-    classes_NHW, _ = look(predictor, films.images_NHW)
+    classes_NHW, _ = predict_at_film_size(predictor, films.images_NHW)
     found_HW = (classes_NHW[0] == predictor.spec.infection).astype(np.uint8)
     truth_HW = films.masks_NHW[0]
     union = int((found_HW | truth_HW).sum())

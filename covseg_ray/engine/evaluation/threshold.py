@@ -1,55 +1,53 @@
-"""A bundle with the decision rule that is best on labelled films."""
+"""Choose the decision rule of a bundle that is best on labelled films."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from covseg_ray.engine.evaluation.report import METRICS_HOW
-from covseg_ray.engine.evaluation.run import measure
+from covseg_ray.engine.evaluation.run import EvaluationRequest, measure
 from covseg_ray.segmentation.evaluation.rule_search import LEVELS, SHARES, Choice, choose, count_rules
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, local_device
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Rule
-from covseg_ray.storage.datasets.read import list_units, read_unit
+from covseg_ray.storage.datasets.read import read_unit
+from covseg_ray.storage.datasets.subset import Subset
 
-HALF = 0.5
-BATCH = 32
+ANY_THRESHOLD = 0.5  # probabilities do not depend on it
 
 
-def decide(
-    bundle: Bundle,
-    dataset: str,
-    split: str,
-    labels: Sequence[str] | None,
-    flip: bool,
-    told: Callable[[int, int], None],
-) -> tuple[Bundle, Choice]:
-    """The same weights with the threshold and the smallest region that score best on the films of a split; ``flip``
-    as in `Rule`. ``told`` hears how many of how many films are done."""
-    units = list_units(dataset, split, labels)
-    looking = bundle.with_rule(Rule(threshold=HALF, flip=flip))
-    predictor = BatchPredictor(looking, local_device())
+def decide(bundle: Bundle, films: Subset, flip: bool, on_progress: Callable[[int, int], None]) -> tuple[Bundle, Choice]:
+    """The same weights with the threshold and the smallest region that score best on ``films``; ``flip`` as in `Rule`.
+
+    ``on_progress`` is called with the films done and all films.
+
+    Raises:
+        UsageError: an 8-bit model.
+        DatasetError: an unknown split or label.
+    """
+    predictor = BatchPredictor(bundle.with_rule(Rule(threshold=ANY_THRESHOLD, flip=flip)), local_device())
+    units = films.units()
     regions = tuple(round(share * bundle.spec.input_size**2) for share in SHARES)
     counts, ids = [], []
     for unit in units:
-        films = read_unit(dataset, unit)
-        _, probabilities_NHW = predictor.predict_probabilities(films.images_NHW)
-        counts.append(count_rules(probabilities_NHW, films.masks_NHW > 0, LEVELS, regions))
-        ids += films.image_ids
-        told(len(ids), sum(len(unit.rows) for unit in units))
+        part = read_unit(films.dataset, unit)
+        _, probabilities_NHW = predictor.predict_probabilities(part.images_NHW)
+        counts.append(count_rules(probabilities_NHW, part.masks_NHW > 0, LEVELS, regions))
+        ids += part.image_ids
+        on_progress(len(ids), sum(len(unit.rows) for unit in units))
     in_order = sorted(range(len(ids)), key=ids.__getitem__)
-    found = choose(np.concatenate(counts)[in_order], LEVELS, regions)
-    rule = Rule(threshold=found.threshold, smallest_region=found.smallest_region, flip=flip)
-    return bundle.with_rule(rule), found
+    choice = choose(np.concatenate(counts)[in_order], LEVELS, regions)
+    rule = Rule(threshold=choice.threshold, smallest_region=choice.smallest_region, flip=flip)
+    return bundle.with_rule(rule), choice
 
 
-def measured(bundle: Bundle, dataset: str, split: str, labels: Sequence[str] | None, found: Choice) -> Bundle:
-    """The bundle with its metrics on the films that chose its rule, and that said beside them."""
-    metrics = measure(bundle, dataset, split, labels, workers=1, batch_size=BATCH, exclude=frozenset()).metrics
+def with_metrics(bundle: Bundle, films: Subset, choice: Choice) -> Bundle:
+    """The bundle with its metrics on the films that chose its rule, and a note that they did."""
+    metrics = measure(EvaluationRequest(bundle, films)).metrics
     how = (
-        f"{METRICS_HOW.format(split=split)}. Threshold and smallest region were chosen on these films; on films that "
-        f"did not choose (two-fold cross-validation), iou_all is {found.expected:.4f}"
+        f"{METRICS_HOW.format(split=films.split)}. Threshold and smallest region were chosen on these films; on films "
+        f"that did not choose (two-fold cross-validation), iou_all is {choice.expected:.4f}"
     )
     return Bundle(bundle.spec.model_copy(update={"metrics": dict(metrics), "metrics_how": how}), bundle.state)

@@ -10,12 +10,13 @@ import torch
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.engine.evaluation.report import METRICS_HOW, facts, findings, intervals
-from covseg_ray.engine.evaluation.run import evaluate
+from covseg_ray.engine.evaluation.run import EvaluationRequest, evaluate
 from covseg_ray.engine.training.checkpoint import STATE_FILE
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.reports.page import training_report
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec, TrainedOn
 from covseg_ray.storage.datasets.read import read_info
+from covseg_ray.storage.datasets.subset import Subset
 from covseg_ray.storage.filesystem import join, write_bytes
 
 BUNDLE = "bundle"
@@ -27,14 +28,15 @@ def finalize(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_imag
     with checkpoint.as_directory() as local:
         state = torch.load(Path(local, STATE_FILE), map_location="cpu", weights_only=True)["kept"]
     spec, how = describe(job, train_images), METRICS_HOW.format(split="val")
-    evaluation = evaluate(Bundle(spec, state), job.data.dataset, "val", job.data.labels, job.fewest_workers)
+    films = Subset(job.data.dataset, "val", job.data.labels)
+    evaluation = evaluate(EvaluationRequest(Bundle(spec, state), films, job.fewest_workers))
     bundle = Bundle(spec.model_copy(update={"metrics": dict(evaluation.metrics), "metrics_how": how}), state)
     page = training_report(
         title=job.name,
         history=read_history(folder),
         metrics=intervals(evaluation.metrics),
         films=evaluation.films,
-        facts=facts(bundle, job.data.dataset, "val", job.data.labels, evaluation) | recipe(job),
+        facts=facts(bundle, films, evaluation) | recipe(job),
         select=job.train.select,
         ious=evaluation.infected_ious,
         findings=findings({"model": evaluation}),

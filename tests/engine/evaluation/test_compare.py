@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundle_io import save_bundle
-from covseg_ray.engine.evaluation.compare import most_changed
+from covseg_ray.engine.evaluation.compare import ComparisonRequest, most_changed
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.storage.datasets.read import list_units, read_unit
+from covseg_ray.storage.datasets.subset import Subset
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 
@@ -61,7 +62,7 @@ def test_the_command_prints_both_and_the_paired_difference(
     assert found["difference"]["low"] <= found["difference"]["value"] <= found["difference"]["high"]
     assert 0 <= found["difference"]["not_better"] <= 1
     assert "lung_iou" not in document["metrics"]
-    assert "only B outlines lungs" in result.stderr
+    assert "only B segments lungs" in result.stderr
 
     wrong = {name: [(each[name][1] + each[name][2]) / 64**2 for each in (one, two)] for name in one}
     changes = {name: b - a for name, (a, b) in wrong.items()}
@@ -82,6 +83,14 @@ def test_the_command_prints_both_and_the_paired_difference(
 def test_one_model_is_not_compared_with_itself(bundles: list[str], phantoms: str) -> None:
     with pytest.raises(UsageError, match=r"both bundles are the same model, id [0-9a-f]{16}; give two"):
         CliRunner().invoke(app, ["compare", bundles[0], bundles[0], phantoms], catch_exceptions=False)
+
+
+def test_a_request_validates_itself() -> None:
+    one, two = (random_model(seed, ("background", "infection")) for seed in (1, 2))
+    with pytest.raises(UsageError, match="both bundles are the same model"):
+        ComparisonRequest(one, one, Subset("films"))
+    with pytest.raises(UsageError, match="workers: must be at least 1, not 0"):
+        ComparisonRequest(one, two, Subset("films"), workers=0)
 
 
 def test_films_that_changed_most_come_better_first_then_worse() -> None:

@@ -72,9 +72,9 @@ def test_the_onnx_file_alone_gives_the_models_classes(bundle: str, films: str, t
 
     done = run(bundle, "--to", "onnx", "--out", str(tmp_path), "--calibrate", films, "--json")
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert told["before"] == pytest.approx(pooled_iou(load_bundle(bundle), films), abs=1e-9)
-    assert told["after"] == pytest.approx(told["before"], abs=0.002)
+    report = json.loads(done.stdout)
+    assert report["before"] == pytest.approx(pooled_iou(load_bundle(bundle), films), abs=1e-9)
+    assert report["after"] == pytest.approx(report["before"], abs=0.002)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     films_NHW = val_films(films)
     name = session.get_inputs()[0].name
@@ -171,12 +171,12 @@ def test_the_gate_measures_both_and_refuses_what_loses(
     monkeypatch.setattr(export, "GATE", 1.0)
     done = run(*words)
     assert done.exit_code == 0, done.output
-    told, made = json.loads(done.stdout), load_bundle(str(out))
-    assert told["before"] == pytest.approx(pooled_iou(load_bundle(bundle), films), abs=1e-9)
-    assert told["after"] == pytest.approx(pooled_iou(made, films), abs=1e-9)
-    assert made.spec.metrics["iou_pooled"].value == told["after"]
-    assert told["model_id"] == made.model_id
-    lost = told["before"] - told["after"]
+    report, made = json.loads(done.stdout), load_bundle(str(out))
+    assert report["before"] == pytest.approx(pooled_iou(load_bundle(bundle), films), abs=1e-9)
+    assert report["after"] == pytest.approx(pooled_iou(made, films), abs=1e-9)
+    assert made.spec.metrics["iou_pooled"].value == report["after"]
+    assert report["model_id"] == made.model_id
+    lost = report["before"] - report["after"]
     monkeypatch.setattr(export, "GATE", lost - 1e-9)
     refused = run(*words[:-2], str(tmp_path / "refused")).exception
     assert isinstance(refused, CovsegError)
@@ -186,17 +186,17 @@ def test_the_gate_measures_both_and_refuses_what_loses(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "report"),
     [
         (["--to", "tensorrt"], "--to tensorrt: unknown; it takes onnx, openvino"),
         (["--to", "onnx", "--int8", "--calibrate", "FILMS"], "--int8 goes with --to openvino"),
         (["--to", "openvino", "--int8"], "--calibrate DATASET"),
     ],
 )
-def test_what_cannot_be_exported_is_one_line(bundle: str, words: list[str], told: str) -> None:
+def test_what_cannot_be_exported_is_one_line(bundle: str, words: list[str], report: str) -> None:
     refused = run(bundle, *words).exception
     assert isinstance(refused, UsageError)
-    assert told in str(refused)
+    assert report in str(refused)
 
 
 def test_ranges_come_from_films_all_over_split_train(bundle: str, films: str) -> None:

@@ -20,21 +20,21 @@ pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(900)]
 
 
 def test_the_command_saves_the_best_rule_and_its_metrics(ready_bundle: str, phantoms: str, tmp_path: Path) -> None:
-    out = str(tmp_path / "ruled")
+    out = str(tmp_path / "decided")
     words = ["model", "decide", ready_bundle, phantoms, out, "--flip", "--half", "--json"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    ruled, before = load_bundle(out), load_bundle(ready_bundle)
-    rule = ruled.spec.decision
-    assert rule == Rule(threshold=told["threshold"], smallest_region=told["smallest_region"], flip=True)
-    assert told["model_id"] == ruled.model_id != before.model_id
-    scores = iou_of_each_film(BatchPredictor(ruled), phantoms)
-    assert told["score"] == pytest.approx(scores.mean(), abs=1e-9)
-    assert ruled.spec.metrics["iou_all"].value == pytest.approx(scores.mean(), abs=1e-9)
+    report = json.loads(done.stdout)
+    decided, before = load_bundle(out), load_bundle(ready_bundle)
+    rule = decided.spec.decision
+    assert rule == Rule(threshold=report["threshold"], smallest_region=report["smallest_region"], flip=True)
+    assert report["model_id"] == decided.model_id != before.model_id
+    scores = iou_of_each_film(BatchPredictor(decided), phantoms)
+    assert report["score"] == pytest.approx(scores.mean(), abs=1e-9)
+    assert decided.spec.metrics["iou_all"].value == pytest.approx(scores.mean(), abs=1e-9)
     plain = iou_of_each_film(BatchPredictor(before.with_rule(Rule(threshold=127.5 / 255, flip=True))), phantoms)
     assert scores.mean() >= plain.mean() - 1e-3  # the even chance is among the rules that are tried
-    assert told["expected"] <= told["score"]
+    assert report["expected"] <= report["score"]
 
 
 def iou_of_each_film(predictor: BatchPredictor, dataset: str) -> np.ndarray:
