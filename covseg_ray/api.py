@@ -22,8 +22,9 @@ from covseg_ray.radiograph.findings import class_masks, measure
 from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.severity import Severity
-from covseg_ray.segmentation.inference.predictor import predictor_here
+from covseg_ray.segmentation.inference.predictor import local_predictor
 from covseg_ray.segmentation.network.bundle import Bundle
+from covseg_ray.storage.datasets.subset import Subset
 from covseg_ray.storage.filesystem import read_bytes
 
 UINT8_OR_16 = (np.dtype(np.uint8), np.dtype(np.uint16))
@@ -73,7 +74,7 @@ class Predictor:
         threads: int | None = None,
     ) -> None:
         bundle = model if isinstance(model, Bundle) else load_bundle(model)
-        self._predictor = predictor_here(bundle, engine, precision, threads)
+        self._predictor = local_predictor(bundle, engine, precision, threads)
         self._decoder = DecodingChild()
 
     def __enter__(self) -> Predictor:
@@ -141,7 +142,6 @@ def segment(
     Raises the errors of `covseg_ray.errors`: BusyError while another run holds ``out``.
     """
     request = bulk.Request(str(source), str(out), model, tuple(write), engine, max_rejects, actors)
-    bulk.check(request)
     return bulk.segment(request, _Silent(), address, allow_open)
 
 
@@ -163,7 +163,8 @@ def evaluate(
     """
     model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     with session(address, workers, allow_open):
-        return evaluation.evaluate(model, str(dataset), split, labels, workers, exclude=exclude)
+        films = Subset(str(dataset), split, labels, exclude)
+        return evaluation.evaluate(evaluation.EvaluationRequest(model, films, workers))
 
 
 class _Silent:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from covseg_ray.cli.options import BundleUri, DatasetUri, Json, Labels, ask, named, say
+from covseg_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -221,7 +221,11 @@ def _layers(path: str | None, overrides: Sequence[str]) -> list[tuple[str, dict[
     if path:
         given.insert(0, (path, {"preset": path} if _is_preset(path) else _read_file(path)))
     preset = next((layer["preset"] for _, layer in reversed(given) if "preset" in layer), None)
-    return [(f"preset {preset}", _read_file(preset_file(preset))), *given] if preset in get_args(Preset) else given
+    return (
+        [(f"preset {preset}", _read_file(preset_file(preset))), *given]
+        if isinstance(preset, str) and preset in get_args(Preset)
+        else given
+    )
 
 
 def _is_preset(path: str) -> bool:
