@@ -14,10 +14,10 @@ def demo(
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = "covseg-demo",
 ) -> None:
     """Draw phantoms, train on them, measure and outline new ones: no data, network or account needed."""
+    from covseg_ray.cli.progress import SegmentProgress
+    from covseg_ray.cli.training.progress import TrainingProgress
     from covseg_ray.engine import demo as engine
     from covseg_ray.engine.session import session
-    from covseg_ray.reports.progress import TrainingProgress
-    from covseg_ray.reports.segment_progress import SegmentProgress
 
     begin = time.perf_counter()
     with session(workers=engine.WORKERS):

@@ -40,8 +40,8 @@ def segment(
 ) -> None:
     """Outline every film of an archive. The same command again goes on where a stopped one was."""
     ask(out)
+    from covseg_ray.cli.progress import SegmentProgress
     from covseg_ray.engine.bulk import run as engine_room
-    from covseg_ray.reports.segment_progress import SegmentProgress
 
     kinds = tuple(named(write))
     request = engine_room.Request(source, out, model, kinds, engine, max_rejects, actors)

@@ -149,9 +149,9 @@ def ending(model: str, folder: Path) -> dict[str, float]:
     """The check of the ledger, report and summary after 100 blocks and after 500: what each costs, and the rest."""
     from ledger import LEFT, write_done, write_source
 
+    from covseg_ray.cli.progress import SegmentProgress
     from covseg_ray.engine.bulk.run import Request, finish
     from covseg_ray.engine.bundle_io import load_bundle
-    from covseg_ray.reports.segment_progress import SegmentProgress
     from covseg_ray.storage.archives.read import list_members
     from covseg_ray.storage.runs.worklist import write_listing
 

@@ -14,8 +14,8 @@ from test_dicom_fuzz import REASONS, compressed_files, mutant, uncompressed_file
 from test_segment_faults import table
 from training_runs import Run
 
+from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.engine.bulk.run import Request, segment
-from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.runs.result_table import SCHEMA
 
 REASONS_OF_A_RUN = REASONS | {"decoder-crashed", "decoder-hung", "not-an-image", "empty"}

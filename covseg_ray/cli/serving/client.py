@@ -36,7 +36,7 @@ def client(
     as_json: Json = False,
 ) -> None:
     """Outline films at a running service, and print how much of each is infected."""
-    from covseg_ray.cli.serving.client_progress import ClientProgress
+    from covseg_ray.cli.progress import ClientProgress
     from covseg_ray.cli.serving.client_run import KINDS, Job, run
     from covseg_ray.service.client import Client
 

@@ -22,8 +22,8 @@ def train(
 
     job = config.load(job_file, overrides or [])
     ask(job.out)
+    from covseg_ray.cli.training.progress import TrainingProgress
     from covseg_ray.engine.training import run as engine
-    from covseg_ray.reports.progress import TrainingProgress
 
     with TrainingProgress(job.train.select) as progress:
         outcome = engine.train(job, progress, address, allow_open)

@@ -24,8 +24,8 @@ def tune(
     job = config.load(job_file, overrides or [])
     trials.plan(job)
     ask(job.out)
+    from covseg_ray.cli.training.progress import SearchProgress
     from covseg_ray.engine.tuning import run as engine
-    from covseg_ray.reports.search_progress import SearchProgress
     from covseg_ray.reports.trial_result import told
 
     select = job.train.select

@@ -20,6 +20,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
 from training_runs import Run
 
+from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.config.serve import endpoint, parse
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import load_bundle, save_bundle
@@ -30,7 +31,6 @@ from covseg_ray.radiograph.frontal_check import fitted
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.service.client import Client
 
