@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 UNFOLDED = 100_000  # columns of a file or a pipe
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str | Text]], right: Collection[str] = ()) -> Table:
-    """Rows below a header, the columns named in ``right`` aligned to the right. An empty header shows none."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str | Text]], right: Collection[str] = (), show_header: bool = True
+) -> Table:
+    """Rows below the names of their columns; those in ``right`` are aligned to the right."""
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, header_style="bold", show_header=any(header))
-    for column in header:
+    made = Table(box=None, pad_edge=False, header_style="bold", show_header=show_header)
+    for column in columns:
         made.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
