@@ -38,6 +38,7 @@ PUBLIC = [
     "load_bundle",
     "segment",
 ]
+pytestmark = pytest.mark.timeout(900)
 PAGE = ROOT / "docs/guides/python.md"
 
 

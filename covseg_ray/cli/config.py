@@ -1,4 +1,4 @@
-"""``covseg-ray config show``: the configuration that would run, and where each value came from."""
+"""``covseg-ray config show``: the configuration that would run, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Json
+from covseg_ray.cli.options import Json, Overrides
+from covseg_ray.cli.tables import show as print_tables
+from covseg_ray.cli.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rich.table import Table
-
-app = typer.Typer(help="Look at a job's configuration.", no_args_is_help=True)
+app = typer.Typer(help="Show a job's configuration.", no_args_is_help=True)
 
 
 @app.callback()
@@ -25,14 +25,15 @@ def root() -> None:
 @app.command()
 def show(
     job: Annotated[
-        str | None, typer.Option("-c", "--config", metavar="JOB.toml", help="A job file; the defaults alone without.")
+        str | None,
+        typer.Option(
+            "-c", "--config", metavar="JOB.toml", help="Show this job file, or a preset by name; by default paper."
+        ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrule one key, as train.epochs=3.")
-    ] = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Print the effective configuration and where each value came from."""
+    """Print the effective configuration and where each value comes from."""
     from covseg_ray.config.train import load, sources
 
     tree = load(job, overrides or ()).model_dump(mode="json")
@@ -40,21 +41,14 @@ def show(
     if as_json:
         typer.echo(json.dumps({"job": tree, "sources": origins}, indent=2))
         return
-    from rich.console import Console
-
-    Console().print(_table(tree, origins))
-
-
-def _table(tree: Mapping[str, Any], origins: Mapping[str, str]) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("Key", "Value", "From", box=None, pad_edge=False, header_style="bold")
-    for key, value in _flatten(tree):
-        origin = origins[key]
-        shown = Text(json.dumps(value, ensure_ascii=False), overflow="fold")
-        table.add_row(Text(key), shown, Text(origin, style="dim" if origin == "default" else "green"))
-    return table
+    styles = {origin: "dim" if origin == "default" else "green" for origin in origins.values()}
+    rows = [
+        [key, json.dumps(value, ensure_ascii=False), Text(origins[key], style=styles[origins[key]])]
+        for key, value in _flatten(tree)
+    ]
+    print_tables(table(["Key", "Value", "From"], rows))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

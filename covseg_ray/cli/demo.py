@@ -1,4 +1,4 @@
-"""``covseg-ray demo``: the whole way on phantoms, with nothing to bring."""
+"""``covseg-ray demo``: every step on phantoms."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from covseg_ray.cli.options import say
 
 
 def demo(
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = "covseg-demo",
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Write everything to this folder.")] = "covseg-demo",
 ) -> None:
-    """Draw phantoms, train on them, measure and outline new ones: no data, network or account needed."""
+    """Generate phantoms, train and evaluate a model, and segment new ones: no data, network or account needed."""
+    from covseg_ray.cli.progress import SegmentProgress
+    from covseg_ray.cli.training.progress import TrainingProgress
     from covseg_ray.engine import demo as engine
     from covseg_ray.engine.session import session
-    from covseg_ray.reports.progress import TrainingProgress
-    from covseg_ray.reports.segment_progress import SegmentProgress
 
     begin = time.perf_counter()
     with session(workers=engine.WORKERS):
         with TrainingProgress() as progress:
             outcome = engine.train_on_phantoms(out, progress, say)
-        say(f"outlining {engine.NEW_FILMS} new films of {engine.NEW_FILM_SIDE} x {engine.NEW_FILM_SIDE} pixels")
+        say(f"segmenting {engine.NEW_FILMS} new films of {engine.NEW_FILM_SIDE} x {engine.NEW_FILM_SIDE} pixels")
         with SegmentProgress() as films_progress:
-            outlined = engine.segment_new_films(outcome.bundle, out, films_progress)
+            overlays = engine.segment_new_films(outcome.bundle, out, films_progress)
     score = outcome.metrics["iou_pooled"]
     typer.echo(
         f"""
-done in {time.perf_counter() - begin:.0f} s: infection IoU {score.value:.3f} on phantoms the model had not seen
-report    {outcome.report}
-outlined  {outlined[0]} and {len(outlined) - 1} more
-model     {outcome.bundle}
+done in {time.perf_counter() - begin:.0f} s: infection IoU {score.value:.3f} on phantoms not used for training
+report   {outcome.report}
+results  {overlays[0]} and {len(overlays) - 1} more
+model    {outcome.bundle}
 
-what to try next
+next steps
   covseg-ray data show {out}/dataset --out films.png
   covseg-ray results show {out}/outlined
   covseg-ray evaluate {outcome.bundle} {out}/dataset --report evaluation.html
   covseg-ray data pack FOLDER s3://BUCKET/films       your own films: images/ and masks/, or COVID-QU-Ex
-  covseg-ray train -c jobs/train.toml --set data.dataset=s3://BUCKET/films"""
+  covseg-ray train -c paper --set data.dataset=s3://BUCKET/films"""
     )

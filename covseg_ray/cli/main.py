@@ -1,4 +1,4 @@
-"""The root of the command line: what there is to type, and how an error is shown."""
+"""The root of the command line: its commands, and how an error is shown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from covseg_ray.errors import CovsegError
 
 app = typer.Typer(
     name="covseg-ray",
-    help="Outlines COVID-19 infection on chest X-rays, at the scale of an archive. Research software, not a medical "
+    help="Segment COVID-19 infection on chest X-rays, at the scale of an archive. Research software, not a medical "
     "device.",
     no_args_is_help=True,
     add_completion=False,
@@ -59,7 +59,7 @@ def root(
 
 def main() -> None:
     """Run the command line; a :class:`CovsegError` becomes one line on standard error and its own exit code."""
-    # Or any call after the end of a session starts Ray anew, or joins whatever cluster runs on this machine.
+    # Without it, a call after the end of a session would start Ray again, or join any cluster that runs here.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         app()

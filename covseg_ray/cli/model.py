@@ -1,25 +1,24 @@
-"""``covseg-ray model``: what a bundle is made of, the rule by which it calls a pixel infection, other engines."""
+"""``covseg-ray model``: show a bundle, choose its decision rule, export it for other engines."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from covseg_ray.cli.options import BundleUri, DatasetUri, Json, Labels, ask, named, say
+from covseg_ray.cli.options import BundleUri, DatasetUri, Json, Labels, Split, named, require_reachable, say
+from covseg_ray.cli.tables import show, table
 from covseg_ray.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.table import Table
 
     from covseg_ray.engine.evaluation.export import Compared
     from covseg_ray.segmentation.network.bundle import Bundle
 
-app = typer.Typer(help="Model bundles: what they hold, and when they call a pixel infection.", no_args_is_help=True)
+app = typer.Typer(help="Show, calibrate and export model bundles.", no_args_is_help=True)
 
 
 @app.callback()
@@ -31,15 +30,18 @@ def root() -> None:
 def decide(
     bundle: BundleUri,
     dataset: DatasetUri,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Where the new bundle is written.")],
-    split: Annotated[str, typer.Option("--split", help="Which split of the dataset chooses.")] = "val",
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// URI for the new bundle.")],
+    split: Split = "val",
     labels: Labels = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Look at each film's mirror image too: twice the time.")] = False,
-    half: Annotated[bool, typer.Option("--half", help="Write the weights in half precision, half as large.")] = False,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average in each film's mirror image; doubles the time.")
+    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Write the weights in half precision.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Choose from which probability on, and from how many pixels on, a region is infection; measure and save that."""
-    ask(dataset)
+    """Choose the threshold and the smallest region that score best on a split, and save them in a new bundle."""
+    require_reachable(dataset)
+    from covseg_ray.cli.progress import CountProgress
     from covseg_ray.engine.bundle_io import load_bundle, save_bundle
     from covseg_ray.engine.evaluation import threshold as engine
     from covseg_ray.engine.session import session
@@ -47,7 +49,8 @@ def decide(
 
     films = Subset(dataset, split, named(labels) or None)
     model = load_bundle(bundle)
-    decided, found = engine.decide(model.half_precision() if half else model, films, flip, _tell)
+    with CountProgress("predicting") as progress:
+        decided, found = engine.decide(model.half_precision() if half else model, films, flip, progress.update)
     with session():
         done = engine.with_metrics(decided, films, found)
     save_bundle(out, done)
@@ -60,37 +63,34 @@ def decide(
     typer.echo(f"bundle           {out}")
 
 
-def _tell(done: int, films: int) -> None:
-    say(f"{done:,} of {films:,} films")
-
-
 @app.command()
 def export(
     bundle: BundleUri,
-    to: Annotated[str, typer.Option("--to", metavar="onnx|openvino", help="For ONNX Runtime, or for OpenVINO.")],
+    to: Annotated[Literal["onnx", "openvino"], typer.Option("--to", help="Export for this engine.")],
     int8: Annotated[
-        bool, typer.Option("--int8", help="As a bundle that computes in 8-bit integers; with --to openvino.")
+        bool, typer.Option("--int8", help="Quantise to 8-bit integers, as a bundle; requires --to openvino.")
     ] = False,
     calibrate: Annotated[
         str | None,
         typer.Option(
             "--calibrate",
             metavar="DATASET",
-            help="Films: --int8 learns its ranges from split train, and the export is refused where iou_pooled falls "
-            "by more than 0.002 on split val.",
+            help="Calibrate --int8 on split train, and refuse an export whose iou_pooled on split val falls by more "
+            "than 0.002.",
         ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", help="Where it is written: into BUNDLE, or BUNDLE-int8, when not given.")
+        str | None,
+        typer.Option("--out", metavar="OUT", help="Write here; by default into BUNDLE, or to BUNDLE-int8 with --int8."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model for another engine: its files, or a bundle that computes in 8-bit integers, faster on a CPU."""
+    """Export a model for ONNX Runtime or OpenVINO, or quantise it to 8-bit integers."""
     from covseg_ray.segmentation.export_request import ExportRequest
 
     request = ExportRequest(to, int8, calibrate)
     if calibrate:
-        ask(calibrate)
+        require_reachable(calibrate)
     from covseg_ray.engine.bundle_io import load_bundle, resolve, save_bundle, save_graph
     from covseg_ray.engine.evaluation import export as engine
 
@@ -141,12 +141,8 @@ def info(
         }
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
-    console = Console()
-    for table in (_metrics(model), _facts(model, sum(layer.parameters for layer in layers))):
-        if table.row_count:
-            console.print(table)
+    parameters = sum(layer.parameters for layer in layers)
+    show(*(each for each in (_metrics(model), _facts(model, parameters)) if each.row_count))
 
 
 def _facts(model: Bundle, parameters: int) -> Table:
@@ -167,7 +163,7 @@ def _facts(model: Bundle, parameters: int) -> Table:
         films = f"{seen.images:,} films ({', '.join(seen.labels) or 'all labels'})"
         facts["Trained on"] = f"{films}, split {seen.split} of {seen.dataset}"
         facts["Dataset digest"] = seen.digest
-    return _table(["Fact", "Value"], [list(row) for row in facts.items()])
+    return table(["Fact", "Value"], list(facts.items()))
 
 
 def _metrics(model: Bundle) -> Table:
@@ -175,16 +171,4 @@ def _metrics(model: Bundle) -> Table:
         [name, f"{found.value:.4f}", f"{found.low:.4f} to {found.high:.4f}"]
         for name, found in model.spec.metrics.items()
     ]
-    return _table(["Metric", "Value", "95 % interval"], rows)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column == "95 % interval" else "left")
-    for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
-    return table
+    return table(["Metric", "Value", "95 % interval"], rows, right=("95 % interval",))

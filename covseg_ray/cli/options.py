@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from covseg_ray.config import DEFAULT_MODEL
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")]
 Address = Annotated[
-    str | None, typer.Option("--address", help="A running Ray cluster; started here, on loopback, when not given.")
+    str | None,
+    typer.Option("--address", metavar="ADDRESS", help="Connect to a running Ray cluster; by default start one here."),
 ]
 BUNDLE_HELP = f"Path or s3:// URI of a model bundle, or {DEFAULT_MODEL} for the included model."
 BundleUri = Annotated[str, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)]
 Model = Annotated[str, typer.Option("--model", metavar="BUNDLE", help=BUNDLE_HELP)]
 DatasetUri = Annotated[str, typer.Argument(metavar="DATASET", help="Path or s3:// URI of a packed dataset.")]
-Split = Annotated[str, typer.Option("--split", help="Which split of the dataset.")]
-Labels = Annotated[str | None, typer.Option("--labels", metavar="LABEL,...", help="Only films with these labels.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="How many models predict side by side.")]
-Report = Annotated[str | None, typer.Option("--report", metavar="HTML", help="Write a report with pictures.")]
+Split = Annotated[str, typer.Option("--split", metavar="SPLIT", help="Use this split of the dataset.")]
+Labels = Annotated[str | None, typer.Option("--labels", metavar="LABEL,...", help="Use only films with these labels.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Predict with this many models in parallel.")]
+Report = Annotated[str | None, typer.Option("--report", metavar="HTML", help="Write a report with images.")]
+JobFile = Annotated[
+    str,
+    typer.Option("-c", "--config", metavar="JOB.toml", help="Read this job file, or a preset by name, as paper."),
+]
+Engine = Annotated[
+    Literal["auto", "torch", "openvino", "onnx"], typer.Option("--engine", help="Predict with this engine.")
+]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the job; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, as train.epochs=3; repeatable."),
 ]
 Exclude = Annotated[
     str | None,
-    typer.Option("--exclude", metavar="FILE", help="List of image ids to leave out, as `data audit --side` writes."),
+    typer.Option("--exclude", metavar="FILE", help="Leave out the image ids of this list, from `data audit --side`."),
 ]
 AllowOpen = Annotated[
-    bool, typer.Option("--allow-open-cluster", help="Use a cluster beyond loopback that wants no token.")
+    bool, typer.Option("--allow-open-cluster", help="Allow a cluster beyond loopback without a token.")
 ]
 
 
@@ -42,8 +51,8 @@ def named(words: str | None) -> list[str]:
     return list(dict.fromkeys(word.strip() for word in (words or "").split(",") if word.strip()))
 
 
-def ask(uri: str) -> None:
-    """Raise StorageError where ``uri`` is out of reach: told before torch and Ray are loaded, which takes seconds."""
+def require_reachable(uri: str) -> None:
+    """Raise StorageError where ``uri`` is out of reach: before torch and Ray are loaded, which takes seconds."""
     from covseg_ray.storage.filesystem import exists
 
     exists(uri)

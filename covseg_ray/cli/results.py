@@ -1,58 +1,53 @@
-"""``covseg-ray results``: what bulk segmentation has left, in a few numbers or for another program."""
+"""``covseg-ray results``: the results of bulk segmentation, in a few numbers or for another program."""
 
 from __future__ import annotations
 
 import json
-from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from covseg_ray.cli.options import Json
+from covseg_ray.cli.tables import show as print_tables
+from covseg_ray.cli.tables import table
 from covseg_ray.errors import StorageError
 
-app = typer.Typer(no_args_is_help=True, help="Look at the results of bulk segmentation, and export them.")
+app = typer.Typer(no_args_is_help=True, help="Show and export the results of bulk segmentation.")
 
 Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// URI that `segment` wrote.")]
 
 
-class Format(str, Enum):
-    """What results can be exported to."""
-
-    csv = "csv"
-    png = "png"
-    coco = "coco"
-
-
 @app.command()
 def show(out: Out, as_json: Json = False) -> None:
-    """Print how many films were segmented, why others were not, and how much infection there is."""
+    """Print how many films were segmented or rejected, and how much infection they show."""
     from covseg_ray.storage.runs.result_table import read_summary
 
     summary = read_summary(out)
-    kept = {name: summary[name] for name in ("inputs", "ok", "rejected", "reasons", "films_per_second")}
-    # a run of an earlier version did not look for films unlike a frontal chest film
-    unlike = {"not_frontal": summary.get("not_frontal")}
-    document = {"out": out, **kept, **unlike, **_infection(out, summary["ok"])}
-    typer.echo(json.dumps(document) if as_json else _table(document))
+    kept = {name: summary[name] for name in ("inputs", "ok", "rejected", "reasons", "films_per_second", "not_frontal")}
+    document = {"out": out, **kept, **_infection(out, summary["ok"])}
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        _show(document)
 
 
 @app.command()
 def export(
     out: Out,
     to: Annotated[
-        Format, typer.Option("--to", help="A table of all inputs, the masks as they are, or COCO annotations.")
+        Literal["csv", "png", "coco"],
+        typer.Option("--to", help="Export a table of all inputs, the masks, or COCO annotations."),
     ],
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder or s3:// URI to write to.")],
 ) -> None:
-    """Write results.csv, masks/*.png or annotations.json to DIR."""
+    """Export results as results.csv, masks/*.png or annotations.json."""
     from covseg_ray.storage.filesystem import join
     from covseg_ray.storage.runs import exports
 
     write, name, what = {
-        Format.csv: (exports.export_csv, exports.CSV_FILE, "rows"),
-        Format.png: (exports.export_png, exports.PNG_FOLDER, "masks"),
-        Format.coco: (exports.export_coco, exports.COCO_FILE, "masks"),
+        "csv": (exports.export_csv, exports.CSV_FILE, "rows"),
+        "png": (exports.export_png, exports.PNG_FOLDER, "masks"),
+        "coco": (exports.export_coco, exports.COCO_FILE, "masks"),
     }[to]
     typer.echo(f"{write(out, folder):,} {what} in {join(folder, name)}")
 
@@ -77,22 +72,21 @@ def _infection(out: str, films: int) -> dict[str, Any]:
     return {"with_infection": float((fractions > 0).mean()), "infection_fraction": found}
 
 
-def _table(document: dict[str, Any]) -> str:
+def _show(document: dict[str, Any]) -> None:
     fraction = document["infection_fraction"]
     rows = {
         "inputs": f"{document['inputs']:,}",
         "ok": f"{document['ok']:,}",
         "rejected": f"{document['rejected']:,}",
         **{f"  {reason}": f"{count:,}" for reason, count in document["reasons"].items()},
-        "not like a frontal chest film": "-" if document["not_frontal"] is None else f"{document['not_frontal']:,}",
+        "not like a frontal chest film": f"{document['not_frontal']:,}",
         "with infection": _percent(document["with_infection"]),
         "infected share of film, mean": _percent(fraction["mean"]),
         "infected share of film, median": _percent(fraction["median"]),
-        # 0 of a run that an earlier command had done already
+        # 0 where the run had ended before the last command
         "films per second": f"{document['films_per_second']:,.1f}" if document["films_per_second"] else "-",
     }
-    width, digits = max(map(len, rows)), max(map(len, rows.values()))
-    return "\n".join([document["out"], *(f"{name:<{width}}  {value:>{digits}}" for name, value in rows.items())])
+    print_tables(document["out"], table(["name", "value"], list(rows.items()), right=("value",), show_header=False))
 
 
 def _percent(share: float | None) -> str:

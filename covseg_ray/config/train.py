@@ -220,12 +220,8 @@ def _layers(path: str | None, overrides: Sequence[str]) -> list[tuple[str, dict[
     given = [("environment", _from_environment(os.environ)), ("--set", dict(_parse_override(o) for o in overrides))]
     if path:
         given.insert(0, (path, {"preset": path} if _is_preset(path) else _read_file(path)))
-    preset = next((layer["preset"] for _, layer in reversed(given) if "preset" in layer), None)
-    return (
-        [(f"preset {preset}", _read_file(preset_file(preset))), *given]
-        if isinstance(preset, str) and preset in get_args(Preset)
-        else given
-    )
+    preset = next((layer["preset"] for _, layer in reversed(given) if "preset" in layer), "")
+    return [(f"preset {preset}", _read_file(preset_file(preset))), *given] if preset in get_args(Preset) else given
 
 
 def _is_preset(path: str) -> bool:

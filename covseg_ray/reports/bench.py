@@ -1,16 +1,11 @@
-"""What a bench found: rates side by side, each over the one that it is measured by, as a table, JSON, a picture."""
+"""What a bench found: rates, each relative to the one that it is measured by."""
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from rich.table import Table
-
-from covseg_ray.reports.figures import DOTS_PER_INCH, LIGHT
 
 
 @dataclass(frozen=True)
@@ -55,45 +50,3 @@ class Bench:
             return {"name": rate.name, "median": None, "rounds": [], "ratio": None, "note": rate.note}
         found = {"name": rate.name, "median": rate.median, "rounds": rate.rounds, "ratio": self.ratio(rate)}
         return {**found, "note": rate.note}
-
-
-def table(bench: Bench) -> Table:
-    """The rates as a person reads them."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column(bench.what)
-    shown.add_column(bench.unit, justify="right")
-    shown.add_column("lowest to highest", justify="right")
-    shown.add_column(f"times {bench.against.name}", justify="right")
-    shown.add_column("")
-    for rate in (bench.against, *bench.rates):
-        if rate.rounds:
-            spread = f"{min(rate.rounds):,.1f} to {max(rate.rounds):,.1f}"
-            shown.add_row(rate.name, f"{rate.median:,.1f}", spread, f"{bench.ratio(rate):.2f}", rate.note)
-        else:
-            shown.add_row(rate.name, "", "", "", rate.note)
-    return shown
-
-
-def plot(bench: Bench) -> bytes:
-    """Horizontal bars of the medians, a line from the slowest to the fastest round on each: PNG bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rates = [rate for rate in (bench.against, *bench.rates) if rate.rounds][::-1]
-    figure = Figure(figsize=(7.0, 0.9 + 0.42 * len(rates)), dpi=DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    medians = [rate.median for rate in rates]
-    below = [rate.median - min(rate.rounds) for rate in rates]
-    above = [max(rate.rounds) - rate.median for rate in rates]
-    colours = [LIGHT.lines[1] if rate is bench.against else LIGHT.lines[0] for rate in rates]
-    axes.barh([rate.name for rate in rates], medians, xerr=[below, above], color=colours, ecolor=LIGHT.ink)
-    for place, rate in enumerate(rates):
-        axes.annotate(f" {rate.median:,.1f}", (max(rate.rounds), place), va="center", color=LIGHT.ink)
-    axes.margins(x=0.15)
-    axes.set_xlabel(bench.unit)
-    axes.set_title(f"{bench.what}: {bench.machine['processor']}, {bench.machine['cores']} cores", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

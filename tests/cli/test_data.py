@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from covseg_ray.cli.data import app
-from covseg_ray.errors import DatasetError, UsageError
+from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.phantom import make_phantom
 
 
@@ -70,8 +70,9 @@ def test_pack_with_rejects_names_them_and_exits_with_3(source: Path, tmp_path: P
 
 
 def test_pack_refuses_what_it_cannot_do(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="stretch or letterbox"):
-        run("pack", str(source), str(tmp_path / "out"), "--resize", "crop")
+    for words, known in ((["--resize", "crop"], "'stretch', 'letterbox'"), (["--layout", "x"], "'pairs', 'csv'")):
+        result = run("pack", str(source), str(tmp_path / "out"), *words)
+        assert (result.exit_code, known in result.stderr) == (2, True)
     run("pack", str(source), str(tmp_path / "out"))
     with pytest.raises(DatasetError, match="a written dataset never changes"):
         run("pack", str(source), str(tmp_path / "out"))

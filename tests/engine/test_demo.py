@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.demo import NEW_FILM_SEED, NEW_FILM_SIDE, NEW_FILMS, segment_new_films
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 
 pytestmark = pytest.mark.usefixtures("ray_session")

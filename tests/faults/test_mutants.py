@@ -18,8 +18,8 @@ from mutations import (
 )
 from result_rows import rows_by_item
 
+from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.engine.bulk.run import Request, segment
-from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.runs.result_table import SCHEMA
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -14,11 +14,11 @@ import torch
 from runs import Command, epochs, train_words
 from training_runs import run_job
 
+from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.network.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy

@@ -14,8 +14,8 @@ from report_pages import Page
 from scipy import ndimage
 from terminals import shown_on_a_terminal
 
+from covseg_ray.cli.training.progress import SearchProgress
 from covseg_ray.reports.search_page import search_report
-from covseg_ray.reports.search_progress import SearchProgress
 from covseg_ray.reports.trial_result import FAILED, FINISHED, STOPPED, TrialResult, best_of
 
 BLUE = (0x00, 0x72, 0xB2)
@@ -105,7 +105,7 @@ def test_away_from_a_terminal_the_table_grows_line_by_line() -> None:
 
 
 PROGRAM = """
-from covseg_ray.reports.search_progress import SearchProgress
+from covseg_ray.cli.training.progress import SearchProgress
 from covseg_ray.reports.trial_result import TrialResult
 import time
 with SearchProgress("iou_all") as progress:

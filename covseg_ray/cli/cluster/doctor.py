@@ -1,4 +1,4 @@
-"""``covseg-ray doctor``: show the findings of :mod:`covseg_ray.engine.cluster.doctor`, of this machine or a cluster."""
+"""``covseg-ray doctor``: the findings of :mod:`covseg_ray.engine.cluster.doctor`, of this machine or a cluster."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from covseg_ray.cli.options import Json, say
+from covseg_ray.cli.tables import show, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.table import Table
 
     from covseg_ray.engine.cluster.doctor import Finding
 
@@ -26,20 +25,20 @@ def doctor(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Check the nodes of this Ray cluster instead, by a job: its dashboard, as http://HEAD:8265. "
-            "On the cluster itself: auto.",
+            help="Check the nodes of this Ray cluster by a job; give its dashboard, as http://HEAD:8265, or auto on "
+            "the cluster itself.",
         ),
     ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
             metavar="URI",
-            help="A folder or s3://bucket/prefix to write to, read from and clean up. Without --address: this folder.",
+            help="Write to, read from and clean up this folder or s3:// URI; the working directory by default.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check this machine, or a Ray cluster, and say what to do where it falls short."""
+    """Check this machine or a Ray cluster, and say how to fix what fails."""
     if address is None:
         from covseg_ray.engine.cluster.doctor import examine
 
@@ -51,28 +50,25 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}))
     else:
-        from rich.console import Console
-
-        Console().print(_table(findings))
+        _show(findings)
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
-def _table(findings: Sequence[Finding]) -> Table:
-    from rich.table import Table
+def _show(findings: Sequence[Finding]) -> None:
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, show_header=False)
+    rows = []
     for finding, where in grouped(findings):
-        told = Text(f"{where}: {finding.detail}" if where else finding.detail, overflow="fold")
+        detail = Text(f"{where}: {finding.detail}" if where else finding.detail)
         if finding.advice:
-            told.append(f": {finding.advice}", style="italic")
-        table.add_row(Text(finding.status, style=STYLES[finding.status]), Text(finding.name), told)
-    return table
+            detail.append(f": {finding.advice}", style="italic")
+        rows.append([Text(finding.status, style=STYLES[finding.status]), Text(finding.name), detail])
+    show(table(["status", "check", "detail"], rows, show_header=False))
 
 
 def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
-    """Check by check, what several nodes share once, the most of them first, and the words for which nodes they are."""
+    """Findings by check, each with the nodes that share it, in words; the finding of the most nodes comes first."""
     checks: dict[str, dict[Finding, list[str]]] = {}
     for finding in findings:
         checks.setdefault(finding.name, {}).setdefault(replace(finding, node=""), []).append(finding.node)

@@ -1,4 +1,4 @@
-"""``covseg-ray submit``: a command as a job on a Ray cluster, from where there is only the package and the token."""
+"""``covseg-ray submit``: run a command as a job on a Ray cluster; only the package and the token are needed here."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ WITH_ITS_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(help="Run a command as a job on a Ray cluster.", no_args_is_help=True, rich_markup_mode=None)
 
-Cluster = Annotated[str, typer.Option("--address", metavar="URL", help="The cluster's jobs API, as http://HEAD:8265.")]
+Cluster = Annotated[str, typer.Option("--address", metavar="URL", help="Use this jobs API, as http://HEAD:8265.")]
 Image = Annotated[
-    str | None, typer.Option(metavar="REF", help="The image that the nodes run, with covseg-ray in it: it is not sent.")
+    str | None, typer.Option(metavar="REF", help="Run the covseg-ray of this image of the nodes; do not send it.")
 ]
-Detach = Annotated[bool, typer.Option("--detach", help="Print the job's id and do not wait for its end.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Print the job's id and do not wait for it to end.")]
 
 
 class Submission(NamedTuple):
@@ -71,13 +71,13 @@ def job(name: str) -> Callable[[Callable[[list[str]], Submission]], None]:
 
 @job("train")
 def train_job(words: list[str]) -> Submission:
-    """What `covseg-ray train` takes: -c JOB.toml, --set KEY=VALUE. The job is checked here before anything is sent."""
+    """Train on a cluster, with the options of `covseg-ray train`; the job is checked before it is sent."""
     return with_file(["train"], checked(parsed(train, words)))
 
 
 @job("tune")
 def tune_job(words: list[str]) -> Submission:
-    """What `covseg-ray tune` takes: -c JOB.toml, --set KEY=VALUE. It is checked here before anything is sent."""
+    """Search on a cluster, with the options of `covseg-ray tune`; the job is checked before it is sent."""
     from covseg_ray.engine.tuning import plan as trials
 
     wanted = checked(parsed(tune, words))
@@ -87,22 +87,22 @@ def tune_job(words: list[str]) -> Submission:
 
 @job("evaluate")
 def evaluate_job(words: list[str]) -> Submission:
-    """What `covseg-ray evaluate` takes: BUNDLE DATASET, --split, --labels, --workers, --report."""
+    """Evaluate on a cluster, with the arguments and options of `covseg-ray evaluate`."""
     given = parsed(evaluate, words)
     return Submission(["evaluate", *words], models=(given["bundle"],))
 
 
 @job("segment")
 def segment_job(words: list[str]) -> Submission:
-    """What `covseg-ray segment` takes: SOURCE OUT --model BUNDLE, --write, --engine, --max-rejects, --actors."""
+    """Segment on a cluster, with the arguments and options of `covseg-ray segment`."""
     given = parsed(segment, words)
     return Submission(["segment", *words], models=(given["model"],))
 
 
 @job("serve")
 def serve_job(words: list[str]) -> Submission:
-    """What `covseg-ray serve` takes: -c SERVE.yaml, --model, --host, --port, --keys-file (a path on the nodes).
-    The endpoint is there until the job is stopped."""
+    """Serve on a cluster until the job is stopped, with the options of `covseg-ray serve`; --keys-file is a path on the
+    nodes."""
     from covseg_ray.config import serve as serving
 
     given = parsed(serve, words)
@@ -147,8 +147,8 @@ def _submit(job: Submission, target: Target, detach: bool, as_json: bool) -> Non
 
 
 def _follow(client: Client, job_id: str, as_json: bool) -> int:
-    """The job's exit code. With ``as_json`` its log goes to standard error, and the document at its end to standard
-    output."""
+    """Print the job's log until it ends; returns its exit code. With ``as_json`` the log goes to standard error, and
+    its last document to standard output."""
     from covseg_ray.engine.cluster import jobs as engine
 
     log: list[str] = []
@@ -160,7 +160,7 @@ def _follow(client: Client, job_id: str, as_json: bool) -> int:
     try:
         code = engine.follow(client, job_id, write).exit_code or 0
     except KeyboardInterrupt:
-        _ask(client, job_id)
+        _confirm_stop(client, job_id)
         return EXIT_SIGINT
     documents = [line for line in "".join(log).splitlines() if line.startswith("{")]
     if as_json and documents:
@@ -168,11 +168,11 @@ def _follow(client: Client, job_id: str, as_json: bool) -> int:
     return code
 
 
-def _ask(client: Client, job_id: str) -> None:
-    """Whether to stop the job. Where nobody can answer it is left to run."""
+def _confirm_stop(client: Client, job_id: str) -> None:
+    """Ask whether to stop the job. Where nobody can answer it keeps running."""
     from covseg_ray.engine.cluster import jobs as engine
 
-    if sys.stdin.isatty() and typer.confirm(f"\nstop {job_id}? (otherwise it runs on)", err=True):
+    if sys.stdin.isatty() and typer.confirm(f"\nstop {job_id}? (otherwise it keeps running)", err=True):
         say(f"job {job_id}: {engine.stop(client, job_id).status}")
     else:
-        say(f"job {job_id} runs on")
+        say(f"job {job_id} keeps running")

@@ -37,7 +37,7 @@ def client(
     as_json: Json = False,
 ) -> None:
     """Segment films by a running service, and print the infected share of each."""
-    from covseg_ray.cli.serving.client_progress import ClientProgress
+    from covseg_ray.cli.progress import ClientProgress
     from covseg_ray.cli.serving.client_run import ClientRequest, run
     from covseg_ray.service.client import Client
 

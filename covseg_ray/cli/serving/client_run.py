@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from covseg_ray.cli.serving.client_progress import ClientProgress
+from covseg_ray.cli.progress import ClientProgress
 from covseg_ray.errors import CovsegError, StorageError, UsageError
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.formats import FORMAT_NAMES

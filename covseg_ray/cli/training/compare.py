@@ -19,11 +19,12 @@ from covseg_ray.cli.options import (
     Report,
     Split,
     Workers,
-    ask,
     named,
+    require_reachable,
     say,
 )
-from covseg_ray.cli.training.evaluate import metrics_document, table
+from covseg_ray.cli.tables import show, table
+from covseg_ray.cli.training.evaluate import metrics_document
 
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluation.compare import Comparison
@@ -42,8 +43,8 @@ def compare(
     allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
-    """Measure two models on the same films: every metric of both, and how sure the difference is."""
-    ask(dataset)
+    """Compare two models on the same films: every metric of both, and the paired difference with its 95 % interval."""
+    require_reachable(dataset)
     from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.engine.evaluation import compare as engine
     from covseg_ray.engine.evaluation.compare_report import compare_page
@@ -60,7 +61,10 @@ def compare(
         write_bytes(report, compare_page(request, found).encode())
     for note in found.notes:
         say(f"note: {note}")
-    typer.echo(json.dumps(_document(found)) if as_json else _tables(first, second, found))
+    if as_json:
+        typer.echo(json.dumps(_document(found)))
+    else:
+        _show(first, second, found)
 
 
 def _document(found: Comparison) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def _document(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _tables(first: str, second: str, found: Comparison) -> str:
+def _show(first: str, second: str, found: Comparison) -> None:
     one, two = found.first.metrics, found.second.metrics
     metrics = [
         [
@@ -104,14 +108,12 @@ def _tables(first: str, second: str, found: Comparison) -> str:
     changed = [[each.first.image_id, f"{each.first_wrong:.1%}", f"{each.second_wrong:.1%}"] for each in found.changed]
     films = f"{len(found.first.image_ids):,} films"
     films += f", {found.first.left_out:,} left out" if found.first.left_out else ""
-    return "\n".join(
-        [
-            f"A  {first}",
-            f"B  {second}",
-            films,
-            *table(["metric", "A", "B", "B - A", "95 % interval", "B not better"], metrics),
-            "",
-            *table(["films that changed most", "A wrong", "B wrong"], changed),
-            "(wrong: the share of a film's pixels marked without infection, or missed)",
-        ]
+    show(
+        f"A  {first}",
+        f"B  {second}",
+        films,
+        table(["metric", "A", "B", "B - A", "95 % interval", "B not better"], metrics),
+        "",
+        table(["films that changed most", "A wrong", "B wrong"], changed),
+        "(wrong: the share of a film's pixels marked without infection, or missed)",
     )

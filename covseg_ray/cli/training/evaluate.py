@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +20,11 @@ from covseg_ray.cli.options import (
     Report,
     Split,
     Workers,
-    ask,
     named,
+    require_reachable,
     say,
 )
+from covseg_ray.cli.tables import show, table
 
 if TYPE_CHECKING:
     from covseg_ray.engine.evaluation.run import Evaluation
@@ -42,14 +43,14 @@ def evaluate(
     labels: Labels = None,
     exclude: Exclude = None,
     workers: Workers = 1,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Films predicted at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Predict this many films at a time.")] = 32,
     report: Report = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a model: every metric with its bootstrap 95 % interval."""
-    ask(dataset)
+    """Measure a model on films with masks: every metric with its bootstrap 95 % interval."""
+    require_reachable(dataset)
     from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.engine.evaluation import run as engine
     from covseg_ray.engine.evaluation.report import evaluation_page
@@ -66,20 +67,14 @@ def evaluate(
         write_bytes(report, evaluation_page(request, found).encode())
     for note in found.notes:
         say(f"note: {note}")
-    typer.echo(json.dumps(_document(found)) if as_json else _tables(found))
+    if as_json:
+        typer.echo(json.dumps(_document(found)))
+    else:
+        _show(found)
 
 
 def metrics_document(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: asdict(estimate) for name, estimate in metrics.items()}
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns as wide as their widest cell."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *rows]
-    ]
 
 
 def _document(found: Evaluation) -> dict[str, Any]:
@@ -107,7 +102,7 @@ def _free_response(found: FreeResponse) -> dict[str, Any]:
     return {"rule": RULE, **asdict(found), "curve": [point._asdict() for point in found.curve]}
 
 
-def _tables(found: Evaluation) -> str:
+def _show(found: Evaluation) -> None:
     from covseg_ray.engine.evaluation.report import free_response_words, stratum_words
     from covseg_ray.engine.evaluation.run import ALL
 
@@ -119,16 +114,14 @@ def _tables(found: Evaluation) -> str:
     ]
     films = f"{len(found.image_ids):,} films" + (f", {found.left_out:,} left out" if found.left_out else "")
     whole = found.calibration[ALL]
-    return "\n".join(
-        [
-            films,
-            *table(["metric", "value", "95 % interval"], metrics),
-            "",
-            *table(["of them", "films", *IN_STRATA], strata),
-            "",
-            f"calibration: expected error {whole.expected_error:.4f}, Brier score {whole.brier:.4f}, over all pixels",
-            f"free response: {free_response_words(found.free_response)}",
-        ]
+    show(
+        films,
+        table(["metric", "value", "95 % interval"], metrics),
+        "",
+        table(["of them", "films", *IN_STRATA], strata),
+        "",
+        f"calibration: expected error {whole.expected_error:.4f}, Brier score {whole.brier:.4f}, over all pixels",
+        f"free response: {free_response_words(found.free_response)}",
     )
 
 

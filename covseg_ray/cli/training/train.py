@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
-from covseg_ray.cli.options import Address, AllowOpen, Json, Overrides, ask
+from covseg_ray.cli.options import Address, AllowOpen, JobFile, Json, Overrides, require_reachable
 
 
 def train(
-    job_file: Annotated[str, typer.Option("-c", "--config", metavar="JOB.toml", help="The training job.")],
+    job_file: JobFile,
     overrides: Overrides = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model. The same command again goes on where a stopped run was."""
+    """Train a model; run the same command again to resume."""
     from covseg_ray.config import train as config
 
     job = config.load(job_file, overrides or [])
-    ask(job.out)
+    require_reachable(job.out)
+    from covseg_ray.cli.training.progress import TrainingProgress
     from covseg_ray.engine.training import run as engine
-    from covseg_ray.reports.progress import TrainingProgress
 
     with TrainingProgress(job.train.select) as progress:
         outcome = engine.train(job, progress, address, allow_open)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
-from covseg_ray.cli.options import Address, AllowOpen, Json, Overrides, ask
+from covseg_ray.cli.options import Address, AllowOpen, JobFile, Json, Overrides, require_reachable
 
 
 def tune(
-    job_file: Annotated[str, typer.Option("-c", "--config", metavar="JOB.toml", help="The job, with a [[search]].")],
+    job_file: JobFile,
     overrides: Overrides = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
 ) -> None:
-    """Try values of a job's keys and keep the best. The same command again goes on where a stopped one was."""
+    """Search for the best values of a job's keys; run the same command again to resume."""
     from covseg_ray.config import train as config
     from covseg_ray.engine.tuning import plan as trials
 
     job = config.load(job_file, overrides or [])
     trials.plan(job)
-    ask(job.out)
+    require_reachable(job.out)
+    from covseg_ray.cli.training.progress import SearchProgress
     from covseg_ray.engine.tuning import run as engine
-    from covseg_ray.reports.search_progress import SearchProgress
     from covseg_ray.reports.trial_result import told
 
     select = job.train.select

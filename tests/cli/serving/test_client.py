@@ -21,8 +21,8 @@ from scripted_service import Handler, Request, Script, error, serving
 from terminals import shown_on_a_terminal
 from typer.testing import CliRunner, Result
 
+from covseg_ray.cli.progress import ClientProgress
 from covseg_ray.cli.serving import client as command
-from covseg_ray.cli.serving.client_progress import ClientProgress
 from covseg_ray.errors import CovsegError, StorageError, UsageError
 from covseg_ray.radiograph.masks import decode_png1
 
@@ -307,7 +307,7 @@ def test_off_a_terminal_a_line_comes_every_half_minute() -> None:
 def test_on_a_terminal_a_bar_shows_how_far_it_is_and_goes_away() -> None:
     shown = shown_on_a_terminal("""
 import time
-from covseg_ray.cli.serving.client_progress import ClientProgress
+from covseg_ray.cli.progress import ClientProgress
 with ClientProgress(8) as progress:
     for status in ("ok", "ok", "failed", "rejected"):
         time.sleep(0.1)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.engine.bulk.monitor import Monitor, report_block
 from covseg_ray.engine.messages import open_messages
-from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.storage.lease import hold
 from covseg_ray.storage.runs.result_table import Tally
 

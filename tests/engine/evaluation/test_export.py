@@ -188,8 +188,7 @@ def test_the_gate_measures_both_and_refuses_what_loses(
 @pytest.mark.parametrize(
     ("words", "report"),
     [
-        (["--to", "tensorrt"], "--to tensorrt: unknown; it takes onnx, openvino"),
-        (["--to", "onnx", "--int8", "--calibrate", "FILMS"], "--int8 goes with --to openvino"),
+        (["--to", "onnx", "--int8", "--calibrate", "FILMS"], "--int8 requires --to openvino"),
         (["--to", "openvino", "--int8"], "--calibrate DATASET"),
     ],
 )
@@ -197,6 +196,19 @@ def test_what_cannot_be_exported_is_one_line(bundle: str, words: list[str], repo
     refused = run(bundle, *words).exception
     assert isinstance(refused, UsageError)
     assert report in str(refused)
+
+
+def test_an_unknown_engine_is_misuse(bundle: str) -> None:
+    done = run(bundle, "--to", "tensorrt")
+    assert (done.exit_code, "'tensorrt' is not one of 'onnx', 'openvino'" in done.stderr) == (2, True)
+
+
+def test_a_model_of_the_package_is_exported_to_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = run("covid-qu-ex", "--to", "onnx").exception
+    assert isinstance(refused, UsageError)
+    assert "covid-qu-ex: a model of the package stays as it is; give --out" in str(refused)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ranges_come_from_films_all_over_split_train(bundle: str, films: str) -> None:

@@ -19,6 +19,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
 
+from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.config.serve import parse, read_endpoint
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import load_bundle, save_bundle
@@ -29,7 +30,6 @@ from covseg_ray.radiograph.frontal_check import fitted
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
-from covseg_ray.reports.segment_progress import SegmentProgress
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.service.client import Client
 from covseg_ray.storage.datasets.subset import Subset

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 
 from terminals import shown_on_a_terminal
 
-from covseg_ray.reports.progress import TrainingProgress
+from covseg_ray.cli.training.progress import TrainingProgress
 
 RECORD = {"epoch": 2, "loss": 0.25, "val_loss": 0.5, "iou_two_class": 0.4, "images_per_second": 13.24, "seconds": 140.2}
 SHOW = f"""
-from covseg_ray.reports.progress import TrainingProgress
+from covseg_ray.cli.training.progress import TrainingProgress
 with TrainingProgress() as progress:
     progress.update(1, 10, 2, 5, 13.24, 0.25)
     progress.epoch_done({RECORD!r}, 0.45)
@@ -43,5 +44,6 @@ def test_standard_output_stays_free() -> None:
 
 
 def test_a_terminal_of_80_columns_shows_speed_loss_scores_and_a_bar() -> None:
-    live = shown_on_a_terminal(SHOW).replace("\r", "\n").splitlines()
-    assert any("epoch 3/5 ━" in line and "14.5 images/s · loss 0.125 · IoU 0.400, best 0.450" in line for line in live)
+    shown = shown_on_a_terminal(SHOW)
+    assert "epoch 3/5 · 14.5 images/s · loss 0.125 · IoU 0.400, best 0.450 · 0:0" in shown
+    assert len(max(re.findall("[━╸]+", shown), key=len)) == 80 * 22 // 50

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from terminals import shown_on_a_terminal
 
-from covseg_ray.reports.segment_progress import SegmentProgress, rejected_words
+from covseg_ray.cli.progress import SegmentProgress, rejected_words
 
 SHOW = """
 import time
-from covseg_ray.reports.segment_progress import SegmentProgress
+from covseg_ray.cli.progress import SegmentProgress
 with SegmentProgress() as progress:
     progress.listed(2000)
     time.sleep(0.5)
