@@ -6,6 +6,7 @@ the service's OpenAPI document. No generated page is committed.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -101,12 +102,12 @@ def job_keys_page() -> str:
         *_keys(_leaves(job, job)),
         "## `[[search]]`, for `covseg-ray tune`",
         "",
-        (Search.__doc__ or "").replace("\n", " "),
+        _prose(Search.__doc__),
         "",
         *_keys(_leaves(Search.model_json_schema(), {})),
         "## `args` of a Serve file",
         "",
-        (ServeConfig.__doc__ or "").replace("\n", " "),
+        _prose(ServeConfig.__doc__),
         "",
         *_keys(_leaves(ServeConfig.model_json_schema(), {})),
     ]
@@ -169,7 +170,7 @@ def endpoint_page() -> str:
             lines += _operation(f"{method.upper()} {path}", document["paths"][path][method])
     lines += ["## Schemas", ""]
     for name, schema in document["components"]["schemas"].items():
-        lines += [f"### {name}", "", schema.get("description", "").replace("\n", " "), ""]
+        lines += [f"### {name}", "", _prose(schema.get("description")), ""]
         required = schema.get("required", ())
         lines += ["| field | values | always there | meaning |", "| --- | --- | --- | --- |"]
         lines += [
@@ -218,6 +219,12 @@ def _linked(schema: Mapping[str, Any]) -> str:
     if schema.get("type") == "array" and "items" in schema:
         return f"list of {_linked(schema['items'])}"
     return _values(schema)
+
+
+def _prose(docstring: str | None) -> str:
+    """A docstring as Markdown."""
+    paragraphs = inspect.cleandoc(docstring or "").replace("``", "`").split("\n\n")
+    return "\n\n".join(" ".join(each.split()) for each in paragraphs)
 
 
 def _row(*cells: str) -> str:
