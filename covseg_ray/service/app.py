@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from covseg_ray import __version__
 from covseg_ray.radiograph.film import Rejected
-from covseg_ray.radiograph.findings import covered
+from covseg_ray.radiograph.findings import area_fraction
 from covseg_ray.service import examples
 from covseg_ray.service.auth import Keys
 from covseg_ray.service.envelope import Envelope, Observe
@@ -120,7 +120,7 @@ async def _outlined(film: SentFilm, outliner: Outliner, model: str | None, obser
     if isinstance(found, Rejected):
         observe.rejected(found.reason)
     else:
-        observe.infection(covered(found.masks["infection"]))
+        observe.infection(area_fraction(found.masks["infection"]))
     return found
 
 

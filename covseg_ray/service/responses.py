@@ -14,7 +14,7 @@ from fastapi import Request
 from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError
-from covseg_ray.radiograph.contours import outlines, run_lengths
+from covseg_ray.radiograph.contours import polygons, run_lengths
 from covseg_ray.radiograph.dicom.seg import encode_seg
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.findings import measure
@@ -75,7 +75,7 @@ def as_json(
         "frontal": found.frontal,
         "frontal_level": LEVEL,
         **asdict(measures),
-        "contours": [outline_P2.tolist() for outline_P2 in outlines(infection_HW)],
+        "contours": [outline_P2.tolist() for outline_P2 in polygons(infection_HW)],
         "mask": _ENCODINGS[encoding](infection_HW),
         "dicom": found.is_dicom,
         "input_sha256": found.sha256,

@@ -33,12 +33,12 @@ def reading(storage: str, folder: str) -> dict[str, float]:
     """Listing of a manifest, and reading: the films one after the other, and one large object."""
     from covseg_ray.storage.archives.read import list_members
     from covseg_ray.storage.filesystem import list_files, read_bytes, write_bytes
-    from covseg_ray.storage.runs.worklist import write_listing
+    from covseg_ray.storage.runs.worklist import write_worklist
 
     names = pa.table({"uri": [f"films/{index:09d}.png" for index in range(50_000)]})
     pq.write_table(names, f"{folder}/films.parquet")
     told = list[int]()
-    listing = timed(lambda: write_listing(f"{storage}/manifest", list_members(f"{folder}/films.parquet"), told.append))
+    listing = timed(lambda: write_worklist(f"{storage}/manifest", list_members(f"{folder}/films.parquet"), told.append))
     write_bytes(f"{storage}/large", bytes(64 * 10**6))
     paths = [f"{storage}/films/{name}" for name in list_files(f"{storage}/films")]
     return {
@@ -57,11 +57,11 @@ def stages(model: str, storage: str) -> dict[str, float]:
     from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
     from covseg_ray.storage.archives.read import list_members
     from covseg_ray.storage.filesystem import read_bytes
-    from covseg_ray.storage.runs.worklist import file_uri, write_listing
+    from covseg_ray.storage.runs.worklist import part_uri, write_worklist
 
     spec, model_id = load_bundle(model).spec, "0" * 16
-    write_listing(f"{storage}/listed", list_members(f"{storage}/films"), list[int]().append)
-    listed = pq.read_table(io.BytesIO(read_bytes(file_uri(f"{storage}/listed", 0))))
+    write_worklist(f"{storage}/listed", list_members(f"{storage}/films"), list[int]().append)
+    listed = pq.read_table(io.BytesIO(read_bytes(part_uri(f"{storage}/listed", 0))))
     wanted = Wanted(spec.input_size, spec.resize)
     begin = time.perf_counter()
     loaded = pa.concat_tables(load(listed, wanted))
@@ -153,13 +153,13 @@ def ending(model: str, folder: Path) -> dict[str, float]:
     from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.reports.segment_progress import SegmentProgress
     from covseg_ray.storage.archives.read import list_members
-    from covseg_ray.storage.runs.worklist import write_listing
+    from covseg_ray.storage.runs.worklist import write_worklist
 
     bundle, seconds = load_bundle(model), []
     for blocks in (100, 500):
         inputs = blocks * BLOCK["cores"] + LEFT
         source, out = write_source(folder / str(blocks), inputs), folder / f"{blocks}/out"
-        listing = write_listing(str(out), list_members(str(source)), list[int]().append)
+        listing = write_worklist(str(out), list_members(str(source)), list[int]().append)
         write_done(out, inputs, bundle.model_id)
         done = replace(listing, inputs=inputs - LEFT)
         request, progress = Request(str(source), str(out), model), SegmentProgress(io.StringIO())

@@ -27,9 +27,9 @@ from covseg_ray.segmentation.inference.predictor import Predictor, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.bundle_files import from_files
 from covseg_ray.storage.filesystem import arrow_filesystem, join, locate, translated
-from covseg_ray.storage.runs.recovery import RECORDS, finished
+from covseg_ray.storage.runs.recovery import RECORDS, finished_items
 from covseg_ray.storage.runs.result_table import RESULTS
-from covseg_ray.storage.runs.worklist import Listing
+from covseg_ray.storage.runs.worklist import Worklist
 
 # The most that is done again after a kill is the blocks in flight, and each has so many films.
 BLOCK_FILMS = {"cpu": 64, "cuda": 512}
@@ -108,7 +108,7 @@ def classified(predictor: Predictor, loaded: pa.Table) -> pa.Table:
 class Work:
     """All that the stages need to know; ``files`` holds a reference to those of the bundle."""
 
-    listing: Listing
+    listing: Worklist
     wanted: Wanted
     outlining: Outlining
     engine: str
@@ -157,7 +157,7 @@ def _checkpoint(out: str) -> CheckpointConfig:
 
 def _films(work: Work, crew: Fleet) -> ray.data.Dataset:
     out = work.outlining.out
-    inputs = Inputs(out, work.listing, finished(out))
+    inputs = Inputs(out, work.listing, finished_items(out))
     listed = ray.data.read_datasource(inputs, override_num_blocks=1)  # with more, Ray would cut what a task gives
     block = BLOCK_FILMS[crew.device]
     blocks = max(1, work.listing.inputs // block)

@@ -21,7 +21,7 @@ from covseg_ray.radiograph.geometry import Resize, shrink, standardise
 from covseg_ray.storage.archives.dataset_rows import read_rows
 from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.archives.read import read_members
-from covseg_ray.storage.runs.worklist import members_of
+from covseg_ray.storage.runs.worklist import parse_members
 
 # A piece of a task's output: small enough that what comes after has something to do soon.
 PIECE = 16
@@ -67,7 +67,7 @@ def load(listed: pa.Table, wanted: Wanted) -> Iterator[pa.Table]:
     """Rows of a listing -> rows of ``LOADED``; one that cannot be a film has a reason and no square."""
     rows = listed.to_pylist()
     items = iter([row["item"] for row in rows])
-    loaded = ({"item": item, **row} for item, row in zip(items, _rows(members_of(rows), wanted), strict=True))
+    loaded = ({"item": item, **row} for item, row in zip(items, _rows(parse_members(rows), wanted), strict=True))
     while piece := list(islice(loaded, PIECE)):
         yield pa.Table.from_pylist(piece, schema=LOADED)
 

@@ -31,9 +31,9 @@ from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import Lease, hold
-from covseg_ray.storage.runs.recovery import gather, mend
-from covseg_ray.storage.runs.result_table import SUMMARY, check_ledger, known, read_summary, tally
-from covseg_ray.storage.runs.worklist import Listing, read_listing, write_listing
+from covseg_ray.storage.runs.recovery import compact_records, recover
+from covseg_ray.storage.runs.result_table import SUMMARY, check_items, read_numbers, read_summary, tally
+from covseg_ray.storage.runs.worklist import Worklist, read_worklist, write_worklist
 
 RUN_FILE = "run.json"
 REPORT = "report.html"
@@ -80,7 +80,9 @@ def segment(
         return read_summary(request.out)
     with hold(request.out) as lease:
         begun = claim(request, bundle)
-        listing = read_listing(request.out) or write_listing(request.out, list_members(request.source), progress.listed)
+        listing = read_worklist(request.out) or write_worklist(
+            request.out, list_members(request.source), progress.listed
+        )
         with session(address, allow_open=allow_open):
             seconds, done = work(request, begun, bundle, listing, lease, progress)
         lease.check()
@@ -124,11 +126,11 @@ def claim(request: Request, bundle: Bundle) -> Run:
 
 
 def work(
-    request: Request, begun: Run, bundle: Bundle, listing: Listing, lease: Lease, progress: Progress
+    request: Request, begun: Run, bundle: Bundle, listing: Worklist, lease: Lease, progress: Progress
 ) -> tuple[float, int]:
     """Do what is not done yet; gives the seconds that it took and how many inputs were done in them."""
-    mend(request.out)
-    gather(request.out)
+    recover(request.out)
+    compact_records(request.out)
     before = tally(request.out)
     most = most_rejects(request.max_rejects, listing.inputs)
     done = before.ok + before.rejected
@@ -147,7 +149,7 @@ def work(
     start = time.perf_counter()
     for _ in range(ROUNDS):
         run(tasks, fleet(request.actors, bundle, request.engine), watch)
-        if not mend(request.out):  # a killed command's last request may have arrived while this one ran
+        if not recover(request.out):  # a killed command's last request may have arrived while this one ran
             break
     return time.perf_counter() - start, listing.inputs - done
 
@@ -185,10 +187,10 @@ def most_rejects(text: str | None, inputs: int) -> int | None:
 
 
 def finish(
-    request: Request, bundle: Bundle, listing: Listing, seconds: float, done: int, progress: Progress
+    request: Request, bundle: Bundle, listing: Worklist, seconds: float, done: int, progress: Progress
 ) -> Mapping[str, Any]:
     """Make sure that every input stands once, and write the report and, last, the summary."""
-    counted = check_ledger(request.out, listing.inputs)
+    counted = check_items(request.out, listing.inputs)
     progress.update(counted.ok, counted.reasons, 0)
     check_rejects(request.out, counted.rejected, most_rejects(request.max_rejects, listing.inputs))
     summary = {
@@ -201,7 +203,7 @@ def finish(
         "ok": counted.ok,
         "rejected": counted.rejected,
         "reasons": counted.reasons,
-        "not_frontal": int((known(request.out, "frontal")[1] < LEVEL).sum()),
+        "not_frontal": int((read_numbers(request.out, "frontal")[1] < LEVEL).sum()),
         "frontal_level": LEVEL,
         "films_per_second": done / seconds if seconds else 0.0,
         "seconds": seconds,

@@ -17,7 +17,7 @@ from covseg_ray.segmentation.evaluation.metrics import image_iou, summarise
 from covseg_ray.segmentation.evaluation.subgroups import Stratum, summarise_strata
 from covseg_ray.segmentation.inference.predictor import Predictor
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.storage.datasets.read import Films, Unit, list_units, read_info, read_unit, without
+from covseg_ray.storage.datasets.read import Films, Unit, exclude_films, list_units, read_info, read_unit
 
 ALL = "all"
 PICTURES = 9
@@ -79,7 +79,7 @@ def measure(
     Raises DatasetError where ``exclude`` names no film of the split, or all.
     """
     every = list_units(dataset, split, labels)
-    units = without(dataset, every, exclude) if exclude else every
+    units = exclude_films(dataset, every, exclude) if exclude else every
     counts = count_split(bundle, dataset, units, workers, batch_size)
     left_out = sum(len(unit.rows) for unit in every) - len(counts.films)
     return conclude(counts, units, left_out, notes(bundle, dataset, split))

@@ -14,8 +14,8 @@ import numpy as np
 
 from covseg_ray.errors import UsageError
 from covseg_ray.storage.datasets.layouts import read_layout
-from covseg_ray.storage.datasets.near_duplicates import Fingerprint, Pair, fingerprint, same_films
-from covseg_ray.storage.datasets.pack import Progress, counted, film, mapped
+from covseg_ray.storage.datasets.near_duplicates import Fingerprint, Pair, find_duplicates, fingerprint
+from covseg_ray.storage.datasets.pack import Progress, film, map_in_threads, with_progress
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 from covseg_ray.storage.datasets.shards import DATASET_FILE, Reject, ShardRow
 from covseg_ray.storage.filesystem import exists, join
@@ -110,8 +110,8 @@ def _packed(uri: str, progress: Progress | None) -> Iterator[_Film]:
 
 def _unpacked(source: str, layout: str | None, progress: Progress | None) -> Iterator[_Film | Reject]:
     found = read_layout(source, layout)
-    rows = mapped(lambda sample: film(found.root, sample, SOURCE_SIZE, "stretch"), found.samples)
-    for row in counted(rows, len(found.samples), progress):
+    rows = map_in_threads(lambda sample: film(found.root, sample, SOURCE_SIZE, "stretch"), found.samples)
+    for row in with_progress(rows, len(found.samples), progress):
         yield _marked(row) if isinstance(row, ShardRow) else row
 
 
@@ -121,7 +121,7 @@ def _marked(row: ShardRow) -> _Film:
 
 
 def _duplicates(films: list[_Film], side: str | None) -> Iterator[Finding]:
-    for pair in same_films([each.mark for each in films]):
+    for pair in find_duplicates([each.mark for each in films]):
         first, second = films[pair.first], films[pair.second]
         if pair.exact or first.split != second.split:
             kept, excluded = (first, second) if _rank(first, side) >= _rank(second, side) else (second, first)

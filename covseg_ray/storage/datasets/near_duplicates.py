@@ -58,7 +58,7 @@ def fingerprint(image_HW: NDArray[np.uint8]) -> Fingerprint:
     )
 
 
-def same_films(
+def find_duplicates(
     fingerprints: Sequence[Fingerprint],
     *,
     max_distance: int = MAX_DISTANCE,

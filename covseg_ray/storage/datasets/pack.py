@@ -58,7 +58,9 @@ def pack(
         raise DatasetError(f"none of the {len(exclude)} excluded image ids is in {source}; check the list")
     samples.sort(key=lambda sample: shard_order(sample.split, sample.image_id))
     return write_dataset(
-        counted(mapped(lambda sample: film(found.root, sample, size, resize), samples), len(samples), progress),
+        with_progress(
+            map_in_threads(lambda sample: film(found.root, sample, size, resize), samples), len(samples), progress
+        ),
         dataset,
         size=size,
         resize=resize,
@@ -88,7 +90,7 @@ def synthesise(
         )
 
     counts = Counter(split for _, split in places)
-    rows = counted(mapped(row, order), count, progress)
+    rows = with_progress(map_in_threads(row, order), count, progress)
     return write_dataset(rows, dataset, size=size, layout="phantom", counts=counts)
 
 
@@ -156,7 +158,7 @@ def _mask(root: str, path: str, kind: str, shape: tuple[int, ...]) -> NDArray[np
         raise _UnfitError(f"{kind}-not-binary", str(error)) from error
 
 
-def mapped(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
+def map_in_threads(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
     """``function`` over ``items`` in several threads and in order, never more than a few results ahead."""
     remaining = iter(items)
     with ThreadPoolExecutor(READERS) as pool:
@@ -171,7 +173,7 @@ def mapped(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterato
                 future.cancel()
 
 
-def counted(items: Iterable[Given], total: int, progress: Progress | None) -> Iterator[Given]:
+def with_progress(items: Iterable[Given], total: int, progress: Progress | None) -> Iterator[Given]:
     """``items``, telling ``progress`` at each how many of ``total`` have come."""
     for number, item in enumerate(items, start=1):
         if progress:
