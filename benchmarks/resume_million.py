@@ -25,7 +25,7 @@ from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.runs.recovery import RECORDS
 from covseg_ray.storage.runs.result_table import RESULTS, SCHEMA
-from covseg_ray.storage.runs.worklist import write_listing
+from covseg_ray.storage.runs.worklist import write_worklist
 
 LEFT = 256
 
@@ -86,7 +86,7 @@ def main() -> None:
     source, out, bundle = write_source(given.folder, given.inputs), given.folder / "out", load_bundle(given.model)
     check_same_run(Request(str(source), str(out), given.model), bundle)
     begin = time.monotonic()
-    write_listing(str(out), list_members(str(source)), [].append)
+    write_worklist(str(out), list_members(str(source)), [].append)
     listing = {"inputs": given.inputs, "listing_seconds": time.monotonic() - begin}
     write_done(out, given.inputs, bundle.model_id)
     print(json.dumps(listing | measure(source, out, given.model)))

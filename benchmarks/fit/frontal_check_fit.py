@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from covseg_ray.radiograph import frontal_check
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Radiograph
-from covseg_ray.radiograph.frontal_check import LEVEL, Gaussian, Guard, edges
+from covseg_ray.radiograph.frontal_check import LEVEL, FrontalCheck, Gaussian, edge_histogram
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.phantom import make_phantom
 
@@ -49,7 +49,7 @@ def gaussian(features_ND: NDArray[np.float32], axes: int) -> Gaussian:
     return Gaussian(mean_D.astype(np.float32), stored_DK, variances_D[:axes].astype(np.float32), float(rest))
 
 
-def fit(films: list[Square]) -> Guard:
+def fit(films: list[Square]) -> FrontalCheck:
     rng = np.random.default_rng(0)
     order_N = rng.permutation(len(films))
     held = round(HELD_OUT * len(films))
@@ -57,15 +57,15 @@ def fit(films: list[Square]) -> Guard:
     usual = [*fitted_to, *(another(rng, film_SS) for _ in range(VARIANTS) for film_SS in fitted_to)]
     others = [no_film(rng, film_SS, index % KINDS) for index, film_SS in enumerate(fitted_to * VARIANTS)]
     both = (
-        gaussian(np.stack([edges(each_SS) for each_SS in usual]), FILM_AXES),
-        gaussian(np.stack([edges(each_SS) for each_SS in others]), OTHER_AXES),
+        gaussian(np.stack([edge_histogram(each_SS) for each_SS in usual]), FILM_AXES),
+        gaussian(np.stack([edge_histogram(each_SS) for each_SS in others]), OTHER_AXES),
     )
-    new = Guard(*both, np.empty(0, np.float32))
-    unusual = sorted(new.unusual(films[index]) for index in order_N[:held])
-    return Guard(*both, np.array(unusual, np.float32))
+    new = FrontalCheck(*both, np.empty(0, np.float32))
+    unusual = sorted(new.nonconformity(films[index]) for index in order_N[:held])
+    return FrontalCheck(*both, np.array(unusual, np.float32))
 
 
-def write(fitted: Guard, file: Path) -> None:
+def write(fitted: FrontalCheck, file: Path) -> None:
     parts = {"held_out_N": fitted.held_out_N}
     for name, each in (("films", fitted.films), ("others", fitted.others)):
         parts |= {f"{name}_mean_D": each.mean_D, f"{name}_axes_DK": each.axes_DK.astype(np.float16)}
@@ -73,13 +73,13 @@ def write(fitted: Guard, file: Path) -> None:
     np.savez(file, allow_pickle=False, **parts)
 
 
-def tell(what: str, pictures: Iterable[Square], fitted: Guard) -> None:
-    likeness_N = np.array([fitted.likeness(picture_SS) for picture_SS in pictures])
+def tell(what: str, pictures: Iterable[Square], fitted: FrontalCheck) -> None:
+    likeness_N = np.array([fitted.p_value(picture_SS) for picture_SS in pictures])
     flagged, count = int((likeness_N < LEVEL).sum()), len(likeness_N)
     print(f"| {what} | {count} | {flagged} | {100 * flagged / count:.1f} % | {np.median(likeness_N):.3f} |", flush=True)
 
 
-def measure(val: dict[str, list[Square]], others: list[Path], fitted: Guard) -> None:
+def measure(val: dict[str, list[Square]], others: list[Path], fitted: FrontalCheck) -> None:
     print("| pictures | how many | flagged | share | median |\n| --- | --- | --- | --- | --- |")
     every = [film_SS for films in val.values() for film_SS in films]
     tell("Val", every, fitted)
@@ -97,7 +97,7 @@ def measure(val: dict[str, list[Square]], others: list[Path], fitted: Guard) -> 
     for folder in others:
         found = list(pictures_in(folder))
         tell(f"pictures in {folder.name}", (picture_SS for _, picture_SS in found), fitted)
-        print("\n".join(f"    {fitted.likeness(picture_SS):.3f} {name}" for name, picture_SS in found))
+        print("\n".join(f"    {fitted.p_value(picture_SS):.3f} {name}" for name, picture_SS in found))
 
 
 def cost(film_SS: Square, rounds: int = 2000) -> float:
@@ -118,7 +118,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.keep:
         write(fit([film_SS for label in LABELS for film_SS in films_of(given.films, "Train", label)]), FILE)
-    measure({label: films_of(given.films, "Val", label) for label in LABELS}, given.others, frontal_check.fitted())
+    measure({label: films_of(given.films, "Val", label) for label in LABELS}, given.others, frontal_check.load_fitted())
     spent = cost(films_of(given.films, "Val", LABELS[0])[0])
     print(f"\n{FILE.stat().st_size:,} bytes; {spent:.3f} ms of a core a film")
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from covseg_ray.segmentation.evaluation.metrics import Counts, count, count_lung, image_iou, summarise
-from covseg_ray.storage.datasets.near_duplicates import fingerprint, same_films
+from covseg_ray.storage.datasets.near_duplicates import find_duplicates, fingerprint
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 
 LEAST = 0.99
@@ -79,7 +79,7 @@ def agreement(counts_N4: Counts, lungs_N4: Counts) -> dict[str, object]:
 
 def measure(dataset: str, least: float) -> dict[str, object]:
     images_NHW, masks = read_films(dataset)
-    found = [pair for pair in same_films([fingerprint(image_HW) for image_HW in images_NHW]) if not pair.exact]
+    found = [pair for pair in find_duplicates([fingerprint(image_HW) for image_HW in images_NHW]) if not pair.exact]
     firsts: list[int] = []
     laid: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in masks}
     for pair in found:

@@ -58,9 +58,9 @@ def _infection(out: str, films: int) -> dict[str, Any]:
     """
     import numpy as np
 
-    from covseg_ray.storage.runs.result_table import RESULTS, SUMMARY, known
+    from covseg_ray.storage.runs.result_table import RESULTS, SUMMARY, read_numbers
 
-    _, fractions = known(out, "infection_fraction")
+    _, fractions = read_numbers(out, "infection_fraction")
     if len(fractions) != films:
         raise StorageError(
             f"{out}: {SUMMARY} counts {films:,} films with a mask, {RESULTS}/ holds {len(fractions):,}; files were "

@@ -1,4 +1,4 @@
-"""What decoding gives: a `Radiograph`, or a `Rejected` that says why not; and the limits on both."""
+"""The result of decoding, a `Radiograph` or a `Rejected` with its reason, and the limits on what is decoded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 class Radiograph:
     """One film: `pixels` uint8 or uint16 [H, W], bright = dense; `spacing_mm` between rows and columns where known.
 
-    PNG, JPEG and TIFF leave `spacing_mm` at None: the resolution they carry is that of a screen or a printer. DICOM
-    alone has an `instance_uid`, the film's SOP instance UID.
+    Only DICOM sets `spacing_mm` and `instance_uid`, the SOP instance UID: the resolution in other formats is that of a
+    screen or a printer.
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -23,11 +23,11 @@ class Radiograph:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Why bytes are no radiograph.
+    """Why a file is not a usable radiograph.
 
     `reason` is a stable code: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``corrupt``, ``unsupported``;
     of DICOM also ``not-a-radiograph``, ``multi-frame``, ``colour``, ``no-pixel-data``; of a `DecodingChild` also
-    ``decoder-crashed``, ``decoder-hung``. `detail` is one line for a person.
+    ``decoder-crashed``, ``decoder-hung``. `detail` is one line of text for the user.
     """
 
     reason: str
@@ -36,14 +36,14 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is refused before a pixel is decoded: files over `max_bytes`, images over `max_pixels` (height x width)."""
+    """Checked before any pixel is decoded: file size at most `max_bytes`, height x width at most `max_pixels`."""
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 100_000_000
 
 
 class RefusedError(Exception):
-    """Carries a `Rejected` up to the decode boundary; nothing outside sees it."""
+    """Carries a `Rejected` up to where it is returned: the decode boundary, or the packing of a sample."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

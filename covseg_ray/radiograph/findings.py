@@ -38,12 +38,12 @@ def class_masks(
 
 def measure(masks: Mapping[str, NDArray[np.uint8]]) -> Measures:
     """Of masks as `class_masks` gives them."""
-    infection_HW, fraction = masks["infection"], covered(masks["infection"])
+    infection_HW, fraction = masks["infection"], area_fraction(masks["infection"])
     if "lung" not in masks:
         return Measures(fraction)
-    return Measures(fraction, covered(masks["lung"]), severity(infection_HW, masks["lung"]))
+    return Measures(fraction, area_fraction(masks["lung"]), severity(infection_HW, masks["lung"]))
 
 
-def covered(mask_HW: NDArray[np.uint8]) -> float:
+def area_fraction(mask_HW: NDArray[np.uint8]) -> float:
     """The share of a film's pixels that its mask marks, 0 to 1."""
     return int(np.count_nonzero(mask_HW)) / mask_HW.size

@@ -47,22 +47,22 @@ class Gaussian:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Guard:
+class FrontalCheck:
     """What chest films and other pictures are like; how unusual each film was that neither was fitted to, ascending."""
 
     films: Gaussian
     others: Gaussian
     held_out_N: NDArray[np.float32]
 
-    def unusual(self, picture_HW: NDArray[np.uint8]) -> float:
+    def nonconformity(self, picture_HW: NDArray[np.uint8]) -> float:
         """How much farther the picture lies from chest films than from the others; any number, large for no film."""
-        features_D = edges(picture_HW)
+        features_D = edge_histogram(picture_HW)
         return self.films.distance(features_D) - self.others.distance(features_D)
 
-    def likeness(self, picture_HW: NDArray[np.uint8]) -> float:
+    def p_value(self, picture_HW: NDArray[np.uint8]) -> float:
         """The share of the held-out films that are at least as unusual, the picture counted in: above 0, up to 1."""
         count = len(self.held_out_N)
-        less = int(np.searchsorted(self.held_out_N, self.unusual(picture_HW)))
+        less = int(np.searchsorted(self.held_out_N, self.nonconformity(picture_HW)))
         return (count - less + 1) / (count + 1)
 
 
@@ -72,10 +72,10 @@ def frontal(square_SS: NDArray[np.uint8], placement: Placement) -> float:
     Of frontal chest films like those that the guard was fitted to, a share of ``LEVEL`` lies below ``LEVEL``. The bars
     of a letterbox are not looked at, so that both resize rules give about the same.
     """
-    return fitted().likeness(square_SS[placement.inner])
+    return load_fitted().p_value(square_SS[placement.inner])
 
 
-def edges(picture_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
+def edge_histogram(picture_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
     """A picture of any size, uint8 [H, W], as float32 [512]: by row and column of the cell, then by direction.
 
     Each pixel's gradient is shared between the two nearest of eight directions. The squares of all numbers have a mean
@@ -103,9 +103,9 @@ def _cells() -> NDArray[np.intp]:
 
 
 @cache
-def fitted() -> Guard:
+def load_fitted() -> FrontalCheck:
     with as_file(files(__package__) / FITTED) as path, np.load(path) as stored:
-        return Guard(_gaussian(stored, "films"), _gaussian(stored, "others"), stored["held_out_N"])
+        return FrontalCheck(_gaussian(stored, "films"), _gaussian(stored, "others"), stored["held_out_N"])
 
 
 def _gaussian(stored: np.lib.npyio.NpzFile, name: str) -> Gaussian:

@@ -53,14 +53,14 @@ class _Body:
     trunk: Plane
 
 
-def make_phantom(seed: int, index: int, size: int = 256, label: str | None = None) -> Phantom:
+def make_phantom(seed: int, index: int, size: int = 256, label: Label | None = None) -> Phantom:
     """Film number `index` of the series `seed` (both >= 0); the same arguments give the same pixels.
 
     Without `label`, half of a series is COVID-19 and a quarter each Non-COVID and Normal, by `index`. COVID-19 has
     patchy, mostly peripheral and basal opacities over 8 to 85 % of the lungs; Non-COVID has denser vessels and a
-    softer exposure than Normal, and no mask. Raises `UsageError` for an unknown label or a size under 32.
+    softer exposure than Normal, and no mask. Raises `UsageError` for a size under 32.
     """
-    chosen: Label = _CYCLE[index % len(_CYCLE)] if label is None else _known(label)
+    chosen = label or _CYCLE[index % len(_CYCLE)]
     if size < _SMALLEST:
         raise UsageError(f"a phantom of {size} pixels shows nothing: ask for {_SMALLEST} or more")
     rng = np.random.default_rng((seed, index))
@@ -74,13 +74,6 @@ def make_phantom(seed: int, index: int, size: int = 256, label: str | None = Non
         attenuation += opacity
     image_SS = _exposed(rng, attenuation, softness=1.15 if chosen == "Non-COVID" else 1.0)
     return Phantom(image_SS, infection_SS.astype(np.uint8), lung_SS.astype(np.uint8), chosen)
-
-
-def _known(label: str) -> Label:
-    for known in _CYCLE:
-        if label == known:
-            return known
-    raise UsageError(f"no phantom has the label {label!r}: use COVID-19, Non-COVID or Normal")
 
 
 def _patient(rng: np.random.Generator, size: int) -> _Body:

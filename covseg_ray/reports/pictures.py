@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from covseg_ray.radiograph.findings import covered
+from covseg_ray.radiograph.findings import area_fraction
 from covseg_ray.radiograph.masks import overlay
 from covseg_ray.reports.film_result import FilmResult
 
@@ -65,4 +65,4 @@ def _picture(pixels: NDArray[np.uint8], alternative: str, caption: str) -> Pictu
 
 
 def _share(mask_HW: NDArray[np.uint8]) -> str:
-    return f"{covered(mask_HW):.1%}"
+    return f"{area_fraction(mask_HW):.1%}"

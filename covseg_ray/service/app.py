@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 
 from covseg_ray import __version__
 from covseg_ray.radiograph.film import Rejected
-from covseg_ray.radiograph.findings import covered
+from covseg_ray.radiograph.findings import area_fraction
 from covseg_ray.service import openapi
 from covseg_ray.service.auth import ApiKeys
 from covseg_ray.service.backend import Backend
@@ -117,7 +117,7 @@ async def _segment(
     if isinstance(found, Rejected):
         metrics.rejected(found.reason)
     else:
-        metrics.infection(covered(found.masks["infection"]))
+        metrics.infection(area_fraction(found.masks["infection"]))
     return found
 
 

@@ -11,7 +11,7 @@ from fastapi import Request
 from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError
-from covseg_ray.radiograph.contours import outlines, run_lengths
+from covseg_ray.radiograph.contours import polygons, run_lengths
 from covseg_ray.radiograph.dicom.seg import encode_seg
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.findings import measure
@@ -66,7 +66,7 @@ def film_document(
     start = time.perf_counter()
     infection_HW, measures = found.masks["infection"], measure(found.masks)
     height, width = infection_HW.shape
-    contours = tuple(tuple(map(tuple, contour_P2.tolist())) for contour_P2 in outlines(infection_HW))
+    contours = tuple(tuple(map(tuple, contour_P2.tolist())) for contour_P2 in polygons(infection_HW))
     mask = _png_mask(infection_HW) if encoding == "png" else _rle_mask(infection_HW)
     extra: dict[str, Any] = {"picture": encode_png(shrink(found.film.pixels, PICTURE_SIDE))} if picture else {}
     render_ms = 1000 * (time.perf_counter() - start)

@@ -20,6 +20,7 @@ import fsspec
 import s3fs.core
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
+from pyarrow import ArrowException
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from covseg_ray.errors import StorageError
@@ -27,6 +28,7 @@ from covseg_ray.errors import StorageError
 CONNECT_SECONDS = 3
 READ_SECONDS = 20
 PARALLEL_FILES = 8
+PARQUET_ERRORS = (ArrowException, OSError)  # what reading a Parquet file raises
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # as exFAT and some network drives answer
 
 
@@ -105,6 +107,12 @@ def translated(uri: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"{uri}: storage full; free space or choose another place, then run again") from error
         raise StorageError(f"{uri}: {_first_line(error)}") from error
+
+
+def is_parquet_error(error: Exception) -> bool:
+    """Whether an error of reading Parquet is about its bytes rather than the storage: Arrow also raises a plain OSError
+    without a number for bad bytes."""
+    return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
 
 
 def _first_line(error: BaseException) -> str:

@@ -117,11 +117,11 @@ def test_a_killed_command_goes_on_and_a_second_one_is_refused(
     assert {item: found[item] for item in begun} == begun
 
 
-def test_gathered_records_are_gone_on_with(
+def test_a_run_resumes_from_compacted_records(
     ready_bundle: str, archive: str, bucket: str, quiet: dict[int, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run of which a third of the blocks are missing, with more records than are left to lie singly."""
-    out = f"{bucket}/gathered"
+    out = f"{bucket}/compacted"
     files = {name: read_bytes(f"{bucket}/quiet/{name}") for name in list_files(f"{bucket}/quiet")}
     missing = sorted(name for name in files if name.startswith(".checkpoint/"))[::3]
     for name, data in files.items():
@@ -133,8 +133,8 @@ def test_gathered_records_are_gone_on_with(
     assert segment(Request(archive, out, ready_bundle), told)["inputs"] == SHORT
     assert rows_by_item(out) == quiet
     assert json.loads(read_bytes(f"{out}/run.json")) == run
-    gathered = [name for name in list_files(out) if name.startswith(".checkpoint/gathered-")]
-    assert len(gathered) == 1
+    compacted = [name for name in list_files(out) if name.startswith(".checkpoint/compact-")]
+    assert len(compacted) == 1
     assert len(missing) > 1
 
 

@@ -14,7 +14,15 @@ from places import SHARED
 
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Radiograph
-from covseg_ray.radiograph.frontal_check import FEATURES, LEVEL, Gaussian, Guard, edges, fitted, frontal
+from covseg_ray.radiograph.frontal_check import (
+    FEATURES,
+    LEVEL,
+    FrontalCheck,
+    Gaussian,
+    edge_histogram,
+    frontal,
+    load_fitted,
+)
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.phantom import make_phantom
 
@@ -53,21 +61,21 @@ def likeness(picture_HW: NDArray[np.uint8] | NDArray[np.uint16], size: int = 256
 @pytest.mark.parametrize("shape", [(256, 256), (32, 32), (90, 70), (20, 300)])
 def test_edges_are_histograms_of_directions_in_cells(shape: tuple[int, int]) -> None:
     picture_HW = RNG.integers(0, 256, shape, dtype=np.uint8)
-    np.testing.assert_allclose(edges(picture_HW), edges_by_hand(picture_HW), atol=2e-3)
+    np.testing.assert_allclose(edge_histogram(picture_HW), edges_by_hand(picture_HW), atol=2e-3)
     film_HW = make_phantom(1, 0, 256).image
-    np.testing.assert_allclose(edges(film_HW), edges_by_hand(film_HW), atol=2e-3)
+    np.testing.assert_allclose(edge_histogram(film_HW), edges_by_hand(film_HW), atol=2e-3)
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_edges_are_of_one_length_or_there_are_none(picture_HW: NDArray[np.uint8]) -> None:
-    found_D = edges(picture_HW)
+    found_D = edge_histogram(picture_HW)
     assert found_D.dtype == np.float32
     assert float((found_D.astype(float) ** 2).mean()) == pytest.approx(1, abs=1e-3) or not found_D.any()
 
 
 def test_edges_do_not_depend_on_brightness_and_contrast() -> None:
     film_HW = make_phantom(2, 0, 32).image // 4
-    np.testing.assert_allclose(edges(film_HW), edges(film_HW * 3 + 20), atol=1e-3)
+    np.testing.assert_allclose(edge_histogram(film_HW), edge_histogram(film_HW * 3 + 20), atol=1e-3)
 
 
 def test_the_distance_is_that_of_the_whole_covariance() -> None:
@@ -81,31 +89,31 @@ def test_the_distance_is_that_of_the_whole_covariance() -> None:
 
 def test_likeness_is_the_share_of_held_out_films_at_least_as_unusual_the_film_counted_in() -> None:
     pictures = [RNG.integers(0, 256, (32, 32), dtype=np.uint8) for _ in range(9)]
-    bare = Guard(gaussian(1), gaussian(2), np.empty(0, np.float32))
-    unusual = [bare.unusual(picture_HW) for picture_HW in pictures]
+    bare = FrontalCheck(gaussian(1), gaussian(2), np.empty(0, np.float32))
+    unusual = [bare.nonconformity(picture_HW) for picture_HW in pictures]
     held_out_N = np.sort(np.array(unusual[:8], np.float32))
-    judged = Guard(bare.films, bare.others, held_out_N)
+    judged = FrontalCheck(bare.films, bare.others, held_out_N)
     at_least = sum(each >= np.float32(unusual[8]) for each in held_out_N.tolist())
-    assert judged.likeness(pictures[8]) == pytest.approx((at_least + 1) / 9)
-    assert bare.likeness(pictures[0]) == 1.0
+    assert judged.p_value(pictures[8]) == pytest.approx((at_least + 1) / 9)
+    assert bare.p_value(pictures[0]) == 1.0
 
 
 def test_both_resize_rules_and_every_square_see_about_the_same() -> None:
     tall_HW = np.asarray(Image.fromarray(make_phantom(1, 4, 512).image).resize((400, 512)))
-    model = fitted()
+    model = load_fitted()
     stretched_SS, letterboxed_SS = (standardise(tall_HW, 256, rule)[0] for rule in ("stretch", "letterbox"))
     _, placement = standardise(tall_HW, 256, "letterbox")
     assert letterboxed_SS[placement.inner].shape == (256, 200)
     seen = [
-        model.unusual(letterboxed_SS[placement.inner]),
-        *(model.unusual(standardise(tall_HW, n)[0]) for n in (64, 512)),
+        model.nonconformity(letterboxed_SS[placement.inner]),
+        *(model.nonconformity(standardise(tall_HW, n)[0]) for n in (64, 512)),
     ]
-    assert seen == pytest.approx([model.unusual(stretched_SS)] * 3, abs=15)
-    assert frontal(letterboxed_SS, placement) == model.likeness(letterboxed_SS[placement.inner])
+    assert seen == pytest.approx([model.nonconformity(stretched_SS)] * 3, abs=15)
+    assert frontal(letterboxed_SS, placement) == model.p_value(letterboxed_SS[placement.inner])
 
 
 def test_what_is_shipped_is_sound() -> None:
-    model = fitted()
+    model = load_fitted()
     assert len(model.held_out_N) == 932
     assert (np.diff(model.held_out_N) >= 0).all()
     for each in (model.films, model.others):

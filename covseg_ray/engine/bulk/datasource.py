@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from covseg_ray.storage.runs.worklist import SCHEMA, Listing, read_file
+from covseg_ray.storage.runs.worklist import SCHEMA, Worklist, read_file
 
 
 class ListingDatasource(Datasource):
@@ -22,7 +22,7 @@ class ListingDatasource(Datasource):
     ``finished_I`` are the finished items, int64. Ray Data drops those in files that have unfinished items too.
     """
 
-    def __init__(self, out: str, listing: Listing, finished_I: NDArray[np.int64]) -> None:
+    def __init__(self, out: str, listing: Worklist, finished_I: NDArray[np.int64]) -> None:
         super().__init__()
         sizes_F = np.diff([*listing.starts, listing.inputs])
         done_F = np.bincount(np.searchsorted(listing.starts, finished_I, "right") - 1, minlength=len(sizes_F))

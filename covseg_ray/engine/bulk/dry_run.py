@@ -14,7 +14,7 @@ from covseg_ray.engine.bulk.run import Request
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.segmentation.inference.predictor import local_predictor
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.storage.archives.members import refusal
+from covseg_ray.storage.archives.members import check_member
 from covseg_ray.storage.archives.read import list_members
 
 TIMED_FILMS = 32
@@ -41,7 +41,7 @@ def preview(request: Request, progress: Progress) -> Preview:
     for inputs, member in enumerate(list_members(request.source), start=1):
         kinds[member.kind] += 1
         size += max(member.size, 0)
-        if rejected := refusal(member):
+        if rejected := check_member(member):
             refused[rejected.reason] += 1
         if inputs % 1000 == 0:
             progress.listed(inputs)

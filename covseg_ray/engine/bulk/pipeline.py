@@ -27,9 +27,9 @@ from covseg_ray.segmentation.inference.predictor import BatchPredictor, device_f
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.bundle_files import from_files
 from covseg_ray.storage.filesystem import arrow_filesystem, join, locate, translated
-from covseg_ray.storage.runs.recovery import RECORDS, finished
+from covseg_ray.storage.runs.recovery import RECORDS, finished_items
 from covseg_ray.storage.runs.result_table import RESULTS
-from covseg_ray.storage.runs.worklist import Listing
+from covseg_ray.storage.runs.worklist import Worklist
 
 # Films a block: after a kill, the blocks in flight are done again.
 BLOCK_FILMS = {"cpu": 64, "cuda": 512}
@@ -106,7 +106,7 @@ def predict_table(predictor: BatchPredictor, loaded: pa.Table) -> pa.Table:
 class Pipeline:
     """What the stages need; ``files`` holds a reference to the files of the bundle."""
 
-    listing: Listing
+    listing: Worklist
     read: ReadOptions
     postprocess: Postprocess
     engine: str
@@ -156,7 +156,7 @@ def _checkpoint(out: str) -> CheckpointConfig:
 
 def _dataset(pipeline: Pipeline, pool: PoolSize) -> ray.data.Dataset:
     out = pipeline.postprocess.out
-    inputs = ListingDatasource(out, pipeline.listing, finished(out))
+    inputs = ListingDatasource(out, pipeline.listing, finished_items(out))
     listed = ray.data.read_datasource(inputs, override_num_blocks=1)  # with more, Ray splits the output of tasks
     block = BLOCK_FILMS[pool.device]
     blocks = max(1, pipeline.listing.inputs // block)

@@ -21,7 +21,7 @@ from covseg_ray.radiograph.geometry import Resize, shrink, standardise
 from covseg_ray.storage.archives.dataset_rows import read_rows
 from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.archives.read import read_members
-from covseg_ray.storage.runs.worklist import members_of
+from covseg_ray.storage.runs.worklist import parse_members
 
 ROWS_PER_TABLE = 16  # of a task's output: few, so that the next stage starts early
 PICTURE_SIDE = 1024
@@ -66,7 +66,7 @@ def load(listed: pa.Table, options: ReadOptions) -> Iterator[pa.Table]:
     """Rows of a listing -> rows of ``LOADED``; a rejected input has a reason and no square."""
     rows = listed.to_pylist()
     items = iter([row["item"] for row in rows])
-    loaded = ({"item": item, **row} for item, row in zip(items, _rows(members_of(rows), options), strict=True))
+    loaded = ({"item": item, **row} for item, row in zip(items, _rows(parse_members(rows), options), strict=True))
     while rows := list(islice(loaded, ROWS_PER_TABLE)):
         yield pa.Table.from_pylist(rows, schema=LOADED)
 

@@ -17,19 +17,19 @@ from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import resize_mask, shrink
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.reports.archive_page import Outlined, RejectedInput, archive_report
-from covseg_ray.storage.runs.result_table import known, scan
-from covseg_ray.storage.runs.worklist import Listing, read_items
+from covseg_ray.storage.runs.result_table import read_numbers, scan
+from covseg_ray.storage.runs.worklist import Worklist, read_items
 
 SHOWN = 12
 UNLIKE = 6
 EXAMPLES = 3
 
 
-def archive_page(summary: Mapping[str, Any], listing: Listing) -> str:
+def archive_page(summary: Mapping[str, Any], listing: Worklist) -> str:
     """The report of the run that ``summary`` is of, as HTML."""
     out = summary["out"]
-    items, fractions = known(out, "infection_fraction")
-    judged, frontal = known(out, "frontal")
+    items, fractions = read_numbers(out, "infection_fraction")
+    judged, frontal = read_numbers(out, "frontal")
     spread, unlike = _spread(items, fractions), _least(judged, frontal)
     films = dict(_films(out, listing, {*spread, *unlike}))
     speed = f"{summary['films_per_second']:.1f} films/s" if summary["seconds"] else "finished by an earlier command"
@@ -66,7 +66,7 @@ def _least(items: NDArray[np.int64], frontal: NDArray[np.float64]) -> list[int]:
     return [int(items[place]) for place in order if frontal[place] < LEVEL]
 
 
-def _films(out: str, listing: Listing, wanted: Collection[int]) -> Iterator[tuple[int, Outlined]]:
+def _films(out: str, listing: Worklist, wanted: Collection[int]) -> Iterator[tuple[int, Outlined]]:
     rows = {row["item"]: row for row in _rows(out, wanted)}
     members = read_items(out, listing, wanted)
     by_place = sorted(wanted)

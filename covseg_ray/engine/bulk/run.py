@@ -31,9 +31,9 @@ from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import Lease, hold
-from covseg_ray.storage.runs.recovery import gather, mend
-from covseg_ray.storage.runs.result_table import SUMMARY, check_ledger, known, read_summary, tally
-from covseg_ray.storage.runs.worklist import Listing, read_listing, write_listing
+from covseg_ray.storage.runs.recovery import compact_records, recover
+from covseg_ray.storage.runs.result_table import SUMMARY, check_items, read_numbers, read_summary, tally
+from covseg_ray.storage.runs.worklist import Worklist, read_worklist, write_worklist
 
 RUN_FILE = "run.json"
 REPORT = "report.html"
@@ -100,7 +100,9 @@ def segment(
         return read_summary(request.out)
     with hold(request.out) as lease:
         record = check_same_run(request, bundle)
-        listing = read_listing(request.out) or write_listing(request.out, list_members(request.source), progress.listed)
+        listing = read_worklist(request.out) or write_worklist(
+            request.out, list_members(request.source), progress.listed
+        )
         with session(address, allow_open=allow_open):
             seconds, done = process(request, record, bundle, listing, lease, progress)
         lease.check()
@@ -134,11 +136,11 @@ def check_same_run(request: Request, bundle: Bundle) -> RunRecord:
 
 
 def process(
-    request: Request, record: RunRecord, bundle: Bundle, listing: Listing, lease: Lease, progress: Progress
+    request: Request, record: RunRecord, bundle: Bundle, listing: Worklist, lease: Lease, progress: Progress
 ) -> tuple[float, int]:
     """Process the inputs that are not done yet; returns the seconds that it took and the number of inputs."""
-    mend(request.out)
-    gather(request.out)
+    recover(request.out)
+    compact_records(request.out)
     before = tally(request.out)
     done = before.ok + before.rejected
     progress.begin(listing.inputs, done, before.reasons)
@@ -157,7 +159,7 @@ def process(
     start = time.perf_counter()
     for _ in range(ROUNDS):
         run(pipeline, pool_size(request.actors, bundle, request.engine), monitor)
-        if not mend(request.out):  # a killed command's last request may have arrived while this one ran
+        if not recover(request.out):  # a killed command's last request may have arrived while this one ran
             break
     return time.perf_counter() - start, listing.inputs - done
 
@@ -183,10 +185,10 @@ def postprocess_config(bundle: Bundle, out: str, write: tuple[str, ...], created
 
 
 def summarise(
-    request: Request, bundle: Bundle, listing: Listing, seconds: float, done: int, progress: Progress
+    request: Request, bundle: Bundle, listing: Worklist, seconds: float, done: int, progress: Progress
 ) -> Mapping[str, Any]:
     """Check that every input has one row, and write the report and, last, the summary."""
-    counted = check_ledger(request.out, listing.inputs)
+    counted = check_items(request.out, listing.inputs)
     progress.update(counted.ok, counted.reasons, 0)
     check_rejects(request.out, counted.rejected, request.reject_limit(listing.inputs))
     summary = {
@@ -199,7 +201,7 @@ def summarise(
         "ok": counted.ok,
         "rejected": counted.rejected,
         "reasons": counted.reasons,
-        "not_frontal": int((known(request.out, "frontal")[1] < LEVEL).sum()),
+        "not_frontal": int((read_numbers(request.out, "frontal")[1] < LEVEL).sum()),
         "frontal_level": LEVEL,
         "films_per_second": done / seconds if seconds else 0.0,
         "seconds": seconds,

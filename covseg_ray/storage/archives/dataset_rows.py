@@ -1,4 +1,4 @@
-"""Films of a packed dataset as inputs: a member a row of its shards, read as pixels, since that is what rows hold."""
+"""Films of a packed dataset as inputs: each row of its shards is a member, read as pixels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.storage.archives.image_ids import Copies, image_id
-from covseg_ray.storage.archives.members import Member, attempted, refusal, rejected
-from covseg_ray.storage.archives.source_files import UNKNOWN_SIZE, SourceFile, place
+from covseg_ray.storage.archives.members import Member, check_member, reject, try_read
+from covseg_ray.storage.archives.source_files import UNKNOWN_SIZE, SourceFile, locate_file
 from covseg_ray.storage.datasets.read import read_info
-from covseg_ray.storage.filesystem import join
+from covseg_ray.storage.filesystem import PARQUET_ERRORS, is_parquet_error, join
 
 _COLUMNS = ["image_id", "height", "width", "image", "image_encoding"]
 
@@ -32,7 +32,7 @@ def list_shards(dataset: str) -> Iterator[SourceFile]:
 def list_rows(file: SourceFile) -> Iterator[Member]:
     """The rows of a shard in their order; raises ValueError where its bytes are damaged."""
     copies, row = Copies(), 0
-    with _opened(file.uri) as opened, _arrow_damage():
+    with _open_shard(file.uri) as opened, _translate_arrow_errors():
         for batch in pq.ParquetFile(opened).iter_batches(columns=["image_id"]):
             for name in batch.column(0).to_pylist():
                 yield Member(image_id(name, copy=copies.count(name)), file.uri, "shard", name, row, UNKNOWN_SIZE)
@@ -46,24 +46,24 @@ def read_rows(members: Iterable[Member]) -> Iterator[tuple[Member, Radiograph | 
     for container, run in groupby(members, key=lambda member: member.container):
         with closing(_ShardReader(container)) as shard:
             for member in run:
-                yield member, refusal(member) or shard.read(member)
+                yield member, check_member(member) or shard.read(member)
 
 
-def _opened(uri: str) -> IO[bytes]:
-    location = place(uri)
+def _open_shard(uri: str) -> IO[bytes]:
+    location = locate_file(uri)
     # Parquet asks for exact ranges: a cache that reads ahead would fetch most of the file again.
     file: IO[bytes] = location.fs.open(location.path, "rb", cache_type="none")
     return file
 
 
 @contextmanager
-def _arrow_damage() -> Iterator[None]:
-    """Turn what Arrow says of bad bytes into a ValueError, and let what storage says pass."""
+def _translate_arrow_errors() -> Iterator[None]:
+    """Raise ValueError for bytes that are no Parquet; errors of the storage pass."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-            raise  # Arrow's own is a plain OSError without a number
+    except PARQUET_ERRORS as error:
+        if not is_parquet_error(error):
+            raise
         raise ValueError("not the Parquet that was written") from error
 
 
@@ -80,14 +80,14 @@ class _ShardReader:
         self._files.close()
 
     def read(self, member: Member) -> Radiograph | Rejected:
-        return attempted(self._container, lambda: self._film(member))
+        return try_read(self._container, lambda: self._film(member))
 
     def _film(self, member: Member) -> Radiograph | Rejected:
         try:
-            with _arrow_damage():
+            with _translate_arrow_errors():
                 row = self._row(member.offset)
                 if row is None or row["image_id"].as_py() != member.name:
-                    return rejected("changed")
+                    return reject("changed")
                 return _radiograph(row)
         except ValueError as error:
             return Rejected("corrupt", str(error))
@@ -96,7 +96,9 @@ class _ShardReader:
         """One row's scalars, out of the row group that was read last if it is there."""
         if self._parquet is None:
             self._parquet = pq.ParquetFile(
-                self._files.enter_context(_opened(self._container)), pre_buffer=True, page_checksum_verification=True
+                self._files.enter_context(_open_shard(self._container)),
+                pre_buffer=True,
+                page_checksum_verification=True,
             )
             groups = self._parquet.metadata
             counts = (groups.row_group(group).num_rows for group in range(groups.num_row_groups))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from covseg_ray.errors import DatasetError
-from covseg_ray.storage.filesystem import Location, translated
+from covseg_ray.storage.filesystem import PARQUET_ERRORS, Location, is_parquet_error, translated
 
 MANIFESTS = (".csv", ".parquet")
 COLUMNS = ("uri", "image")
@@ -48,9 +48,9 @@ def _parquet_entries(uri: str, file: IO[bytes]) -> Iterator[str]:
             for value in batch.column(0).cast(pa.string()).to_pylist():
                 number += 1
                 yield _entry(f"{uri}, row {number}", column, value)
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-            raise  # storage's own; Arrow's word on bad bytes is a plain OSError without a number
+    except (*PARQUET_ERRORS, UnicodeDecodeError) as error:
+        if not is_parquet_error(error):
+            raise
         raise DatasetError(f"{uri}: not a Parquet file with names in it ({str(error).splitlines()[0]})") from error
 
 

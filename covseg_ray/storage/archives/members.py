@@ -1,7 +1,7 @@
-"""One input of bulk segmentation, and what holds for its bytes wherever they lie.
+"""One input of bulk segmentation, and the checks on its bytes, whatever holds it.
 
-No size that an archive declares is believed further than the bytes that come, and bytes that do not begin like a film
-are not read on.
+A size that an archive declares is never trusted: only bytes that arrive count. A member whose first bytes are of no
+known format is not read further.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DAMAGE = (
 Kind = Literal["file", "tar", "tar.gz", "zip", "shard"]
 Film = TypeVar("Film")
 
-_HERE = re.compile(r"(?:\./+)+")
+_DOT_SLASH = re.compile(r"(?:\./+)+")
 _NO_SUCH_NAME = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -77,9 +77,9 @@ class Member:
     problem: str | None = None
 
 
-class Rationed:
-    """A file of `end` bytes that gives the next `left` and then no more: what the headers of an archive claim to need
-    may be anything. `last` is what was read last.
+class LimitedFile:
+    """A file of `end` bytes with a budget of `left` bytes to read: the headers of an archive may claim any length.
+    `last` holds the bytes of the last read.
     """
 
     def __init__(self, file: IO[bytes], end: int, left: int) -> None:
@@ -88,7 +88,7 @@ class Rationed:
         self.last = b""
 
     def read(self, size: int = -1) -> bytes:
-        """Raises ValueError where more is asked for than is left."""
+        """Raises ValueError where the budget is exceeded."""
         self.last = self._file.read(min(size, self.left + 1) if size >= 0 else self.left + 1)
         self.left -= len(self.last)
         if self.left < 0:
@@ -96,7 +96,7 @@ class Rationed:
         return self.last
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Raises OSError before the beginning where local files do, which zipfile counts on; ValueError elsewhere."""
+        """Raises OSError for a place before the file where local files do, on which zipfile relies; else ValueError."""
         if whence == os.SEEK_END and self._end + offset < 0:
             raise OSError(errno.EINVAL, "before the beginning of the file")
         if whence == os.SEEK_SET and not 0 <= offset <= self._end:
@@ -110,20 +110,20 @@ class Rationed:
         return True
 
 
-def inner_name(name: str) -> str:
-    """The name of a member without the ``./`` that archives of a whole folder begin names with."""
-    match = _HERE.match(name)
+def member_name(name: str) -> str:
+    """The name of a member without the ``./`` that it begins with in archives of a whole folder."""
+    match = _DOT_SLASH.match(name)
     return name[match.end() :] if match else name
 
 
-def rejected(problem: str) -> Rejected:
+def reject(problem: str) -> Rejected:
     return Rejected(problem, PROBLEMS[problem])
 
 
-def refusal(member: Member) -> Rejected | None:
-    """Why a member is not read at all, as far as listing can tell."""
+def check_member(member: Member) -> Rejected | None:
+    """The rejection of a member that need not be read: what was found while listing."""
     if member.problem is not None:
-        return rejected(member.problem)
+        return reject(member.problem)
     if member.size == 0:
         return Rejected("empty", "the file holds no bytes")
     if member.size > MAX_BYTES:
@@ -131,8 +131,8 @@ def refusal(member: Member) -> Rejected | None:
     return None
 
 
-def unreadable(container: str, error: StorageError) -> Rejected:
-    """What storage's refusal means for one file; raises ``error`` where it is about more than that one."""
+def reject_unreadable(container: str, error: StorageError) -> Rejected:
+    """The rejection of one file that storage refuses; raises ``error`` where it concerns more than that file."""
     cause = error.__cause__
     if isinstance(cause, PermissionError):
         problem = "refused"
@@ -141,37 +141,42 @@ def unreadable(container: str, error: StorageError) -> Rejected:
     else:
         raise error
     exists(container)  # raises where the bucket is missing, or refuses everything
-    return rejected(problem)
+    return reject(problem)
 
 
-def attempted(container: str, read: Callable[[], Film]) -> Film | Rejected:
-    """What ``read`` makes of a file, or what storage's refusal of that file means."""
+def try_read(container: str, read: Callable[[], Film]) -> Film | Rejected:
+    """The result of ``read``, or a rejection where storage refuses that one file."""
     try:
         with translated(container):
             return read()
     except StorageError as error:
-        return unreadable(container, error)
+        return reject_unreadable(container, error)
 
 
-def damaged(error: Exception) -> Rejected:
-    """What an error of `DAMAGE` means for the member; the error's own text may hold names and is left out."""
+def reject_damaged(error: Exception) -> Rejected:
+    """The rejection for an error of `DAMAGE`; the error's own text may hold names and is left out."""
     if isinstance(error, EOFError):
         return Rejected("truncated", "the archive ends inside it")
     return Rejected("corrupt", f"its bytes in the archive are damaged ({type(error).__name__})")
 
 
-def film(read: Callable[[int, int], bytes], size: int) -> bytes | Rejected:
-    """What ``read(first, last)`` gives from 0 to ``size``, the first 64 KiB alone first: no film is not read on."""
+def read_film(read: Callable[[int, int], bytes], size: int) -> bytes | Rejected:
+    """The bytes up to ``size`` by ``read(first, last)``; of an unknown format only the first 64 KiB are read."""
     head = read(0, min(size, HEAD_BYTES))
     if head and recognise(head) is None:
         return Rejected(NOT_AN_IMAGE, UNKNOWN_FORMAT)
     return head + read(HEAD_BYTES, size) if len(head) == HEAD_BYTES < size else head
 
 
-def complete(data: bytes | Rejected, size: int) -> bytes | Rejected:
-    """``data``, if they are ``size`` bytes."""
+def check_size(data: bytes | Rejected, size: int) -> bytes | Rejected:
+    """``data``, rejected unless it has ``size`` bytes."""
     if isinstance(data, Rejected) or len(data) == size:
         return data
     if len(data) < size:
         return Rejected("truncated", f"{len(data):,} bytes of {size:,} are there")
-    return rejected("changed")
+    return reject("changed")
+
+
+def read_stream(stream: IO[bytes], size: int) -> bytes | Rejected:
+    """A film of ``size`` bytes from where the stream stands."""
+    return check_size(read_film(lambda first, last: stream.read(last - first), size), size)

@@ -19,8 +19,17 @@ from covseg_ray.errors import StorageError
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.storage.archives.dataset_rows import list_rows, list_shards
 from covseg_ray.storage.archives.image_ids import image_id
-from covseg_ray.storage.archives.members import DAMAGE, Member, attempted, complete, film, refusal, rejected, unreadable
-from covseg_ray.storage.archives.source_files import SourceFile, list_source, place
+from covseg_ray.storage.archives.members import (
+    DAMAGE,
+    Member,
+    check_member,
+    check_size,
+    read_film,
+    reject,
+    reject_unreadable,
+    try_read,
+)
+from covseg_ray.storage.archives.source_files import SourceFile, list_source, locate_file
 from covseg_ray.storage.archives.tars import TarGzReader, list_tar
 from covseg_ray.storage.archives.zips import ZipReader, list_zip
 from covseg_ray.storage.datasets.shards import DATASET_FILE
@@ -35,7 +44,7 @@ AHEAD_BYTES = 64 * 2**20
 
 Lister = Callable[[SourceFile], Iterator[Member]]
 
-_READ_THROUGH: dict[str, type[TarGzReader] | type[ZipReader]] = {"tar.gz": TarGzReader, "zip": ZipReader}
+_SEQUENTIAL_READERS: dict[str, type[TarGzReader] | type[ZipReader]] = {"tar.gz": TarGzReader, "zip": ZipReader}
 _ARCHIVE = re.compile(r"\.(tar|tar\.gz|tgz|zip)$", re.IGNORECASE)
 
 
@@ -49,8 +58,8 @@ def list_members(source: str) -> Iterator[Member]:
     """
     files = list_source(source)
     if _is_dataset(source):
-        return _listed(list_shards(source), lambda file: list_rows)
-    return _listed(files, _lister)
+        return _list_files(list_shards(source), lambda file: list_rows)
+    return _list_files(files, _lister)
 
 
 def read_members(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | Rejected]]:
@@ -60,15 +69,15 @@ def read_members(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | Re
     for as many of its members as follow one another; a tar.gz is unpacked once, from its beginning to the last of
     them, if they come in the order of listing. Raises StorageError where the storage itself fails.
     """
-    for (kind, container), run in groupby(members, key=_way):
+    for (kind, container), run in groupby(members, key=_read_strategy):
         if kind == "shard":
             raise ValueError(f"{container}: rows hold pixels; read_rows gives them")
         if kind == "range":
-            yield from _ranges(run)
+            yield from _read_ranges(run)
             continue
-        with closing(_READ_THROUGH[kind](container)) as archive:
+        with closing(_SEQUENTIAL_READERS[kind](container)) as archive:
             for member in run:
-                yield member, refusal(member) or archive.read(member)
+                yield member, check_member(member) or archive.read(member)
 
 
 def _is_dataset(source: str) -> bool:
@@ -90,22 +99,22 @@ def _lister(file: SourceFile) -> Lister | None:
     return list_zip if match[1].lower() == "zip" else list_tar
 
 
-def _listed(files: Iterator[SourceFile], lister: Callable[[SourceFile], Lister | None]) -> Iterator[Member]:
+def _list_files(files: Iterator[SourceFile], lister: Callable[[SourceFile], Lister | None]) -> Iterator[Member]:
     with ThreadPoolExecutor(LISTERS) as pool:
-        ahead = deque(_begun(pool, file, lister(file)) for file in islice(files, AHEAD_FILES))
+        ahead = deque(_start_listing(pool, file, lister(file)) for file in islice(files, AHEAD_FILES))
         try:
             while ahead:
                 yield from ahead.popleft()
-                ahead.extend(_begun(pool, file, lister(file)) for file in islice(files, 1))
+                ahead.extend(_start_listing(pool, file, lister(file)) for file in islice(files, 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _begun(pool: ThreadPoolExecutor, file: SourceFile, lister: Lister | None) -> Iterator[Member]:
+def _start_listing(pool: ThreadPoolExecutor, file: SourceFile, lister: Lister | None) -> Iterator[Member]:
     """The members of a file; of an archive, the first of them are already being listed."""
     if lister is None:
-        return iter([_whole(file, file.problem)])
-    members = _inside(file, lister)
+        return iter([_file_member(file, file.problem)])
+    members = _list_archive(file, lister)
     return _pages(pool, members, pool.submit(_page, members))
 
 
@@ -119,79 +128,81 @@ def _page(members: Iterator[Member]) -> list[Member]:
     return list(islice(members, PAGE_MEMBERS))
 
 
-def _inside(file: SourceFile, lister: Lister) -> Iterator[Member]:
+def _list_archive(file: SourceFile, lister: Lister) -> Iterator[Member]:
     try:
         with translated(file.uri):
-            if file.size < 0 and not _is_file(place(file.uri)):
-                yield _whole(file, "not-a-file")
+            if file.size < 0 and not _is_file(locate_file(file.uri)):
+                yield _file_member(file, "not-a-file")
                 return
             try:
                 yield from lister(file)
             except DAMAGE:
-                yield _whole(file, "broken-archive")
+                yield _file_member(file, "broken-archive")
     except StorageError as error:
-        yield _whole(file, unreadable(file.uri, error).reason)
+        yield _file_member(file, reject_unreadable(file.uri, error).reason)
 
 
 def _is_file(location: Location) -> bool:
     return bool(location.fs.info(location.path)["type"] == "file")
 
 
-def _whole(file: SourceFile, problem: str | None) -> Member:
+def _file_member(file: SourceFile, problem: str | None) -> Member:
     return Member(image_id(file.path), file.uri, "file", "", 0, file.size, problem)
 
 
-def _way(member: Member) -> tuple[str, str]:
+def _read_strategy(member: Member) -> tuple[str, str]:
     return ("range", "") if member.kind in ("file", "tar") else (member.kind, member.container)
 
 
-def _ranges(members: Iterator[Member]) -> Iterator[tuple[Member, bytes | Rejected]]:
+def _read_ranges(members: Iterator[Member]) -> Iterator[tuple[Member, bytes | Rejected]]:
     pending: deque[tuple[Member, Future[bytes | Rejected]]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
         try:
             for member in members:
-                pending.append((member, pool.submit(_range, member)))
-                while len(pending) > AHEAD_FILMS or sum(_weight(each) for each, _ in pending) > AHEAD_BYTES:
-                    yield _oldest(pending)
+                pending.append((member, pool.submit(_read_range, member)))
+                while len(pending) > AHEAD_FILMS or sum(_expected_bytes(each) for each, _ in pending) > AHEAD_BYTES:
+                    yield _next_result(pending)
             while pending:
-                yield _oldest(pending)
+                yield _next_result(pending)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _weight(member: Member) -> int:
+def _expected_bytes(member: Member) -> int:
     return member.size if member.size >= 0 else AHEAD_BYTES // READERS
 
 
-def _oldest(pending: deque[tuple[Member, Future[bytes | Rejected]]]) -> tuple[Member, bytes | Rejected]:
+def _next_result(pending: deque[tuple[Member, Future[bytes | Rejected]]]) -> tuple[Member, bytes | Rejected]:
     member, future = pending.popleft()
     return member, future.result()
 
 
-def _range(member: Member) -> bytes | Rejected:
-    refused = refusal(member)
+def _read_range(member: Member) -> bytes | Rejected:
+    refused = check_member(member)
     if refused is not None:
         return refused
-    location, read = place(member.container), _tar_film if member.kind == "tar" else _file_film
-    return attempted(member.container, lambda: read(location, member))
+    location, read = locate_file(member.container), _read_from_tar if member.kind == "tar" else _read_file
+    return try_read(member.container, lambda: read(location, member))
 
 
-def _tar_film(location: Location, member: Member) -> bytes | Rejected:
+def _read_from_tar(location: Location, member: Member) -> bytes | Rejected:
     start = member.offset
-    return complete(film(lambda first, last: _fetched(location, start + first, start + last), member.size), member.size)
+    return check_size(
+        read_film(lambda first, last: _fetch(location, start + first, start + last), member.size), member.size
+    )
 
 
-def _file_film(location: Location, member: Member) -> bytes | Rejected:
+def _read_file(location: Location, member: Member) -> bytes | Rejected:
     if member.size < 0:
         info = location.fs.info(location.path)
         if info["type"] != "file":
-            return rejected("not-a-file")
-        return _range(replace(member, size=int(info["size"])))
+            return reject("not-a-file")
+        return _read_range(replace(member, size=int(info["size"])))
     # One byte more than there should be, to see whether there are more.
-    return complete(film(lambda first, last: _fetched(location, first, last), member.size + 1), member.size)
+    return check_size(read_film(lambda first, last: _fetch(location, first, last), member.size + 1), member.size)
 
 
-def _fetched(location: Location, first: int, last: int) -> bytes:
+def _fetch(location: Location, first: int, last: int) -> bytes:
     try:
         return bytes(location.fs.cat_file(location.path, start=first, end=last))
     except OSError as error:

@@ -48,18 +48,18 @@ def list_source(source: str) -> Iterator[SourceFile]:
     location = locate(source)
     if not location.is_local and _WILDCARD.search(location.path.partition("/")[0]):
         raise UsageError(f"{source}: a pattern in the bucket's name; name the bucket")
-    kind, size = _look(location)
+    kind, size = _stat(location)
     if kind == "directory":
-        return _some(source, _walk(location, location.path.rstrip("/") + "/"))
+        return _require_files(source, _walk(location, location.path.rstrip("/") + "/"))
     if kind == "glob":
-        return _some(source, _glob(source, location))
+        return _require_files(source, _glob(source, location))
     if location.path.lower().endswith(MANIFESTS):
         return _manifest(location)
     name = location.path.rpartition("/")[2]
     return iter([SourceFile(_uri(location), name, size, None if kind == "file" else "not-a-file")])
 
 
-def place(uri: str) -> Location:
+def locate_file(uri: str) -> Location:
     """Where the file of a `SourceFile` lies; its path is used as it is, whatever signs are in it."""
     scheme, _, rest = uri.partition("://")
     if scheme == "file":
@@ -73,7 +73,7 @@ def place(uri: str) -> Location:
 
 def open_archive(uri: str) -> IO[bytes]:
     """The file to seek in, read some way ahead: members of an archive are small and lie one behind the other."""
-    location = place(uri)
+    location = locate_file(uri)
     file: IO[bytes] = location.fs.open(location.path, "rb", block_size=READ_AHEAD_BYTES, cache_type="readahead")
     return file
 
@@ -85,7 +85,7 @@ def is_hidden(path: str) -> bool:
     return dotted or "__MACOSX" in components or components[-1].upper() == "DICOMDIR"
 
 
-def _look(location: Location) -> tuple[str, int]:
+def _stat(location: Location) -> tuple[str, int]:
     """``file``, ``directory``, ``other``, or ``glob`` where nothing has that name and it is a pattern; and the size."""
     with translated(location.uri):
         try:
@@ -101,7 +101,7 @@ def _size(info: dict[str, Any]) -> int:
     return UNKNOWN_SIZE if info["size"] is None else int(info["size"])
 
 
-def _some(source: str, files: Iterator[SourceFile]) -> Iterator[SourceFile]:
+def _require_files(source: str, files: Iterator[SourceFile]) -> Iterator[SourceFile]:
     empty = True
     for file in files:
         empty = False
@@ -205,13 +205,13 @@ def _is_utf8(name: bytes) -> bool:
 
 
 def _manifest(location: Location) -> Iterator[SourceFile]:
-    files = {file.uri: file for file in (_named(location, entry) for entry in manifest_entries(location))}
+    files = {file.uri: file for file in (_manifest_file(location, entry) for entry in manifest_entries(location))}
     for scheme in {match[0] for match in map(_URI.match, files) if match and match[0] != "/"}:
         locate(scheme)  # refuses one that cannot be used
     return (files[uri] for uri in sorted(files))
 
 
-def _named(manifest: Location, entry: str) -> SourceFile:
+def _manifest_file(manifest: Location, entry: str) -> SourceFile:
     """The file of a manifest's entry; below the manifest's folder its path is relative to that, else its whole URI."""
     folder = manifest.path.rpartition("/")[0]
     if not _URI.match(entry):

@@ -1,7 +1,7 @@
-"""Members of tar and tar.gz: listing both, reading the latter. A tar is told from a tar.gz by its first bytes.
+"""Members of tar and tar.gz: list both, read the latter. The first bytes, not the name, tell one from the other.
 
 Python's tarfile takes a bad header in the middle of an archive for its end, keeps every member it has seen, and reads a
-header as long as it claims to be; here the first is told, the second dropped, the third rationed.
+header of any claimed length. Here the first is an error, the second is dropped, the third limited.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from covseg_ray.storage.archives.image_ids import Copies, image_id
 from covseg_ray.storage.archives.members import (
     DAMAGE,
     Kind,
+    LimitedFile,
     Member,
-    Rationed,
-    attempted,
-    complete,
-    damaged,
-    film,
-    inner_name,
+    member_name,
+    read_stream,
+    reject_damaged,
+    try_read,
 )
 from covseg_ray.storage.archives.source_files import SourceFile, is_hidden, open_archive
 
@@ -35,12 +34,12 @@ _CHUNK_BYTES = 2**20
 
 
 def list_tar(file: SourceFile) -> Iterator[Member]:
-    """The members of a tar or tar.gz in their order; raises one of `DAMAGE` at the first byte that makes no sense."""
+    """The members of a tar or tar.gz in their order; raises one of `DAMAGE` at the first damaged byte."""
     copies = Copies()
     with open_archive(file.uri) as opened:
         kind, stream, end = _stream(opened)
         for info in _headers(stream, end):
-            name = inner_name(info.name)
+            name = member_name(info.name)
             if info.isdir() or is_hidden(name):
                 continue
             yield Member(
@@ -57,28 +56,28 @@ def list_tar(file: SourceFile) -> Iterator[Member]:
 
 
 def _stream(opened: IO[bytes]) -> tuple[Kind, IO[bytes], int]:
-    """What kind of tar this is, the tar itself, and where it ends at the latest."""
+    """The kind of tar, the unpacked stream, and an upper bound of its length in bytes."""
     zipped = opened.read(len(_GZIP)) == _GZIP
     end = opened.seek(0, os.SEEK_END)
     opened.seek(0)
-    return ("tar.gz", _unzipped(opened), sys.maxsize) if zipped else ("tar", opened, end)
+    return ("tar.gz", _gunzip(opened), sys.maxsize) if zipped else ("tar", opened, end)
 
 
-def _unzipped(opened: IO[bytes]) -> IO[bytes]:
+def _gunzip(opened: IO[bytes]) -> IO[bytes]:
     return cast(IO[bytes], gzip.GzipFile(fileobj=opened, mode="rb"))
 
 
 def _headers(stream: IO[bytes], end: int) -> Iterator[tarfile.TarInfo]:
-    rationed = Rationed(stream, end, HEADER_BYTES)
-    archive = tarfile.TarFile(fileobj=cast(IO[bytes], rationed), encoding="utf-8")
+    limited = LimitedFile(stream, end, HEADER_BYTES)
+    archive = tarfile.TarFile(fileobj=cast(IO[bytes], limited), encoding="utf-8")
     while (info := archive.next()) is not None:
         if info.size < 0 or archive.offset < info.offset_data:
             raise tarfile.ReadError("a member of less than no bytes")
         yield info
         archive.members.clear()  # type: ignore[attr-defined]
         archive.pax_headers = {}
-        rationed.left = HEADER_BYTES
-    if rationed.last != bytes(tarfile.BLOCKSIZE):
+        limited.left = HEADER_BYTES
+    if limited.last != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("no end mark: a bad header, or the archive was cut")
 
 
@@ -91,7 +90,7 @@ def _problem(info: tarfile.TarInfo) -> str | None:
 
 
 class TarGzReader:
-    """Reads members of one tar.gz, which is unpacked as a stream: again from its beginning for one that lies behind."""
+    """Reads members of one tar.gz as a stream; a member before the current place starts it again from the beginning."""
 
     def __init__(self, container: str) -> None:
         self._container = container
@@ -106,20 +105,20 @@ class TarGzReader:
         """Raises StorageError where the storage itself fails."""
         if self._damage is not None and member.offset >= self._damage[0]:
             return self._damage[1]
-        return attempted(self._container, lambda: self._film(member))
+        return try_read(self._container, lambda: self._film(member))
 
     def _film(self, member: Member) -> bytes | Rejected:
         try:
-            stream = self._at(member.offset)
-            return complete(film(lambda first, last: stream.read(last - first), member.size), member.size)
+            stream = self._seek(member.offset)
+            return read_stream(stream, member.size)
         except DAMAGE as error:
             self._stream = None
-            self._damage = member.offset, damaged(error)
+            self._damage = member.offset, reject_damaged(error)
             return self._damage[1]
 
-    def _at(self, offset: int) -> IO[bytes]:
+    def _seek(self, offset: int) -> IO[bytes]:
         if self._stream is None or self._stream.tell() > offset:
             self._files.close()
-            self._stream = _unzipped(self._files.enter_context(open_archive(self._container)))
+            self._stream = _gunzip(self._files.enter_context(open_archive(self._container)))
         self._stream.seek(offset)
         return self._stream

@@ -14,14 +14,13 @@ from covseg_ray.radiograph.film import Rejected
 from covseg_ray.storage.archives.image_ids import Copies, image_id
 from covseg_ray.storage.archives.members import (
     DAMAGE,
+    LimitedFile,
     Member,
-    Rationed,
-    attempted,
-    complete,
-    damaged,
-    film,
-    inner_name,
-    rejected,
+    member_name,
+    read_stream,
+    reject,
+    reject_damaged,
+    try_read,
 )
 from covseg_ray.storage.archives.source_files import SourceFile, is_hidden, open_archive
 
@@ -35,9 +34,9 @@ def list_zip(file: SourceFile) -> Iterator[Member]:
     """The members of a zip in the order of its directory; raises one of `DAMAGE` where that cannot be read."""
     copies = Copies()
     with open_archive(file.uri) as opened:
-        listed = _archive(opened).infolist()
+        listed = _open_zip(opened).infolist()
     for number, info in enumerate(listed):
-        name = inner_name(info.filename)
+        name = member_name(info.filename)
         if info.is_dir() or is_hidden(name):
             continue
         yield Member(
@@ -51,10 +50,10 @@ def list_zip(file: SourceFile) -> Iterator[Member]:
         )
 
 
-def _archive(file: IO[bytes]) -> zipfile.ZipFile:
-    rationed = Rationed(file, file.seek(0, os.SEEK_END), DIRECTORY_BYTES)
-    archive = zipfile.ZipFile(cast(IO[bytes], rationed))
-    rationed.left = sys.maxsize
+def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
+    limited = LimitedFile(file, file.seek(0, os.SEEK_END), DIRECTORY_BYTES)
+    archive = zipfile.ZipFile(cast(IO[bytes], limited))
+    limited.left = sys.maxsize
     return archive
 
 
@@ -85,20 +84,20 @@ class ZipReader:
 
     def read(self, member: Member) -> bytes | Rejected:
         """Raises StorageError where the storage itself fails."""
-        return attempted(self._container, lambda: self._film(member))
+        return try_read(self._container, lambda: self._film(member))
 
     def _film(self, member: Member) -> bytes | Rejected:
         try:
-            archive = self._opened()
+            archive = self._open()
             listed = archive.infolist()[member.offset : member.offset + 1]
-            if [(inner_name(info.filename), info.file_size) for info in listed] != [(member.name, member.size)]:
-                return rejected("changed")
+            if [(member_name(info.filename), info.file_size) for info in listed] != [(member.name, member.size)]:
+                return reject("changed")
             with archive.open(listed[0]) as stream:
-                return complete(film(lambda first, last: stream.read(last - first), member.size), member.size)
+                return read_stream(stream, member.size)
         except DAMAGE as error:
-            return damaged(error)
+            return reject_damaged(error)
 
-    def _opened(self) -> zipfile.ZipFile:
+    def _open(self) -> zipfile.ZipFile:
         if self._members is None:
-            self._members = _archive(self._files.enter_context(open_archive(self._container)))
+            self._members = _open_zip(self._files.enter_context(open_archive(self._container)))
         return self._members

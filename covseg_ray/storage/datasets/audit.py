@@ -1,21 +1,21 @@
-"""What is wrong with films before anyone trains on them: copies and patients across splits, masks that contradict their
-label.
+"""Audit films before training: copies, patients shared by splits, masks that contradict their label.
 
-Of two films that are the same, or of the same patient in two splits, the one that measures (test before val before
-train) is kept and the other found; with a ``side``, that of another split is kept and the film of that side found.
+Of two copies, and of the films of one patient in two splits, the film of the evaluation split is kept (test before val
+before train) and the other reported. With a ``side``, the film of that split is reported and the other kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from covseg_ray.errors import UsageError
 from covseg_ray.storage.datasets.layouts import read_layout
-from covseg_ray.storage.datasets.near_duplicates import Fingerprint, Pair, fingerprint, same_films
-from covseg_ray.storage.datasets.pack import Progress, counted, film, mapped
+from covseg_ray.storage.datasets.near_duplicates import Fingerprint, Pair, find_duplicates, fingerprint
+from covseg_ray.storage.datasets.pack import Progress, map_in_threads, read_sample, with_progress
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 from covseg_ray.storage.datasets.shards import DATASET_FILE, Reject, ShardRow
 from covseg_ray.storage.filesystem import exists, join
@@ -23,23 +23,22 @@ from covseg_ray.storage.filesystem import exists, join
 INFECTED = frozenset({"COVID-19"})
 CLEAN = frozenset({"Non-COVID", "Normal"})
 SOURCE_SIZE = 256
+Kind = Literal["exact-duplicate", "near-duplicate", "shared-patient", "empty-mask", "unexpected-mask"]
 _KEEP = {"test": 2, "val": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A film that should go; ``kind``: ``exact-duplicate``, ``near-duplicate``, ``shared-patient``, ``empty-mask``,
-    ``unexpected-mask``."""
+    """A film that should be excluded, and why."""
 
-    kind: str
+    kind: Kind
     image_id: str
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """``films`` were looked at; the patient of ``without_patient`` of them is not known. ``rejected`` could not be, and
-    are in no dataset anyway."""
+    """The number of ``films`` audited, and of those whose patient is not known; ``rejected`` could not be read."""
 
     films: int
     without_patient: int
@@ -47,7 +46,7 @@ class Audit:
     rejected: tuple[Reject, ...]
 
     def exclusions(self) -> str:
-        """The list that ``data pack --exclude`` takes: every found film once, its reasons as a comment."""
+        """The list for ``data pack --exclude``: every reported film once, its reasons as a comment."""
         reasons: dict[str, list[str]] = {}
         for finding in self.findings:
             reasons.setdefault(finding.image_id, []).append(f"{finding.kind}: {finding.detail}")
@@ -61,15 +60,15 @@ class _Film:
     label: str
     infected: bool
     patient_id: str | None
-    mark: Fingerprint
+    fingerprint: Fingerprint
 
 
 def audit(uri: str, *, layout: str | None = None, side: str | None = None, progress: Progress | None = None) -> Audit:
-    """Look at every film of a dataset, or of a folder or manifest that is not packed yet.
+    """Audit every film of a dataset, or of a folder or manifest that is not packed yet.
 
-    Exact copies are found anywhere, near copies and shared patients across splits. ``side`` is the split whose films
-    are found where a pair lies across it and another. Raises what reading raises, and UsageError for a ``side`` that
-    is no split.
+    Exact copies are reported everywhere, near copies and shared patients across splits. ``side`` is the split whose
+    film is reported where the other film of a pair lies in another split. Raises as reading does, and UsageError for a
+    ``side`` that is not a split.
     """
     films: list[_Film] = []
     rejected: list[Reject] = []
@@ -100,9 +99,9 @@ def _packed(uri: str, progress: Progress | None) -> Iterator[_Film]:
             films = read_unit(uri, unit)
             infected = films.masks_NHW.max(axis=(1, 2)) > 0
             for index, image_id in enumerate(films.image_ids):
+                label, patient_id = films.labels[index], films.patient_ids[index]
                 mark = fingerprint(films.images_NHW[index])
-                patient_id = films.patient_ids[index]
-                yield _Film(image_id, split, films.labels[index], bool(infected[index]), patient_id, mark)
+                yield _Film(image_id, split, label, bool(infected[index]), patient_id, mark)
             done += len(films.image_ids)
             if progress:
                 progress(done, info.rows)
@@ -110,30 +109,31 @@ def _packed(uri: str, progress: Progress | None) -> Iterator[_Film]:
 
 def _unpacked(source: str, layout: str | None, progress: Progress | None) -> Iterator[_Film | Reject]:
     found = read_layout(source, layout)
-    rows = mapped(lambda sample: film(found.root, sample, SOURCE_SIZE, "stretch"), found.samples)
-    for row in counted(rows, len(found.samples), progress):
-        yield _marked(row) if isinstance(row, ShardRow) else row
+    rows = map_in_threads(lambda sample: read_sample(found.root, sample, SOURCE_SIZE, "stretch"), found.samples)
+    for row in with_progress(rows, len(found.samples), progress):
+        yield _fingerprinted(row) if isinstance(row, ShardRow) else row
 
 
-def _marked(row: ShardRow) -> _Film:
+def _fingerprinted(row: ShardRow) -> _Film:
     infected = bool(np.any(row.mask_HW))
     return _Film(row.image_id, row.split, row.label, infected, row.patient_id, fingerprint(row.image_HW))
 
 
 def _duplicates(films: list[_Film], side: str | None) -> Iterator[Finding]:
-    for pair in same_films([each.mark for each in films]):
+    for pair in find_duplicates([each.fingerprint for each in films]):
         first, second = films[pair.first], films[pair.second]
         if pair.exact or first.split != second.split:
             kept, excluded = (first, second) if _rank(first, side) >= _rank(second, side) else (second, first)
-            yield Finding("exact-duplicate" if pair.exact else "near-duplicate", excluded.image_id, _same(kept, pair))
+            kind: Kind = "exact-duplicate" if pair.exact else "near-duplicate"
+            yield Finding(kind, excluded.image_id, _describe(kept, pair))
 
 
-def _same(kept: _Film, pair: Pair) -> str:
+def _describe(kept: _Film, pair: Pair) -> str:
     return f"of {kept.image_id}" if pair.exact else f"of {kept.image_id}, correlation {pair.correlation:.3f}"
 
 
 def _shared_patients(films: list[_Film], side: str | None) -> Iterator[Finding]:
-    """Every film of a patient but those of the one split that keeps them; equal ranks keep the first split by name."""
+    """Every film of a patient except those of the split that is kept: the highest rank, then the first by name."""
     by_patient: dict[str, list[_Film]] = {}
     for each in films:
         if each.patient_id is not None:
@@ -146,7 +146,7 @@ def _shared_patients(films: list[_Film], side: str | None) -> Iterator[Finding]:
 
 
 def _rank(each: _Film, side: str | None) -> int:
-    """The higher is kept."""
+    """The film of the higher rank is kept."""
     return -1 if each.split == side else _KEEP.get(each.split, 0)
 
 

@@ -1,4 +1,4 @@
-"""A dataset at a glance: a few films of every split and label, with the contour of their masks."""
+"""An overview of a dataset as one picture: a few films of every split and label, with the contours of their masks."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from PIL import Image, ImageDraw
 from covseg_ray.radiograph.masks import overlay
 from covseg_ray.storage.datasets.read import Films, list_units, read_info, read_unit
 
+FILMS_PER_ROW = 6
 TILE = 224
 CAPTION = 18
 GAP = 6
 INK, PAPER = (225, 230, 235), (16, 20, 24)
 
 
-def contact_sheet(dataset_uri: str, films_per_row: int = 6) -> bytes:
+def contact_sheet(dataset_uri: str) -> bytes:
     """A PNG with one row of films for every split and label of the dataset, each with its ``image_id`` below.
 
-    The films are the first of their row groups, which stand in the order of a hash: a fair pick, and always the same.
+    The films are the first of their row groups, whose order is that of a hash: an unbiased and stable choice.
     """
     info = read_info(dataset_uri)
     rows = [(split, label) for split, labels in info.splits.items() for label in labels]
-    width = films_per_row * (TILE + GAP) + GAP
+    width = FILMS_PER_ROW * (TILE + GAP) + GAP
     row_height = TILE + 2 * CAPTION + GAP
     sheet = Image.new("RGB", (width, len(rows) * row_height + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     for number, (split, label) in enumerate(rows):
         top = number * row_height + GAP
         draw.text((GAP, top), f"{split} / {label}: {info.splits[split][label]:,} films", fill=INK)
-        for column, (image_id, tile_HW3) in enumerate(_first(dataset_uri, split, label, films_per_row)):
+        for column, (image_id, tile_HW3) in enumerate(_first(dataset_uri, split, label, FILMS_PER_ROW)):
             left = GAP + column * (TILE + GAP)
             sheet.paste(Image.fromarray(tile_HW3).resize((TILE, TILE)), (left, top + CAPTION))
             draw.text((left, top + CAPTION + TILE + 2), image_id[-36:], fill=INK)

@@ -1,9 +1,9 @@
-"""Which films are the same film: exact copies by digest, near copies by a hash that a correlation confirms.
+"""Find copies of films: exact ones by digest, near ones by a perceptual hash that a correlation confirms.
 
 The hash is the difference hash (dHash, N. Krawetz 2013) along both axes: 9 x 8 and 8 x 9 block means, each compared
-with its neighbour, 128 bits. Chest films look alike, so a near hash only nominates a pair; it counts when the 32 x 32
-thumbnails correlate as well (Pearson). The two thresholds were set by eye on COVID-QU-Ex, where films of one patient at
-another crop or contrast come out above them, and different patients in the same pose just below.
+with its neighbour, 128 bits. Chest films resemble each other: a near hash makes a pair a candidate, and the
+correlation (Pearson) of the 32 x 32 thumbnails decides. Both thresholds were set by eye on COVID-QU-Ex: films of one
+patient at another crop or contrast lie above them, different patients in the same pose just below.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Pair:
 
 
 def fingerprint(image_HW: NDArray[np.uint8]) -> Fingerprint:
-    """The fingerprint of a film; that of a constant film has an all-zero thumbnail and is near to none."""
+    """The fingerprint of a film; a constant film has an all-zero thumbnail and no near copy."""
     image = Image.fromarray(np.ascontiguousarray(image_HW))
     wide = np.asarray(image.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
     tall = np.asarray(image.resize((HASH_SIDE, HASH_SIDE + 1), Image.Resampling.BOX), np.int16)
@@ -58,29 +58,24 @@ def fingerprint(image_HW: NDArray[np.uint8]) -> Fingerprint:
     )
 
 
-def same_films(
-    fingerprints: Sequence[Fingerprint],
-    *,
-    max_distance: int = MAX_DISTANCE,
-    min_correlation: float = MIN_CORRELATION,
-) -> list[Pair]:
+def find_duplicates(fingerprints: Sequence[Fingerprint]) -> list[Pair]:
     """Every pair of films that are exact or near copies, by position, the first before the second."""
     if len(fingerprints) < 2:
         return []
     bits = np.stack([each.bits for each in fingerprints])
     thumbnails = np.stack([each.thumbnail for each in fingerprints])
     pairs = []
-    for first, second in _near_hashes(bits, max_distance):
+    for first, second in _near_hashes(bits):
         correlation = float(thumbnails[first] @ thumbnails[second])
         exact = fingerprints[first].digest == fingerprints[second].digest
-        if exact or correlation >= min_correlation:
+        if exact or correlation >= MIN_CORRELATION:
             pairs.append(Pair(first, second, exact, correlation))
     return pairs
 
 
-def _near_hashes(bits: NDArray[np.float32], max_distance: int) -> Iterator[tuple[int, int]]:
+def _near_hashes(bits: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
     # For bits of +1 and -1 the Hamming distance is (length - dot product) / 2: one matrix product a block.
-    least = bits.shape[1] - 2 * max_distance
+    least = bits.shape[1] - 2 * MAX_DISTANCE
     for start in range(0, len(bits), _BLOCK):
         near = bits[start : start + _BLOCK] @ bits[start:].T >= least
         for row, column in zip(*np.nonzero(near), strict=True):

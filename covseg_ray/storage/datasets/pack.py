@@ -1,4 +1,4 @@
-"""Samples of a layout, or phantoms, become a dataset; a film that cannot be packed is named, and the rest go on."""
+"""Pack the samples of a layout, or phantoms, as a dataset. A film that cannot be packed is listed as rejected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError, StorageError
 from covseg_ray.radiograph.decode import decode
-from covseg_ray.radiograph.film import Rejected
+from covseg_ray.radiograph.film import RefusedError, Rejected
 from covseg_ray.radiograph.geometry import Resize, standardise, standardise_mask
 from covseg_ray.radiograph.masks import binarise
 from covseg_ray.radiograph.phantom import make_phantom
@@ -47,7 +47,7 @@ def pack(
     exclude: frozenset[str] = frozenset(),
     progress: Progress | None = None,
 ) -> DatasetInfo:
-    """Write the films at ``source`` as a dataset of ``size`` x ``size`` squares; what cannot be packed is ``rejected``.
+    """Write the films at ``source`` as a dataset of ``size`` x ``size`` squares; ``rejected`` lists the films left out.
 
     Raises DatasetError where nothing can be packed, a dataset is already there, or ``exclude`` names no film at all.
     """
@@ -57,8 +57,9 @@ def pack(
     if exclude and len(samples) == len(found.samples):
         raise DatasetError(f"none of the {len(exclude)} excluded image ids is in {source}; check the list")
     samples.sort(key=lambda sample: shard_order(sample.split, sample.image_id))
+    rows = map_in_threads(lambda sample: read_sample(found.root, sample, size, resize), samples)
     return write_dataset(
-        counted(mapped(lambda sample: film(found.root, sample, size, resize), samples), len(samples), progress),
+        with_progress(rows, len(samples), progress),
         dataset,
         size=size,
         resize=resize,
@@ -70,13 +71,13 @@ def pack(
 def synthesise(
     dataset: str, count: int, *, seed: int = 0, size: int = 256, progress: Progress | None = None
 ) -> DatasetInfo:
-    """Write ``count`` phantoms as a dataset, every fifth of them in val."""
-    places = [(f"phantom-{seed}-{index:06d}", "val" if index % VAL_EVERY == 4 else "train") for index in range(count)]
-    order = sorted(range(count), key=lambda index: shard_order(places[index][1], places[index][0]))
+    """Write ``count`` phantoms as a dataset; every fifth is in val."""
+    ids = [(f"phantom-{seed}-{index:06d}", "val" if index % VAL_EVERY == 4 else "train") for index in range(count)]
+    order = sorted(range(count), key=lambda index: shard_order(ids[index][1], ids[index][0]))
 
     def row(index: int) -> ShardRow:
         phantom = make_phantom(seed, index, size)
-        image_id, split = places[index]
+        image_id, split = ids[index]
         return ShardRow(
             image_id,
             split,
@@ -87,13 +88,13 @@ def synthesise(
             source=f"phantom:{seed}:{index}",
         )
 
-    counts = Counter(split for _, split in places)
-    rows = counted(mapped(row, order), count, progress)
+    counts = Counter(split for _, split in ids)
+    rows = with_progress(map_in_threads(row, order), count, progress)
     return write_dataset(rows, dataset, size=size, layout="phantom", counts=counts)
 
 
 def read_exclusions(uri: str) -> frozenset[str]:
-    """The image ids of a list: one a line, ``#`` at the start of a line or after a blank begins a comment."""
+    """The image ids of a list, one per line; ``#`` at the start of a line or after a space begins a comment."""
     try:
         text = read_bytes(uri).decode()
     except UnicodeDecodeError as error:
@@ -102,7 +103,7 @@ def read_exclusions(uri: str) -> frozenset[str]:
     return frozenset(line for line in lines if line)
 
 
-def film(root: str, sample: Sample, size: int, resize: Resize) -> ShardRow | Reject:
+def read_sample(root: str, sample: Sample, size: int, resize: Resize) -> ShardRow | Reject:
     """Read, check and standardise one sample. Raises StorageError where storage itself fails."""
     try:
         image = _pixels(root, sample.image, "image")
@@ -110,8 +111,8 @@ def film(root: str, sample: Sample, size: int, resize: Resize) -> ShardRow | Rej
             return Reject(sample.image, "no-mask", "no mask of the same name; add one or leave the film out")
         mask_HW = _mask(root, sample.mask, "mask", image.shape)
         lung_HW = _mask(root, sample.lung, "lung", image.shape) if sample.lung else None
-    except _UnfitError as unfit:
-        return Reject(sample.image, unfit.reason, unfit.detail)
+    except RefusedError as refusal:
+        return Reject(sample.image, refusal.rejected.reason, refusal.rejected.detail)
     return ShardRow(
         image_id=sample.image_id,
         split=sample.split,
@@ -124,24 +125,17 @@ def film(root: str, sample: Sample, size: int, resize: Resize) -> ShardRow | Rej
     )
 
 
-class _UnfitError(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-
-
 def _pixels(root: str, path: str, kind: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     prefix = "" if kind == "image" else f"{kind}-"
     try:
         data = read_bytes(path if "://" in path or path.startswith("/") else join(root, path))
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise _UnfitError(f"{prefix}missing", f"{path} is not there") from error
+            raise RefusedError(f"{prefix}missing", f"{path} is not there") from error
         raise
     decoded = decode(data)
     if isinstance(decoded, Rejected):
-        raise _UnfitError(f"{prefix}{decoded.reason}", decoded.detail)
+        raise RefusedError(f"{prefix}{decoded.reason}", decoded.detail)
     return decoded.pixels
 
 
@@ -149,15 +143,15 @@ def _mask(root: str, path: str, kind: str, shape: tuple[int, ...]) -> NDArray[np
     pixels_HW = _pixels(root, path, kind)
     if pixels_HW.shape != shape:
         sizes = [" x ".join(map(str, each)) for each in (pixels_HW.shape, shape)]
-        raise _UnfitError(f"{kind}-size", f"the {kind} is {sizes[0]}, the image {sizes[1]} (height x width)")
+        raise RefusedError(f"{kind}-size", f"the {kind} is {sizes[0]}, the image {sizes[1]} (height x width)")
     try:
         return binarise(pixels_HW)
     except DatasetError as error:
-        raise _UnfitError(f"{kind}-not-binary", str(error)) from error
+        raise RefusedError(f"{kind}-not-binary", str(error)) from error
 
 
-def mapped(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
-    """``function`` over ``items`` in several threads and in order, never more than a few results ahead."""
+def map_in_threads(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
+    """Apply ``function`` to ``items`` in several threads; results in order, at most ``READ_AHEAD`` of them ahead."""
     remaining = iter(items)
     with ThreadPoolExecutor(READERS) as pool:
         pending: deque[Future[Made]] = deque(pool.submit(function, item) for item in islice(remaining, READ_AHEAD))
@@ -171,8 +165,8 @@ def mapped(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterato
                 future.cancel()
 
 
-def counted(items: Iterable[Given], total: int, progress: Progress | None) -> Iterator[Given]:
-    """``items``, telling ``progress`` at each how many of ``total`` have come."""
+def with_progress(items: Iterable[Given], total: int, progress: Progress | None) -> Iterator[Given]:
+    """Yield ``items``; after each, call ``progress`` with how many of ``total`` there were so far."""
     for number, item in enumerate(items, start=1):
         if progress:
             progress(number, total)

@@ -22,7 +22,7 @@ from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Reject, Shard
-from covseg_ray.storage.filesystem import exists, join, locate, read_bytes, translated
+from covseg_ray.storage.filesystem import PARQUET_ERRORS, exists, is_parquet_error, join, locate, read_bytes, translated
 
 PARALLEL_LABELS = 8
 
@@ -98,7 +98,7 @@ def list_units(dataset_uri: str, split: str, labels: Sequence[str] | None = None
         return [unit for units in found for unit in units]
 
 
-def without(dataset_uri: str, units: Sequence[Unit], exclude: frozenset[str]) -> list[Unit]:
+def exclude_films(dataset_uri: str, units: Sequence[Unit], exclude: frozenset[str]) -> list[Unit]:
     """The units without the films whose ``image_id`` is in ``exclude``; reads the units' ``image_id`` column.
 
     Raises DatasetError where ``exclude`` names none of their films, or all of them.
@@ -158,9 +158,9 @@ def _read_groups(dataset_uri: str, path: str, groups: Sequence[int], columns: li
         try:
             parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
             return [parquet.read_row_group(group, columns=columns) for group in groups]
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-                raise  # storage's own; Arrow's word on bad bytes is a plain OSError without a number
+        except PARQUET_ERRORS as error:
+            if not is_parquet_error(error):
+                raise
             raise _damaged(dataset_uri, path, int(file.size), error) from error
 
 

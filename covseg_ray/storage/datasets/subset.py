@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from covseg_ray.errors import UsageError
-from covseg_ray.storage.datasets.read import Unit, list_units, without
+from covseg_ray.storage.datasets.read import Unit, list_units, exclude_films
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Subset:
         """The units of the films. Raises DatasetError for an unknown split or label, or where ``exclude`` names none of
         the films or all of them."""
         units = self.all_units()
-        return without(self.dataset, units, self.exclude) if self.exclude else units
+        return exclude_films(self.dataset, units, self.exclude) if self.exclude else units
 
     def __str__(self) -> str:
         return f"{self.dataset}, split {self.split}, {', '.join(self.labels) if self.labels else 'all labels'}"

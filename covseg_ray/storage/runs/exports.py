@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from covseg_ray import __version__
 from covseg_ray.errors import DatasetError, UsageError
-from covseg_ray.radiograph.contours import box, run_lengths
+from covseg_ray.radiograph.contours import bounding_box, run_lengths
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.radiograph.severity import ZONES
 from covseg_ray.storage.filesystem import exists, join, locate, translated, write_files
-from covseg_ray.storage.runs.result_table import SCHEMA, check_ledger, read_summary, scan
+from covseg_ray.storage.runs.result_table import SCHEMA, check_items, read_summary, scan
 
 CSV_FILE = "results.csv"
 PNG_FOLDER = "masks"
@@ -98,7 +98,7 @@ def _require(out: str, target: str, name: str) -> None:
     summary = read_summary(out)
     if exists(join(target, name)):
         raise UsageError(f"{join(target, name)}: an export is there already; choose another folder, or delete it")
-    check_ledger(out, summary["inputs"])
+    check_items(out, summary["inputs"])
 
 
 def _batches(tables: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
@@ -179,7 +179,7 @@ def _mask(out: str, row: dict[str, Any]) -> NDArray[np.uint8]:
 
 
 def _coco_annotation(item: int, mask_HW: NDArray[np.uint8]) -> dict[str, Any]:
-    rows, columns = box(mask_HW)
+    rows, columns = bounding_box(mask_HW)
     return {
         "id": item + 1,  # COCO's own evaluation takes an annotation 0 for none
         "image_id": item,

@@ -70,7 +70,7 @@ def scan(out: str, columns: Sequence[str], where: pc.Expression | None = None) -
                     ) from error
 
 
-def known(out: str, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def read_numbers(out: str, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The items that have a number in ``column``, and the numbers."""
     tables = list(scan(out, ("item", column), pc.field(column).is_valid()))
     items, numbers = ([table[name].to_numpy() for table in tables] for name in ("item", column))
@@ -94,7 +94,7 @@ def _tally(counts: Counter[str | None]) -> Tally:
     return Tally(ok, {str(reason): count for reason, count in counts.most_common()})
 
 
-def check_ledger(out: str, inputs: int) -> Tally:
+def check_items(out: str, inputs: int) -> Tally:
     """Count what is there. Raises CovsegError unless items 0 to ``inputs`` - 1 stand there once each, and no others."""
     seen_I = np.zeros(inputs, np.int32)
     unknown = 0

@@ -39,7 +39,7 @@ _MEMBER_FIELDS = [field.name for field in fields(Member)]
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class Worklist:
     """How many ``inputs`` there are, by `Member.kind` in ``kinds``; ``bytes`` adds up the sizes that are known.
 
     ``starts`` are the first items of the files.
@@ -51,35 +51,35 @@ class Listing:
     starts: Sequence[int]
 
 
-def read_listing(out: str) -> Listing | None:
+def read_worklist(out: str) -> Worklist | None:
     """The listing of the run at ``out``, None where it was not finished."""
     if not exists(join(out, COMPLETE)):
         return None
-    return Listing(**json.loads(read_bytes(join(out, COMPLETE))))
+    return Worklist(**json.loads(read_bytes(join(out, COMPLETE))))
 
 
-def write_listing(out: str, members: Iterable[Member], listed: Callable[[int], None]) -> Listing:
+def write_worklist(out: str, members: Iterable[Member], listed: Callable[[int], None]) -> Worklist:
     """Number ``members`` from 0 and write them; ``listed`` is told how many there are so far."""
     delete(join(out, FOLDER))  # what a listing that was cut short left
     inputs, size, kinds, starts = 0, 0, Counter[str](), list[int]()
     for run in runs(members):
         rows = [{"item": inputs + place, **asdict(member)} for place, member in enumerate(run)]
-        _write(file_uri(out, len(starts)), pa.Table.from_pylist(rows, schema=SCHEMA))
+        _write(part_uri(out, len(starts)), pa.Table.from_pylist(rows, schema=SCHEMA))
         starts.append(inputs)
         inputs += len(run)
         size += sum(max(member.size, 0) for member in run)
         kinds.update(member.kind for member in run)
         listed(inputs)
-    listing = Listing(inputs, size, dict(kinds), starts)
+    listing = Worklist(inputs, size, dict(kinds), starts)
     write_bytes(join(out, COMPLETE), json.dumps(asdict(listing)).encode())
     return listing
 
 
-def file_uri(out: str, number: int) -> str:
+def part_uri(out: str, number: int) -> str:
     return join(out, FOLDER, f"part-{number:07d}.parquet")
 
 
-def members_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Member]:
+def parse_members(rows: Iterable[Mapping[str, Any]]) -> Iterator[Member]:
     """The members that rows of a listing stand for."""
     return (Member(*(row[name] for name in _MEMBER_FIELDS)) for row in rows)
 
@@ -106,17 +106,17 @@ def _write(uri: str, table: pa.Table) -> None:
     write_bytes(uri, buffer.getvalue().to_pybytes())
 
 
-def read_items(out: str, listing: Listing, items: Iterable[int]) -> dict[int, Member]:
+def read_items(out: str, listing: Worklist, items: Iterable[int]) -> dict[int, Member]:
     """The members that stand under these numbers."""
     found: dict[int, Member] = {}
     for number, wanted in groupby(sorted(set(items)), key=lambda item: bisect_right(listing.starts, item) - 1):
         table = read_file(out, number, list(wanted))
-        found.update(zip(table["item"].to_pylist(), members_of(table.to_pylist()), strict=True))
+        found.update(zip(table["item"].to_pylist(), parse_members(table.to_pylist()), strict=True))
     return found
 
 
 def read_file(out: str, number: int, items: list[int] | None = None) -> pa.Table:
     """A file of the listing, or those of its rows that stand under ``items``."""
-    location = locate(file_uri(out, number))
+    location = locate(part_uri(out, number))
     with translated(location.uri), location.fs.open(location.path, "rb") as file:
         return pq.read_table(file, filters=None if items is None else [("item", "in", items)])

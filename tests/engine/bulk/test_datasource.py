@@ -13,7 +13,7 @@ from covseg_ray.engine.bulk.datasource import ListingDatasource
 from covseg_ray.engine.bulk.pipeline import BLOCK_FILMS
 from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, ReadOptions
 from covseg_ray.storage.archives.members import Member
-from covseg_ray.storage.runs.worklist import write_listing
+from covseg_ray.storage.runs.worklist import write_worklist
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_each_file_of_a_listing_that_is_not_done_is_a_task(
         return pa.table({"first": [items[0]], "last": [items[-1]], "rows": [len(items)]})
 
     films = [Member(f"{i}.png", f"/films/{i}.png", "file", "", 0, 9) for i in range(1200)]
-    listing = write_listing(str(tmp_path), films, lambda count: None)
+    listing = write_worklist(str(tmp_path), films, lambda count: None)
     inputs = ListingDatasource(str(tmp_path), listing, np.array(finished, np.int64))
     listed = ray.data.read_datasource(inputs, override_num_blocks=1)
     tasks = listed.map_batches(task, batch_size=None, batch_format="pyarrow", zero_copy_batch=True).take_all()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, ReadOptions, load
-from covseg_ray.radiograph.frontal_check import fitted
+from covseg_ray.radiograph.frontal_check import load_fitted
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.datasets.pack import synthesise
@@ -58,7 +58,7 @@ def test_each_input_becomes_one_row_in_its_place(archive: Path) -> None:
             continue
         shown = Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling.BILINEAR)
         assert row["square"] == shown.tobytes()
-        assert row["frontal"] == np.float32(fitted().likeness(np.asarray(shown)))
+        assert row["frontal"] == np.float32(load_fitted().p_value(np.asarray(shown)))
         assert row["picture"] is None
         assert row["dicom_header"] is None
 

@@ -26,7 +26,7 @@ from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.engine.evaluation.run import EvaluationRequest, evaluate, examples, show
 from covseg_ray.engine.serving.app import build
 from covseg_ray.errors import ConfigError, ModelError, StorageError
-from covseg_ray.radiograph.frontal_check import fitted
+from covseg_ray.radiograph.frontal_check import load_fitted
 from covseg_ray.radiograph.masks import encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
@@ -86,7 +86,7 @@ def test_the_same_film_has_the_same_mask_on_all_three_ways(
             assert client.mask(data) == row["mask"] == encode_png1(film.predicted_HW)
             answer = client.segment(data)
             assert answer.infection_fraction == row["infection_fraction"] == film.predicted_HW.mean()
-            assert np.float32(answer.frontal) == row["frontal"] == np.float32(fitted().likeness(film.image_HW))
+            assert np.float32(answer.frontal) == row["frontal"] == np.float32(load_fitted().p_value(film.image_HW))
 
 
 def test_an_answer_has_one_request_id(url: str) -> None:

@@ -16,12 +16,12 @@ from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.storage.archives.members import (
     HEAD_BYTES,
     PROBLEMS,
-    Rationed,
-    complete,
-    damaged,
-    film,
-    inner_name,
-    unreadable,
+    LimitedFile,
+    check_size,
+    member_name,
+    read_film,
+    reject_damaged,
+    reject_unreadable,
 )
 from covseg_ray.storage.filesystem import translated
 
@@ -48,7 +48,7 @@ def saved(kind: str, size: int = 8) -> bytes:
 def test_whatever_can_be_decoded_is_read(kind: str) -> None:
     data = saved(kind)
     assert isinstance(decode(data), Radiograph)
-    assert film(Reads(data), len(data)) == data
+    assert read_film(Reads(data), len(data)) == data
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_whatever_can_be_decoded_is_read(kind: str) -> None:
 )
 def test_dicom_with_and_without_preamble_and_all_tiffs_are_read(head: bytes) -> None:
     data = head + bytes(200_000)
-    assert film(Reads(data), len(data)) == data
+    assert read_film(Reads(data), len(data)) == data
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_dicom_with_and_without_preamble_and_all_tiffs_are_read(head: bytes) -> 
 )
 def test_no_more_than_the_first_64_kib_of_what_is_no_film_are_read(head: bytes) -> None:
     reads = Reads(head + bytes(500_000))
-    found = film(reads, 500_000)
+    found = read_film(reads, 500_000)
     assert isinstance(found, Rejected)
     assert found.reason == "not-an-image"
     assert reads.asked == [(0, HEAD_BYTES)]
@@ -82,30 +82,30 @@ def test_no_more_than_the_first_64_kib_of_what_is_no_film_are_read(head: bytes) 
 def test_a_film_is_read_whole_and_no_further_than_its_size(size: int) -> None:
     reads = Reads((b"\xff\xd8\xff" + os.urandom(300_000))[:size] + b"beyond")
     if size < 3:
-        assert isinstance(film(reads, size), Rejected)
+        assert isinstance(read_film(reads, size), Rejected)
     else:
-        assert film(reads, size) == reads.data[:size]
+        assert read_film(reads, size) == reads.data[:size]
     assert max(last for _, last in reads.asked) == size
 
 
 def test_sizes_that_lie() -> None:
     data = png(1)
-    assert complete(data, len(data)) == data
-    assert complete(data, len(data) + 9) == Rejected("truncated", f"{len(data)} bytes of {len(data) + 9} are there")
-    assert complete(data, len(data) - 1) == Rejected("changed", PROBLEMS["changed"])
-    assert complete(film(Reads(b""), 7), 7) == Rejected("truncated", "0 bytes of 7 are there")
-    assert complete(Rejected("x", "y"), 1) == Rejected("x", "y")
+    assert check_size(data, len(data)) == data
+    assert check_size(data, len(data) + 9) == Rejected("truncated", f"{len(data)} bytes of {len(data) + 9} are there")
+    assert check_size(data, len(data) - 1) == Rejected("changed", PROBLEMS["changed"])
+    assert check_size(read_film(Reads(b""), 7), 7) == Rejected("truncated", "0 bytes of 7 are there")
+    assert check_size(Rejected("x", "y"), 1) == Rejected("x", "y")
 
 
 def test_damage_is_told_without_the_words_of_the_error() -> None:
-    assert damaged(EOFError("patient name")).reason == "truncated"
-    found = damaged(ValueError("patient name"))
+    assert reject_damaged(EOFError("patient name")).reason == "truncated"
+    found = reject_damaged(ValueError("patient name"))
     assert found.reason == "corrupt"
     assert "patient" not in found.detail
 
 
 def test_rations_end() -> None:
-    file = Rationed(io.BytesIO(b"x" * 1000), end=1000, left=600)
+    file = LimitedFile(io.BytesIO(b"x" * 1000), end=1000, left=600)
     assert (file.read(500), file.left, file.last) == (b"x" * 500, 100, b"x" * 500)
     with pytest.raises(ValueError, match="headers"):
         file.read(2**40)
@@ -121,7 +121,7 @@ def test_rations_end() -> None:
 def test_rationed_files_seek_like_those_on_disk(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"12345")
     with (tmp_path / "x").open("rb") as opened:
-        for file in (opened, Rationed(io.BytesIO(b"12345"), end=5, left=100)):
+        for file in (opened, LimitedFile(io.BytesIO(b"12345"), end=5, left=100)):
             assert file.seek(-2, os.SEEK_END) == 3
             assert file.tell() == 3
             with pytest.raises(OSError, match=r".") as caught:
@@ -132,7 +132,7 @@ def test_rationed_files_seek_like_those_on_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("offset", [-1, 6, 2**63, 2**80])
 def test_rationed_files_have_nothing_outside(offset: int) -> None:
     with pytest.raises(ValueError, match="outside"):
-        Rationed(io.BytesIO(b"12345"), end=5, left=100).seek(offset)
+        LimitedFile(io.BytesIO(b"12345"), end=5, left=100).seek(offset)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_rationed_files_have_nothing_outside(offset: int) -> None:
     [("./a", "a"), ("././/./a/./b", "a/./b"), (".//a", "a"), ("../a", "../a"), (".a", ".a"), ("/a", "/a"), ("", "")],
 )
 def test_inner_names(name: str, inner: str) -> None:
-    assert inner_name(name) == inner
+    assert member_name(name) == inner
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_inner_names(name: str, inner: str) -> None:
 def test_what_is_wrong_with_one_file_is_a_reason(tmp_path: Path, error: OSError, reason: str) -> None:
     with pytest.raises(StorageError) as caught, translated("x"):
         raise error
-    assert unreadable(str(tmp_path), caught.value) == Rejected(reason, PROBLEMS[reason])
+    assert reject_unreadable(str(tmp_path), caught.value) == Rejected(reason, PROBLEMS[reason])
 
 
 def test_what_is_wrong_with_storage_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught, translated("x"):
         raise OSError(errno.EIO, "Input/output error")
     with pytest.raises(StorageError, match="Input/output"):
-        unreadable(str(tmp_path), caught.value)
+        reject_unreadable(str(tmp_path), caught.value)
 
 
 @pytest.mark.usefixtures("s3_server")
@@ -170,4 +170,4 @@ def test_a_missing_bucket_is_no_missing_film() -> None:
     with pytest.raises(StorageError) as caught, translated("x"):
         raise FileNotFoundError(errno.ENOENT, "x")
     with pytest.raises(StorageError, match="bucket"):
-        unreadable("s3://covseg-no-such-bucket/x.png", caught.value)
+        reject_unreadable("s3://covseg-no-such-bucket/x.png", caught.value)

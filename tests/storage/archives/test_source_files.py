@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from covseg_ray.errors import StorageError, UsageError
-from covseg_ray.storage.archives.source_files import SourceFile, is_hidden, list_source, open_archive, place
+from covseg_ray.storage.archives.source_files import SourceFile, is_hidden, list_source, locate_file, open_archive
 from covseg_ray.storage.filesystem import join, locate, write_bytes, write_files
 
 TREE = ["a/b.png", "a-b.png", "a.png", "a/c/d e.png", "é.png", "z/1.png", "Z.txt", "a/[b].png", "q%20#?.png"]
@@ -121,7 +121,7 @@ def test_keys_that_are_no_ordinary_paths(bucket: str, tmp_path: Path) -> None:
     found = list(list_source(join(bucket, tmp_path.name)))
     assert [file.path for file in found] == sorted(keys)
     for file in found:
-        location = place(file.uri)
+        location = locate_file(file.uri)
         assert location.fs.cat_file(location.path) == file.path.encode()
     for key in keys:  # one by one: not every server takes them in one document
         fs.call_s3("delete_object", Bucket=root, Key=f"{tmp_path.name}/{key}")
@@ -161,8 +161,8 @@ def test_a_name_that_is_no_utf8_is_found_again(tmp_path: Path) -> None:
 def test_a_path_with_a_scheme_inside_is_a_path(tmp_path: Path) -> None:
     write_bytes(f"{tmp_path}/s3:/x", b"1")
     (file,) = list_source(str(tmp_path))
-    assert place(file.uri).fs.cat_file(place(file.uri).path) == b"1"
-    assert place(f"{tmp_path}/s3://x").is_local
+    assert locate_file(file.uri).fs.cat_file(locate_file(file.uri).path) == b"1"
+    assert locate_file(f"{tmp_path}/s3://x").is_local
 
 
 def test_other_stores_are_listed_too() -> None:
@@ -171,7 +171,7 @@ def test_other_stores_are_listed_too() -> None:
         fs.pipe_file(f"/covseg-sources/{name}", name.encode())
     found = list(list_source("memory://covseg-sources"))
     assert [(file.path, file.size) for file in found] == [("a/c.png", 7), ("b.png", 5)]
-    assert place(found[0].uri).fs.cat_file(place(found[0].uri).path) == b"a/c.png"
+    assert locate_file(found[0].uri).fs.cat_file(locate_file(found[0].uri).path) == b"a/c.png"
 
 
 def test_a_manifest_names_files_below_it_and_elsewhere(folder: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Listing and reading zip archives, well made and badly; where archives lie is left to test_archives.py."""
+"""Listing and reading zip archives, well made and badly; where archives lie is left to test_read.py."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from PIL import Image
 from covseg_ray.errors import UsageError
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.datasets.audit import audit
-from covseg_ray.storage.datasets.near_duplicates import fingerprint, same_films
+from covseg_ray.storage.datasets.near_duplicates import find_duplicates, fingerprint
 from covseg_ray.storage.datasets.pack import pack, read_exclusions
 from covseg_ray.storage.datasets.shards import ShardRow, write_dataset
 
@@ -106,13 +106,13 @@ def test_pairs_are_those_that_a_plain_double_loop_finds() -> None:
             if distance <= 14 and correlation >= 0.955:
                 expected.add((first, second))
     assert expected == {(index * 3, 12 + index) for index in range(4)}
-    assert {(pair.first, pair.second) for pair in same_films(marks)} == expected
+    assert {(pair.first, pair.second) for pair in find_duplicates(marks)} == expected
 
 
 def test_constant_films_are_equal_only_to_themselves() -> None:
     marks = [fingerprint(EMPTY), fingerprint(EMPTY), fingerprint(EMPTY + 9)]
-    assert [(pair.first, pair.second, pair.exact) for pair in same_films(marks)] == [(0, 1, True)]
-    assert same_films(marks[:1]) == []
+    assert [(pair.first, pair.second, pair.exact) for pair in find_duplicates(marks)] == [(0, 1, True)]
+    assert find_duplicates(marks[:1]) == []
 
 
 @pytest.mark.parametrize(

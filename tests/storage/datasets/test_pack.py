@@ -15,7 +15,7 @@ from PIL import Image
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.geometry import standardise, standardise_mask
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.storage.datasets.pack import mapped, pack, read_exclusions, synthesise
+from covseg_ray.storage.datasets.pack import map_in_threads, pack, read_exclusions, synthesise
 from covseg_ray.storage.datasets.read import Films, list_units, read_unit
 
 
@@ -164,6 +164,6 @@ def test_mapping_keeps_order_and_reads_little_ahead() -> None:
             taken.append(number)
             yield number
 
-    results = mapped(lambda number: number * 2, numbers())
+    results = map_in_threads(lambda number: number * 2, numbers())
     assert [next(results) for _ in range(10)] == list(range(0, 20, 2))
     assert len(taken) < 100

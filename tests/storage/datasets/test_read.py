@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from covseg_ray.errors import DatasetError
-from covseg_ray.storage.datasets.read import list_units, read_unit, without
+from covseg_ray.storage.datasets.read import exclude_films, list_units, read_unit
 from covseg_ray.storage.datasets.shards import ShardRow, write_dataset
 
 SIDE = 16
@@ -38,7 +38,7 @@ def ids(dataset: str, units: list) -> list[str]:
 
 def test_films_on_the_list_are_left_out_and_no_others(dataset: str) -> None:
     gone = frozenset({"film-03", "film-04", "film-39", "train/film-01"})
-    units = without(dataset, list_units(dataset, "val"), gone)
+    units = exclude_films(dataset, list_units(dataset, "val"), gone)
     assert ids(dataset, units) == [f"film-{i:02d}" for i in range(40) if f"film-{i:02d}" not in gone]
     for unit in units:
         films = read_unit(dataset, unit)
@@ -46,7 +46,7 @@ def test_films_on_the_list_are_left_out_and_no_others(dataset: str) -> None:
 
 
 def test_it_goes_together_with_labels(dataset: str) -> None:
-    units = without(dataset, list_units(dataset, "val", ["Normal"]), frozenset({"film-02", "film-03"}))
+    units = exclude_films(dataset, list_units(dataset, "val", ["Normal"]), frozenset({"film-02", "film-03"}))
     assert ids(dataset, units) == [f"film-{i:02d}" for i in range(0, 40, 2) if i != 2]
 
 
@@ -56,7 +56,7 @@ def test_it_goes_together_with_labels(dataset: str) -> None:
 )
 def test_a_list_that_leaves_all_or_nothing_is_refused(dataset: str, gone: set[str], what: str) -> None:
     with pytest.raises(DatasetError, match=what):
-        without(dataset, list_units(dataset, "val"), frozenset(gone))
+        exclude_films(dataset, list_units(dataset, "val"), frozenset(gone))
 
 
 def test_a_lung_mask_that_is_not_there_is_empty_or_an_error(dataset: str) -> None:

@@ -12,7 +12,7 @@ from result_rows import result, write_results
 
 from covseg_ray.errors import CovsegError, StorageError
 from covseg_ray.storage.filesystem import write_bytes
-from covseg_ray.storage.runs.result_table import SCHEMA, check_ledger, known, read_summary, scan, tally
+from covseg_ray.storage.runs.result_table import SCHEMA, check_items, read_numbers, read_summary, scan, tally
 
 # The result row of the contract, and the few columns that were added to it.
 CONTRACT = {
@@ -56,13 +56,13 @@ def test_scan_reads_the_columns_asked_for_a_file_at_a_time_by_name(out: str) -> 
 
 def test_known_gives_the_numbers_of_the_films_that_have_one(out: str) -> None:
     write_results(out, [result(0, frontal=0.25), result(1, "empty")], [result(2), result(3)])
-    items, numbers = known(out, "frontal")
+    items, numbers = read_numbers(out, "frontal")
     assert (items.tolist(), numbers.tolist()) == ([0], [0.25])
-    assert check_ledger(out, 4).ok == 3
+    assert check_items(out, 4).ok == 3
 
 
 def test_what_is_known_where_nothing_is(tmp_path: Path) -> None:
-    items, numbers = known(str(tmp_path), "infection_fraction")
+    items, numbers = read_numbers(str(tmp_path), "infection_fraction")
     assert (items.dtype, items.size, numbers.size) == (np.int64, 0, 0)
 
 
@@ -70,7 +70,7 @@ def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
     write_results(str(tmp_path), [result(0)])
     pq.write_table(pa.table({"frontal": [0.5]}), tmp_path / "results/other.parquet")
     with pytest.raises(StorageError, match="not the Parquet that was written"):
-        known(str(tmp_path), "frontal")
+        read_numbers(str(tmp_path), "frontal")
 
 
 def test_what_is_no_parquet_file_is_passed_over(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_what_is_no_parquet_file_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "results/_SUCCESS").write_bytes(b"")
     (tmp_path / "other.parquet").write_bytes(b"")
     assert [table["item"].to_pylist() for table in scan(out, ["item"])] == [[0]]
-    check_ledger(out, 1)
+    check_items(out, 1)
 
 
 def test_no_results_are_nothing_and_no_bucket_is_an_error(tmp_path: Path, s3_server: None) -> None:
@@ -109,7 +109,7 @@ def test_tally_without_a_film_and_without_a_reject(tmp_path: Path) -> None:
 
 
 def test_each_item_once_in_any_order_is_a_ledger(out: str) -> None:
-    check_ledger(write_results(out, [result(3), result(0)], [result(4, "empty")], [result(2), result(1)]), 5)
+    check_items(write_results(out, [result(3), result(0)], [result(4, "empty")], [result(2), result(1)]), 5)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_a_lost_repeated_or_unknown_item_is_found(
     rows = [result(item) for item in items]
     text = f"of 4 inputs {lost} are missing and {repeated} stand more than once in results/, and {unknown} rows are of"
     with pytest.raises(CovsegError, match=text) as caught:
-        check_ledger(write_results(str(tmp_path), rows[:middle], rows[middle:]), 4)
+        check_items(write_results(str(tmp_path), rows[:middle], rows[middle:]), 4)
     assert "\n" not in str(caught.value)
 
 
 def test_no_input_at_all_is_a_ledger(tmp_path: Path) -> None:
-    check_ledger(str(tmp_path), 0)
+    check_items(str(tmp_path), 0)
     with pytest.raises(CovsegError, match="1 rows are of no input"):
-        check_ledger(write_results(str(tmp_path), [result(0)]), 0)
+        check_items(write_results(str(tmp_path), [result(0)]), 0)
 
 
 def test_the_summary_comes_back(out: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from covseg_ray.storage.archives.members import Kind, Member
 from covseg_ray.storage.filesystem import list_files, write_bytes
-from covseg_ray.storage.runs.worklist import members_of, read_items, read_listing, runs, write_listing
+from covseg_ray.storage.runs.worklist import parse_members, read_items, read_worklist, runs, write_worklist
 
 
 def members(count: int, container: str = "/films/{}.png", kind: Kind = "file") -> list[Member]:
@@ -26,8 +26,8 @@ def out(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_every_member_stands_once_under_its_number(out: str) -> None:
     listed = [*members(1203), *members(40, "/films/a.zip", "zip"), Member("x", "/x", "file", "", 0, -1, "missing")]
     counts: list[int] = []
-    listing = write_listing(out, iter(listed), counts.append)
-    assert read_listing(out) == listing
+    listing = write_worklist(out, iter(listed), counts.append)
+    assert read_worklist(out) == listing
     assert (listing.inputs, dict(listing.kinds)) == (1244, {"file": 1204, "zip": 40})
     assert listing.bytes == sum(range(1202)) + sum(range(39))
     assert counts == [500, 1000, 1244]
@@ -37,10 +37,10 @@ def test_every_member_stands_once_under_its_number(out: str) -> None:
 
 def test_files_hold_consecutive_items_in_the_order_of_listing(tmp_path: Path) -> None:
     listed = members(1100)
-    write_listing(str(tmp_path), listed, [].append)
+    write_worklist(str(tmp_path), listed, [].append)
     rows = [row for file in sorted((tmp_path / "listing").iterdir()) for row in pq.read_table(file).to_pylist()]
     assert [row["item"] for row in rows] == list(range(1100))
-    assert list(members_of(rows)) == listed
+    assert list(parse_members(rows)) == listed
 
 
 def test_a_listing_cut_short_is_none_and_made_anew(out: str) -> None:
@@ -49,16 +49,16 @@ def test_a_listing_cut_short_is_none_and_made_anew(out: str) -> None:
         raise OSError("storage went away")
 
     with pytest.raises(OSError, match="went away"):
-        write_listing(out, breaking(), [].append)
-    assert read_listing(out) is None
+        write_worklist(out, breaking(), [].append)
+    assert read_worklist(out) is None
     write_bytes(f"{out}/other.txt", b"stays")
-    listing = write_listing(out, members(3), [].append)
+    listing = write_worklist(out, members(3), [].append)
     assert listing.inputs == 3
     assert list_files(out) == ["listing.json", "listing/part-0000000.parquet", "other.txt"]
 
 
 def test_an_empty_source_gives_an_empty_listing(tmp_path: Path) -> None:
-    assert write_listing(str(tmp_path), [], [].append).inputs == 0
+    assert write_worklist(str(tmp_path), [], [].append).inputs == 0
 
 
 def test_an_archive_is_read_in_few_tasks() -> None:
