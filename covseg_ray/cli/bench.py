@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +21,6 @@ app = typer.Typer(
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Each is measured so often, in turn; medians are shown.")]
 Films = Annotated[int, typer.Option("--films", min=8, help="How many films in memory.")]
-Plot = Annotated[str | None, typer.Option("--plot", metavar="PNG", help="Draw it.")]
 Engine = Annotated[str, typer.Option("--engine", help="auto, torch, openvino or onnx.")]
 
 
@@ -36,13 +34,12 @@ def predict(
     bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Paths or s3:// URIs of model bundles.")],
     films: Films = 64,
     rounds: Rounds = 5,
-    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Films/s of a model in memory with every engine that is here, over those of a plain script."""
     from covseg_ray.engine.bench.predict import bench_predict
 
-    _show(bench_predict(bundles, films, rounds, say), plot, as_json)
+    _show(bench_predict(bundles, films, rounds, say), as_json)
 
 
 @app.command()
@@ -55,7 +52,6 @@ def segment(
     engine: Engine = "auto",
     films: Films = 256,
     rounds: Rounds = 3,
-    plot: Plot = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
@@ -64,7 +60,7 @@ def segment(
     ask(out or source)
     from covseg_ray.engine.bench.segment import Sample, bench_segment
 
-    _show(bench_segment(Sample(source, model, engine, films), out, rounds, say, address, allow_open), plot, as_json)
+    _show(bench_segment(Sample(source, model, engine, films), out, rounds, say, address, allow_open), as_json)
 
 
 @app.command()
@@ -73,7 +69,6 @@ def train(
     overrides: Overrides = None,
     steps: Annotated[int, typer.Option("--steps", min=2, help="Of the optimizer, a round.")] = 8,
     rounds: Rounds = 3,
-    plot: Plot = None,
     address: Address = None,
     allow_open: AllowOpen = False,
     as_json: Json = False,
@@ -84,7 +79,7 @@ def train(
     job = config.load(job_file, overrides or [])
     from covseg_ray.engine.bench.train import bench_train
 
-    _show(bench_train(job, steps, rounds, say, address, allow_open), plot, as_json)
+    _show(bench_train(job, steps, rounds, say, address, allow_open), as_json)
 
 
 @app.command()
@@ -95,20 +90,17 @@ def serve(
     ] = "1,16,64",
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="Of load, each.")] = 20,
     rounds: Rounds = 1,
-    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Requests/s and latency of the endpoint on this machine, over the model in memory."""
     from covseg_ray.engine.bench.serve import bench_serve, numbers
 
-    _show(bench_serve(bundle, numbers(clients), seconds, rounds, say), plot, as_json)
+    _show(bench_serve(bundle, numbers(clients), seconds, rounds, say), as_json)
 
 
-def _show(bench: Bench, plot: str | None, as_json: bool) -> None:
+def _show(bench: Bench, as_json: bool) -> None:
     from covseg_ray.reports import bench as reports
 
-    if plot:
-        Path(plot).write_bytes(reports.plot(bench))
     if as_json:
         typer.echo(json.dumps(bench.document()))
         return

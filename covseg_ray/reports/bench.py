@@ -1,8 +1,7 @@
-"""What a bench found: rates side by side, each over the one that it is measured by, as a table, JSON, a picture."""
+"""The result of a bench: rates and their ratio to a reference rate, as a table and as JSON."""
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ from typing import Any
 
 from rich.table import Table
 
-from covseg_ray.reports.figures import DOTS_PER_INCH, LIGHT
-
 
 @dataclass(frozen=True)
 class Rate:
-    """So much a second, once for each round; without rounds it could not be measured, and ``note`` says why."""
+    """A rate per second, one value per round; without rounds it could not be measured, and ``note`` says why."""
 
     name: str
     rounds: tuple[float, ...]
@@ -28,7 +25,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Bench:
-    """``rates`` in ``unit``, measured by ``against``; ``advice`` says in words what follows for whoever runs this."""
+    """``rates`` in ``unit``, compared with ``against``; ``advice`` are recommendations, one line each."""
 
     what: str
     unit: str
@@ -58,7 +55,7 @@ class Bench:
 
 
 def table(bench: Bench) -> Table:
-    """The rates as a person reads them."""
+    """The rates as a table for a terminal."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column(bench.what)
     shown.add_column(bench.unit, justify="right")
@@ -72,28 +69,3 @@ def table(bench: Bench) -> Table:
         else:
             shown.add_row(rate.name, "", "", "", rate.note)
     return shown
-
-
-def plot(bench: Bench) -> bytes:
-    """Horizontal bars of the medians, a line from the slowest to the fastest round on each: PNG bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rates = [rate for rate in (bench.against, *bench.rates) if rate.rounds][::-1]
-    figure = Figure(figsize=(7.0, 0.9 + 0.42 * len(rates)), dpi=DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    medians = [rate.median for rate in rates]
-    below = [rate.median - min(rate.rounds) for rate in rates]
-    above = [max(rate.rounds) - rate.median for rate in rates]
-    colours = [LIGHT.lines[1] if rate is bench.against else LIGHT.lines[0] for rate in rates]
-    axes.barh([rate.name for rate in rates], medians, xerr=[below, above], color=colours, ecolor=LIGHT.ink)
-    for place, rate in enumerate(rates):
-        axes.annotate(f" {rate.median:,.1f}", (max(rate.rounds), place), va="center", color=LIGHT.ink)
-    axes.margins(x=0.15)
-    axes.set_xlabel(bench.unit)
-    axes.set_title(f"{bench.what}: {bench.machine['processor']}, {bench.machine['cores']} cores", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

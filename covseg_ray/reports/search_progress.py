@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from covseg_ray.reports.progress import SPEED_WINDOW_SECONDS
-from covseg_ray.reports.trial_result import TrialResult, told
+from covseg_ray.reports.trial_result import TrialResult, format_value
 
 
 class SearchProgress:
@@ -98,7 +98,13 @@ class SearchProgress:
     def _cells(self, result: TrialResult) -> list[str]:
         score = f"{result.score(self._select):.4f}" if result.history else "-"
         epochs = f"{len(result.history)}/{result.epochs}"
-        return [str(result.number), *(told(value) for value in result.values.values()), epochs, score, result.ended]
+        return [
+            str(result.number),
+            *(format_value(value) for value in result.values.values()),
+            epochs,
+            score,
+            result.ended,
+        ]
 
     def _print(self, cells: Sequence[str]) -> None:
         self._say("  ".join(cell.ljust(width) for cell, width in zip(cells, self._widths, strict=True)).rstrip())

@@ -61,9 +61,9 @@ def check(document: dict[str, Any], *rounds: int) -> None:
     assert set(document["machine"]) >= {"processor", "cores", "gpu", "torch", "ray"}
 
 
-def test_predict_takes_every_engine_and_its_films_took_the_time_that_it_says(model: str, tmp_path: Path) -> None:
+def test_predict_takes_every_engine_and_its_films_took_the_time_that_it_says(model: str) -> None:
     begin = time.perf_counter()
-    document = run("predict", model, "--films", "16", "--rounds", "3", "--plot", str(tmp_path / "bench.png"))
+    document = run("predict", model, "--films", "16", "--rounds", "3")
     elapsed = time.perf_counter() - begin
     check(document, 3)
     assert document["against"]["name"] == "a plain script"
@@ -73,7 +73,6 @@ def test_predict_takes_every_engine_and_its_films_took_the_time_that_it_says(mod
     assert spent < elapsed
     fastest = max((rate for rate in document["rates"] if rate["rounds"]), key=lambda rate: rate["median"])
     assert document["advice"][0].startswith(f"fastest here: {fastest['name']}, ")
-    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_rounds_are_taken_in_turn() -> None:
