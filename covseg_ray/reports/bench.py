@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rate:
-    """So much a second, once for each round; without rounds it could not be measured, and ``note`` says why."""
+    """A rate per second, one value per round; without rounds it could not be measured, and ``note`` says why."""
 
     name: str
     rounds: tuple[float, ...]
@@ -23,7 +23,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Bench:
-    """``rates`` in ``unit``, measured by ``against``; ``advice`` says in words what follows for whoever runs this."""
+    """``rates`` in ``unit``, compared with ``against``; ``advice`` are recommendations, one line each."""
 
     what: str
     unit: str

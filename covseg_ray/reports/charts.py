@@ -1,4 +1,4 @@
-"""The report's charts: each drawn twice, for light and dark pages, with the words that stand in for it."""
+"""The charts of a report, each drawn for light and dark pages, with its alternative text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from covseg_ray.reports import figures
 from covseg_ray.reports.measured import FreeResponseView, ReliabilityLine
 from covseg_ray.reports.pictures import data_uri
-from covseg_ray.reports.trial_result import TrialResult, told
+from covseg_ray.reports.trial_result import TrialResult, format_value
 
 LOSSES = {"loss": "training", "val_loss": "validation"}
 OVERLAPS = {
@@ -51,11 +51,11 @@ def training_charts(history: Sequence[Mapping[str, float]], select: str) -> list
     return charts
 
 
-def spread(ious: Sequence[float]) -> Chart:
+def iou_histogram(ious: Sequence[float]) -> Chart:
     """The histogram of ``ious`` (0..1, at least one)."""
     low, median, high = np.quantile(ious, (0.1, 0.5, 0.9))
-    told = f"{len(ious)} films with infection; median {median:.2f}, eight in ten between {low:.2f} and {high:.2f}"
-    return _both(lambda theme: figures.histogram(ious, theme=theme), f"Histogram of IoU: {told}", told)
+    words = f"{len(ious)} films with infection; median {median:.2f}, 80 % of them between {low:.2f} and {high:.2f}"
+    return _both(lambda theme: figures.histogram(ious, theme=theme), f"Histogram of IoU: {words}", words)
 
 
 def reliability(lines: Sequence[ReliabilityLine]) -> Chart:
@@ -73,24 +73,23 @@ def free_response(view: FreeResponseView) -> Chart:
     points, own = ({line.name: getattr(line, what) for line in view.lines} for what in ("points", "own"))
     return _both(
         lambda theme: figures.free_response(points, own, axis=view.axis, theme=theme),
-        f"Lesions found over false regions. {view.told}",
-        view.told,
+        f"Lesions found over false regions. {view.summary}",
+        view.summary,
     )
 
 
 def marked_shares(shares_N: NDArray[np.float64]) -> Chart:
-    """The histogram of ``shares_N``, the marked share of each film that has one (above 0 to 1, at least one)."""
+    """The histogram of ``shares_N``, the infected share of each film with infection (above 0 to 1, at least one)."""
     low, median, high = np.quantile(shares_N, (0.1, 0.5, 0.9))
     films = "1 film" if len(shares_N) == 1 else f"{len(shares_N):,} films"
-    middle = f"median {percent(median)}, eight in ten between {percent(low)} and {percent(high)}"
-    told = f"{films} with infection found; {middle}"
-    return _both(
-        lambda theme: figures.percent_histogram(shares_N, theme=theme), f"Histogram of the marked share: {told}", told
-    )
+    middle = f"median {percent(median)}, 80 % of them between {percent(low)} and {percent(high)}"
+    words = f"{films} with infection found; {middle}"
+    alternative = f"Histogram of the infected share: {words}"
+    return _both(lambda theme: figures.percent_histogram(shares_N, theme=theme), alternative, words)
 
 
 def percent(share: float) -> str:
-    """A share of 0..1 to a tenth of a percent; what is not quite none or not quite all is not rounded to it."""
+    """A share of 0..1 in percent with one decimal; only exactly 0 and 1 are shown as 0.0% and 100.0%."""
     text = f"{share:.1%}"
     if text == "0.0%" and share > 0:
         return "under 0.1%"
@@ -117,7 +116,7 @@ def trials_over_epochs(results: Sequence[TrialResult], best: TrialResult, select
     return _both(
         lambda theme: figures.learning_curves(lines, results.index(best), ylabel=select, theme=theme),
         f"{select} over epochs, a line for each trial. The best of each: {ends}",
-        f"{select} over epochs, a line for each trial; a short line is one that was stopped",
+        f"{select} over epochs, a line for each trial; a shorter line is a trial that was stopped",
     )
 
 
@@ -126,10 +125,13 @@ def trials_over_key(results: Sequence[TrialResult], best: TrialResult, select: s
     values = [result.values[key] for result in results]
     numbers = all(type(value) in (int, float) for value in values)
     log = numbers and 0 < 10 * min(values) <= max(values)
-    points = [(result.values[key] if numbers else told(result.values[key]), result.score(select)) for result in results]
+    points = [
+        (result.values[key] if numbers else format_value(result.values[key]), result.score(select))
+        for result in results
+    ]
     mark, points = points[results.index(best)], sorted(points)
     return _both(
         lambda theme: figures.scores_over_values(points, mark, axis=key, ylabel=select, log=log, theme=theme),
-        f"{select} over {key}: " + "; ".join(f"{told(value)} {score:.3f}" for value, score in points),
+        f"{select} over {key}: " + "; ".join(f"{format_value(value)} {score:.3f}" for value, score in points),
         f"Best {select} of each trial over {key}",
     )

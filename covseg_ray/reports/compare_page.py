@@ -1,4 +1,4 @@
-"""One self-contained HTML page about two models on the same films: no script, no request, everything within."""
+"""The report of a comparison of two models as one self-contained HTML page: no script, no request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from covseg_ray.reports.film_result import ChangedFilm
 from covseg_ray.reports.measured import Findings, Interval, StratumRow
 from covseg_ray.reports.metric_words import METRICS, MetricWords, words_for
 from covseg_ray.reports.page import HEADLINES, findings_shown
-from covseg_ray.reports.templates import render
+from covseg_ray.reports.render import render
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ComparedMetric:
 
     @property
     def verdict(self) -> str:
-        """What the interval of the difference allows to say."""
+        """The conclusion that the interval of the difference allows."""
         _, low, high = self.change
         if low <= 0 <= high:
             return "no clear difference"

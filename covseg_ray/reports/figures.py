@@ -1,7 +1,7 @@
 """Charts as PNG bytes, drawn through matplotlib's objects: no pyplot, no global state, no display.
 
 Every chart is drawn for a light or a dark page on a transparent ground. The first colours are Okabe and Ito's, which
-people who see colours differently can tell apart; lines differ in dash as well.
+are distinguishable with colour vision deficiency; lines differ in dash as well.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def curves(lines: Series, *, ylabel: str, best_epoch: int | None, theme: Theme, 
 
 def reliability(lines: Series, *, theme: Theme) -> bytes:
     """Infected share over probability, 0..1 both, beside the diagonal on which a calibrated model lies."""
-    figure, axes = _chart("Probability that the model gives", "Share that is infected", theme)
+    figure, axes = _chart("Predicted probability", "Infected share", theme)
     axes.plot((0, 1), (0, 1), color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label="calibrated")
     _plot(axes, lines, theme)
     axes.set(xlim=(0, 1), ylim=(0, 1))
@@ -94,20 +94,20 @@ def free_response(lines: Series, own: Mapping[str, tuple[float, float]], *, axis
 
 
 def histogram(values: Sequence[float], *, theme: Theme) -> bytes:
-    """How many films reached which IoU, in twentieths, with the median marked. ``values`` in 0..1, at least one."""
+    """Histogram of IoU in bins of 0.05, with the median marked. ``values`` in 0..1, at least one."""
     figure, axes = _chart("IoU of one film", "Films", theme)
     _bars(axes, values, 1, f"median {float(np.median(values)):.2f}", theme)
     return _png(figure)
 
 
 def percent_histogram(shares_N: NDArray[np.float64], *, theme: Theme) -> bytes:
-    """How many films have how much of them marked, with the median marked. ``shares_N`` in 0..1, at least one.
+    """Histogram of the infected share, with the median marked. ``shares_N`` in 0..1, at least one.
 
     The axis is in percent and ends at the first of ``PERCENT_AXES`` that holds every share.
     """
     from matplotlib.ticker import PercentFormatter
 
-    figure, axes = _chart("Marked share of one film", "Films", theme)
+    figure, axes = _chart("Infected share of one film", "Films", theme)
     most = next(end for end in PERCENT_AXES if end >= shares_N.max())
     _bars(axes, shares_N, most, f"median {float(np.median(shares_N)):.1%}", theme)
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
@@ -160,7 +160,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def learning_curves(lines: Sequence[Sequence[tuple[float, float]]], best: int, *, ylabel: str, theme: Theme) -> bytes:
-    """A line over epochs for each trial, the one of index ``best`` strong and the others faint."""
+    """A line over epochs for each trial, that of index ``best`` highlighted."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _chart("Epoch", ylabel, theme)
@@ -181,7 +181,7 @@ def scores_over_values(
     log: bool,
     theme: Theme,
 ) -> bytes:
-    """A dot for each trial, ``best`` marked: its score over its value of one key; words stand side by side."""
+    """A dot for each trial, ``best`` marked: its score over its value of one key."""
     figure, axes = _chart(axis, ylabel, theme)
     axes.plot(*zip(*points, strict=True), "o", color=theme.lines[0], markersize=8, alpha=0.7)
     axes.plot([best[0]], [best[1]], "*", color=theme.lines[1], markeredgecolor=theme.ink, markersize=17, label="best")

@@ -1,4 +1,4 @@
-"""One film with its truth and what the model made of it, and the choice of those worth showing."""
+"""One film with its truth and its prediction, and the choice of example films."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class FilmResult:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ChangedFilm:
-    """A film with what two models made of it; ``first_wrong`` and ``second_wrong`` are the share of its pixels, 0 to 1,
-    that either marks without infection or misses."""
+    """A film with the predictions of two models; ``first_wrong`` and ``second_wrong`` are the share of its pixels, 0 to
+    1, that are false positive or false negative."""
 
     first: FilmResult
     second: FilmResult
@@ -40,10 +40,10 @@ def with_infection(films: Sequence[FilmResult], count: int) -> list[FilmResult]:
     return [film for film in films if film.truth_HW.any()][:count]
 
 
-def telling(films: Sequence[FilmResult]) -> list[tuple[str, FilmResult]]:
+def representative(films: Sequence[FilmResult]) -> list[tuple[str, FilmResult]]:
     """The best, the median and the worst film by IoU, and the infection-free film with the largest area marked.
 
-    The median of an even number is the lower of the two in the middle, so that it is a film that exists. A film stands
+    The median of an even number is the lower of the two in the middle, so that it is an existing film. A film is listed
     once: with fewer than three scored films the later roles are left out.
     """
     scored = sorted(

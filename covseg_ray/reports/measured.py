@@ -1,4 +1,4 @@
-"""What was measured of a model, in the words and numbers of a page: no pixels, no arrays."""
+"""Measured values of a model for a page: words and numbers, no pixels, no arrays."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class FreeResponseLine:
 
 @dataclass(frozen=True, slots=True)
 class FreeResponseView:
-    """``axis`` says per which films false regions are counted, ``told`` the model's own point in words."""
+    """``axis`` says per which films false regions are counted, ``summary`` the model's own point in words."""
 
     lines: Sequence[FreeResponseLine]
     axis: str
-    told: str
+    summary: str
     rule: str
 
 

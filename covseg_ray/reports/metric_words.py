@@ -1,4 +1,4 @@
-"""What each reported number means, in plain words."""
+"""The title and the meaning of each metric, for a reader of the reports."""
 
 from __future__ import annotations
 
@@ -15,46 +15,42 @@ class MetricWords:
 METRICS = {
     "iou_two_class": MetricWords(
         "IoU, two classes",
-        "Overlap of background and of infection, averaged, per batch of 32 films in order of their id, then over the "
-        "batches. Background is easy, which lifts it well above the infection's own IoU; it is the score that the "
-        "published 0.77 most likely is.",
+        "Mean of the IoU of background and of infection in batches of 32 films in order of their id, averaged over the "
+        "batches. Background is easy to segment, so the value is well above the IoU of infection alone. The published "
+        "0.77 is most likely this metric.",
     ),
     "iou_pooled": MetricWords(
         "IoU, pooled",
-        "Infection pixels of all films thrown together: those that truth and prediction share, over those that either "
-        "marks. Large infections weigh most.",
+        "IoU of the infection pixels of all films together. Large infections have the most weight.",
     ),
-    "dice_pooled": MetricWords(
-        "Dice, pooled", "The same pooled pixels, as twice the shared over the sum of both. Always at least the IoU."
-    ),
+    "dice_pooled": MetricWords("Dice, pooled", "Dice of the same pixels. Never below the IoU."),
     "iou_image": MetricWords(
-        "IoU, per infected film", "The IoU of each film that has infection, averaged: every film weighs the same."
+        "IoU, per infected film", "Mean of the IoU of each film with infection. Every film has the same weight."
     ),
-    "dice_image": MetricWords("Dice, per infected film", "The Dice of each film that has infection, averaged."),
+    "dice_image": MetricWords("Dice, per infected film", "Mean of the Dice of each film with infection."),
     "iou_all": MetricWords(
         "IoU, every film",
-        "Averaged over all films, infected or not. An infection-free film counts 1 when nothing is marked on it and 0 "
-        "otherwise.",
+        "Mean over all films, infected or not. An infection-free film counts 1 when nothing is marked on it, else 0.",
     ),
-    "dice_all": MetricWords("Dice, every film", "As above, with Dice."),
+    "dice_all": MetricWords("Dice, every film", "The same with Dice."),
     "false_alarm": MetricWords(
         "False alarms",
-        "The share of infection-free films on which at least one pixel was marked. Lower is better.",
+        "Share of infection-free films with at least one predicted pixel. Lower is better.",
         higher_is_better=False,
     ),
     "lung_iou": MetricWords(
-        "Lung IoU, per film", "The IoU of the whole lung, infected or not, averaged over the films with a lung mask."
+        "Lung IoU, per film", "Mean IoU of the whole lung, infected or not, over the films with a lung mask."
     ),
-    "lung_iou_pooled": MetricWords("Lung IoU, pooled", "The same with the pixels of those films thrown together."),
+    "lung_iou_pooled": MetricWords("Lung IoU, pooled", "IoU of the lung pixels of those films together."),
     "severity_error": MetricWords(
         "Severity error",
-        "How far the infected share of the lung is off, up or down, averaged over the films with a lung mask: 0.1 is "
-        "ten percentage points. Lower is better.",
+        "Mean absolute error of the infected share of the lung, over the films with a lung mask: 0.1 is ten percentage "
+        "points. Lower is better.",
         higher_is_better=False,
     ),
 }
 
 
 def words_for(name: str) -> MetricWords:
-    """The words of a metric; one that this page does not know goes by its own name."""
+    """The words of a metric; an unknown metric is titled by its name."""
     return METRICS.get(name, MetricWords(name, ""))

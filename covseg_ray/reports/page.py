@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a training or an evaluation: no script, no request, everything within."""
+"""The report of a training or an evaluation as one self-contained HTML page: no script, no request."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from covseg_ray.reports import charts, pictures
-from covseg_ray.reports.film_result import FilmResult, telling, with_infection
+from covseg_ray.reports.film_result import FilmResult, representative, with_infection
 from covseg_ray.reports.measured import Findings, Interval
 from covseg_ray.reports.metric_words import METRICS, MetricWords, words_for
-from covseg_ray.reports.templates import render
+from covseg_ray.reports.render import render
 
 HEADLINES = ("iou_two_class", "iou_pooled", "iou_image", "iou_all", "false_alarm", "severity_error")
 IN_STRATA = ("iou_image", "iou_all", "false_alarm", "lung_iou", "severity_error")
@@ -88,17 +88,17 @@ def _render(
         facts=facts,
         metrics=rows,
         cards=[row for row in rows if row.name in HEADLINES],
-        pairs=[(film, [pictures.film(film), pictures.truth(film)]) for film in pairs],
-        triplets=[(film, _triplet(film)) for film in triplets],
-        spread=charts.spread(scores) if scores else None,
-        telling=[(role, film, _triplet(film)) for role, film in telling(films)],
+        pairs=[("", film, [pictures.film(film), pictures.truth(film)]) for film in pairs],
+        triplets=[("", film, _triplet(film)) for film in triplets],
+        iou_histogram=charts.iou_histogram(scores) if scores else None,
+        representative=[(role, film, _triplet(film)) for role, film in representative(films)],
         **findings_shown(findings),
         **training,
     )
 
 
 def findings_shown(findings: Findings) -> dict[str, object]:
-    """What the macros of ``findings.html.j2`` take."""
+    """The arguments of the macros of ``findings.html.j2``."""
     columns = [name for name in IN_STRATA if any(name in row.metrics for row in findings.strata)]
     return {
         "strata": findings.strata,

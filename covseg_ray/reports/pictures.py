@@ -1,4 +1,4 @@
-"""Films as pictures that stand inside a page: PNG as ``data:`` addresses."""
+"""Films as pictures inside a page: PNG as ``data:`` URIs."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def film(result: FilmResult) -> Picture:
 def truth(result: FilmResult) -> Picture:
     share = _share(result.truth_HW)
     pixels = overlay(result.image_HW, result.truth_HW, TRUTH_COLOUR)
-    return _picture(pixels, f"{result.image_id} with the true outline: {share} of the film is infection", "Truth")
+    return _picture(pixels, f"{result.image_id} with the true mask: {share} of the film is infection", "Truth")
 
 
 def prediction(result: FilmResult) -> Picture:
     share = _share(result.predicted_HW)
-    told = f"{result.image_id} with the model's outline: it marks {share} of the film"
-    return outlined(result.image_HW, result.predicted_HW, told)
+    alternative = f"{result.image_id} with the predicted mask: {share} of the film is infection"
+    return segmented(result.image_HW, result.predicted_HW, alternative)
 
 
-def outlined(image_HW: NDArray[np.uint8], mask_HW: NDArray[np.uint8], alternative: str) -> Picture:
-    """A film with what a model found on it."""
+def segmented(image_HW: NDArray[np.uint8], mask_HW: NDArray[np.uint8], alternative: str) -> Picture:
+    """A film with its predicted mask."""
     return _picture(overlay(image_HW, mask_HW, PREDICTION_COLOUR), alternative, "Prediction")
 
 
@@ -57,7 +57,7 @@ def _picture(pixels: NDArray[np.uint8], alternative: str, caption: str) -> Pictu
     image = Image.fromarray(pixels)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     width, height = image.size
-    if image.mode == "RGB":  # a palette of greys and one colour loses nothing that an eye sees, and halves the page
+    if image.mode == "RGB":  # a palette of greys and one colour loses nothing visible, and halves the page
         image = image.quantize(256, dither=Image.Dither.NONE)
     out = io.BytesIO()
     image.save(out, format="PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""The report of a search as one self-contained HTML page: every trial, what it had and how far it came."""
+"""The report of a search as one self-contained HTML page: every trial with its values and its score."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from covseg_ray.reports import charts
 from covseg_ray.reports.metric_words import words_for
-from covseg_ray.reports.templates import render
-from covseg_ray.reports.trial_result import STOPPED, TrialResult, best_of, told
+from covseg_ray.reports.render import render
+from covseg_ray.reports.trial_result import STOPPED, TrialResult, best_of, format_value
 
 
 def search_report(*, title: str, results: Sequence[TrialResult], select: str, facts: Mapping[str, str]) -> str:
@@ -20,6 +20,7 @@ def search_report(*, title: str, results: Sequence[TrialResult], select: str, fa
         title=title,
         facts=facts,
         best=best,
+        best_values={key: format_value(value) for key, value in best.values.items()},
         score=best.score(select),
         select=select,
         words=words_for(select),
@@ -29,5 +30,5 @@ def search_report(*, title: str, results: Sequence[TrialResult], select: str, fa
         curves=charts.trials_over_epochs(shown, best, select),
         over_keys=[charts.trials_over_key(shown, best, select, key) for key in best.values],
         results=sorted(results, key=lambda result: (not result.history, -result.score(select))),
-        told=told,
+        format_value=format_value,
     )

@@ -1,4 +1,4 @@
-"""How one trial of a search went, as the table, the report and the screen show it."""
+"""The result of one trial of a search, for the table, the report and the progress on the screen."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class TrialResult:
 
 
 def best_of(results: Sequence[TrialResult], select: str) -> TrialResult:
-    """The trial with the highest ``select`` of all epochs, the first of equals. One that failed is not asked; at least
-    one must not have."""
+    """The trial with the highest ``select`` of all epochs, the first of equals. Failed trials do not count; at least
+    one must not have failed."""
     return max((each for each in results if not each.failed and each.history), key=lambda each: each.score(select))
 
 
-def told(value: Any) -> str:
-    """A value as a person reads it: as in the job file, without the quotes."""
+def format_value(value: Any) -> str:
+    """A value as in the job file, without quotes."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

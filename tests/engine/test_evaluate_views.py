@@ -110,7 +110,7 @@ def test_the_command_leaves_out_what_the_list_names(
     assert document["free_response"]["films"] == 18
     assert len(document["free_response"]["curve"]) == 21
     page = (tmp_path / "report.html").read_text()
-    for text in ("18; 2 left out", "Group by group", "Reliability diagram", "False alarms"):
+    for text in ("18; 2 left out", "Results by group", "Reliability diagram", "False alarms"):
         assert text in page
 
 

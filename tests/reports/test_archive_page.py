@@ -17,7 +17,7 @@ from PIL import Image
 from report_pages import Page
 
 from covseg_ray.reports import charts, figures
-from covseg_ray.reports.archive_page import Outlined, RejectedInput, archive_report, short_id
+from covseg_ray.reports.archive_page import RejectedInput, SegmentedFilm, archive_report, short_id
 
 HOSTILE = """<script>alert("x")</script><img src=x onerror='alert(1)'>&amp;"""
 LONG = "begin/" + "a-folder/" * 110 + "end.dcm"
@@ -25,17 +25,17 @@ BLUE = (0x00, 0x72, 0xB2)
 NARROW = 390  # pixels: a telephone
 
 
-def outlined(image_id: str, fraction: float, severity: float | None = None, size: int = 64) -> Outlined:
+def segmented(image_id: str, fraction: float, severity: float | None = None, size: int = 64) -> SegmentedFilm:
     """A grey film with a square marked in its middle."""
     image_HW = np.full((size, size), 90, np.uint8)
     mask_HW = np.zeros((size, size), np.uint8)
     mask_HW[size // 4 : size // 2, size // 4 : size // 2] = 1
-    return Outlined(image_id, image_HW, mask_HW, fraction, severity)
+    return SegmentedFilm(image_id, image_HW, mask_HW, fraction, severity)
 
 
 def report(**changes: Any) -> str:
-    """Six inputs, three of them outlined, infection found on two."""
-    films = [outlined("few", 0.05), outlined("none", 0.0, 0.0), outlined("many", 0.215, 0.6)]
+    """Six inputs, three of them segmented, infection found on two."""
+    films = [segmented("few", 0.05), segmented("none", 0.0, 0.0), segmented("many", 0.215, 0.6)]
     rejects = [RejectedInput(f"bad-{index}", "corrupt", f"its data ends at {index}") for index in range(5)]
     return archive_report(
         **{
@@ -79,10 +79,10 @@ def decoded(source: str | None) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB")).astype(int)
 
 
-def test_the_cards_count_inputs_outlined_rejected_and_films_with_infection() -> None:
+def test_the_cards_count_inputs_segmented_rejected_and_films_with_infection() -> None:
     assert cards(report()) == {
         "Inputs": ("6", ""),
-        "Outlined": ("3", "50.0% of the inputs"),
+        "Segmented": ("3", "50.0% of the inputs"),
         "Rejected": ("3", "50.0% of the inputs"),
         "Infection found": ("66.7%", "on 2 of 3 films"),
     }
@@ -107,7 +107,7 @@ def test_a_million_films_in_an_array_are_counted_rightly() -> None:
     assert cards(html)["Rejected"] == ("120", "under 0.1% of the inputs")
     assert cards(html)["Infection found"] == (f"{len(found) / 1e6:.1%}", f"on {len(found):,} of 1,000,000 films")
     assert f"No infection was found on {none:,} of 1,000,000 films ({none / 1e6:.1%}); the chart" in html
-    middle = f"median {statistics.median(found):.1%}, eight in ten between {tenths[0]:.1%} and {tenths[-1]:.1%}"
+    middle = f"median {statistics.median(found):.1%}, 80 % of them between {tenths[0]:.1%} and {tenths[-1]:.1%}"
     assert f"{len(found):,} films with infection found; {middle}" in html
 
 
@@ -117,17 +117,17 @@ def test_films_stand_the_most_infected_first_with_their_shares() -> None:
         "5.0% of the film few",
         "0.0% of the film, 0.0% of the lung none",
     ]
-    assert "3 of 3 outlined films" in report()
+    assert "3 of 3 segmented films" in report()
 
 
 def test_equal_films_stand_by_id_whatever_the_order_given() -> None:
-    films = [outlined(name, 0.1) for name in "cab"]
+    films = [segmented(name, 0.1) for name in "cab"]
     orders = [[caption[-1] for caption in captions(report(films=each))] for each in (films, films[::-1])]
     assert orders == [["a", "b", "c"]] * 2
 
 
-def test_the_picture_is_the_film_with_its_mask_outlined() -> None:
-    picture_HW3 = decoded(Page(report(films=[outlined("few", 0.05)])).all("img")[-1]["src"])
+def test_the_picture_is_the_film_with_its_mask() -> None:
+    picture_HW3 = decoded(Page(report(films=[segmented("few", 0.05)])).all("img")[-1]["src"])
     assert picture_HW3.shape == (64, 64, 3)
     coloured_HW = np.ptp(picture_HW3, axis=2) > 10
     expected_HW = np.zeros((64, 64), bool)
@@ -141,7 +141,7 @@ def test_films_of_any_size_and_shape_are_shown_small() -> None:
     rng = np.random.default_rng(0)
     shapes = {"wide": (300, 2000), "tall": (900, 700), "dot": (1, 1), "thread": (2000, 2)}
     films = [
-        Outlined(name, rng.integers(0, 256, shape, np.uint8), np.ones(shape, np.uint8), 1.0, None)
+        SegmentedFilm(name, rng.integers(0, 256, shape, np.uint8), np.ones(shape, np.uint8), 1.0, None)
         for name, shape in shapes.items()
     ]
     told = {(tag["alt"] or "").split()[0]: tag for tag in Page(report(films=films)).all("img")[1:]}
@@ -172,8 +172,6 @@ def test_up_to_three_examples_of_a_reason_stand_with_their_details() -> None:
         ([0.4, 0.001, 1.0], "1 of 3 films (33.3%) with a frontal below 0.005, which about 0.5% of true frontal"),
         ([0.0049, 0.001], "2 of 2 films (100.0%) with a frontal below 0.005"),
         ([0.4, 0.005, 1.0], "Every film looks like a frontal chest film."),
-        ([0.4, 1.0], "frontal chest film. Outlined by an earlier version, and not judged: 1."),
-        ([], "No film was judged. Outlined by an earlier version, and not judged: 3."),
     ],
 )
 def test_films_that_look_like_no_chest_film_are_counted(frontal: Sequence[float], words: str) -> None:
@@ -181,7 +179,7 @@ def test_films_that_look_like_no_chest_film_are_counted(frontal: Sequence[float]
 
 
 def test_films_that_look_like_no_chest_film_are_shown_in_their_order() -> None:
-    html = report(unlike=[outlined("photograph", 0.3), outlined("hand", 0.1)])
+    html = report(unlike=[segmented("photograph", 0.3), segmented("hand", 0.1)])
     _, _, section = html.partition("Not like a frontal chest film")
     assert captions(section) == ["30.0% of the film photograph", "10.0% of the film hand"]
 
@@ -191,11 +189,11 @@ def test_an_empty_archive_has_a_page() -> None:
     page = Page(html)
     assert cards(html) == {
         "Inputs": ("0", ""),
-        "Outlined": ("0", ""),
+        "Segmented": ("0", ""),
         "Rejected": ("0", ""),
-        "Infection found": ("–", "no film was outlined"),
+        "Infection found": ("–", "no film was segmented"),
     }
-    assert "No film was outlined." in page.text
+    assert "No film was segmented." in page.text
     assert "No input was rejected." in page.text
     assert not page.all("img")
     assert not page.all("table")
@@ -216,7 +214,7 @@ def test_an_archive_of_rejects_alone_has_a_page() -> None:
         ([0.1, 0.0], "No infection was found on 1 of 2 films (50.0%); the chart counts the others.", True),
     ],
 )
-def test_films_without_infection_are_told_in_words(fractions: Sequence[float], words: str, drawn: bool) -> None:
+def test_films_without_infection_are_counted_in_words(fractions: Sequence[float], words: str, drawn: bool) -> None:
     page = Page(report(ok=2, fractions=fractions, films=[]))
     assert words in page.text
     assert bool(page.all("source")) == drawn
@@ -228,14 +226,14 @@ def test_names_cannot_inject_markup_nor_lose_a_sign(wild: str) -> None:
         title=wild,
         facts={wild: wild},
         reasons={wild: 2},
-        films=[outlined(wild, 0.1)],
+        films=[segmented(wild, 0.1)],
         rejects=[RejectedInput(wild, wild, wild)],
     )
-    page, plain = Page(html), Page(report(films=[outlined("film", 0.1)], rejects=[]))
+    page, plain = Page(html), Page(report(films=[segmented("film", 0.1)], rejects=[]))
     assert {name for name, _ in page.tags} <= {name for name, _ in plain.tags} | {"ul", "li"}
     assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
     assert [tag["title"] for tag in page.all("bdi")] == [wild, wild]
-    assert page.all("img")[-1]["alt"] == f"{wild} with the model's outline: 10.0% of the film is marked"
+    assert page.all("img")[-1]["alt"] == f"{wild} with the predicted mask: 10.0% of the film is infection"
     assert page.text.count(short_id(wild)) >= 2
 
 
@@ -244,7 +242,7 @@ def test_a_long_id_is_shown_by_its_beginning_and_its_end() -> None:
     assert len(shown) == 60
     assert (shown[:20], shown[20], shown[21:]) == (LONG[:20], "…", LONG[-39:])
     assert short_id("y" * 60) == "y" * 60
-    assert LONG not in Page(report(films=[outlined(LONG, 0.1)])).text
+    assert LONG not in Page(report(films=[segmented(LONG, 0.1)])).text
 
 
 def test_the_page_asks_nothing_of_the_network_and_runs_nothing() -> None:
@@ -324,7 +322,7 @@ def test_nothing_runs_over_the_edge_of_a_telephone(tmp_path: Path) -> None:
         title="x" * 300,
         facts={"s" * 100: LONG},
         reasons={"not-a-radiograph": 9_999_999, "y" * 100: 1},
-        films=[outlined(name, 0.1, 0.2) for name in (LONG, HOSTILE, "x" * 1000)],
+        films=[segmented(name, 0.1, 0.2) for name in (LONG, HOSTILE, "x" * 1000)],
         rejects=[RejectedInput("x" * 1000, "not-a-radiograph", "z" * 1000)],
     )
     frame = f'<iframe style="width: {NARROW}px; height: 800px; border: 0" srcdoc="{markup.escape(page)}"></iframe>'

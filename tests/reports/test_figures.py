@@ -74,7 +74,7 @@ def test_alternative_texts_tell_the_numbers() -> None:
     loss, iou = charts.training_charts(HISTORY, "iou_two_class")
     assert "training from 0.900 to 0.400" in loss.alternative
     assert "two classes from 0.400 to 0.600" in iou.alternative
-    assert "median 0.30" in charts.spread([0.1, 0.3, 0.8]).alternative
+    assert "median 0.30" in charts.iou_histogram([0.1, 0.3, 0.8]).alternative
 
 
 def drawn_at(png: bytes, colour: str) -> np.ndarray:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from covseg_ray.reports.film_result import FilmResult, telling, with_infection
+from covseg_ray.reports.film_result import FilmResult, representative, with_infection
 
 
 def film(image_id: str, iou: float | None, *, infected: bool = True, marked: int = 1) -> FilmResult:
@@ -15,7 +15,7 @@ def film(image_id: str, iou: float | None, *, infected: bool = True, marked: int
 
 
 def chosen(films: list[FilmResult]) -> dict[str, str]:
-    return {role: result.image_id for role, result in telling(films)}
+    return {role: result.image_id for role, result in representative(films)}
 
 
 def test_best_median_and_worst_are_taken_by_score() -> None:

@@ -82,8 +82,8 @@ def test_the_film_that_is_shown_is_the_film(html: str) -> None:
     np.testing.assert_array_equal(picture_HW, first.image_HW)
 
 
-def test_the_share_of_infection_is_told(html: str) -> None:
-    assert "film-00 with the true outline: 6.2% of the film" in html  # a quarter of each side
+def test_the_share_of_infection_is_in_the_alternative_text(html: str) -> None:
+    assert "film-00 with the true mask: 6.2% of the film" in html  # a quarter of each side
 
 
 def test_names_cannot_inject_markup() -> None:
@@ -97,7 +97,7 @@ def test_names_cannot_inject_markup() -> None:
 
 def test_an_evaluation_has_no_training_section() -> None:
     page = Page(evaluation_report(title="Val", metrics=METRICS, films=make_films(3, size=32), facts={}))
-    assert "Film by film" in page.text
+    assert "IoU of each film" in page.text
     for heading in ("Training", "Film and mask", "What was measured"):
         assert heading not in page.text
 
@@ -105,7 +105,7 @@ def test_an_evaluation_has_no_training_section() -> None:
 def test_groups_calibration_and_false_regions_have_a_section_each() -> None:
     html = evaluation_report(title="t", metrics=METRICS, films=[], facts={}, findings=findings("model"))
     page = Page(html)
-    for text in ("Group by group", "Calibration", "Lesions found, false regions marked", "a rule", "1,466"):
+    for text in ("Results by group", "Calibration", "Lesions found, false regions marked", "a rule", "1,466"):
         assert text in page.text
     assert "0.6410.620 to 0.660" in page.text  # a value over its interval
     assert "expected calibration error 0.0312, Brier score 0.0211" in page.text
@@ -121,7 +121,7 @@ def test_groups_calibration_and_false_regions_have_a_section_each() -> None:
 
 
 def test_without_them_the_sections_are_not_there(html: str) -> None:
-    for heading in ("Group by group", "Calibration", "Lesions found"):
+    for heading in ("Results by group", "Calibration", "Lesions found"):
         assert heading not in html
 
 

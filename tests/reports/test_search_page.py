@@ -58,11 +58,11 @@ def test_every_trial_stands_on_the_page_with_its_values(page: Page) -> None:
 
 
 def test_there_is_a_chart_of_epochs_and_one_of_each_key(page: Page) -> None:
-    told = [picture["alt"] or "" for picture in page.all("img")]
-    assert len(told) == 3
-    assert "trial 3 0.700" in told[0]
-    assert told[1].startswith("iou_all over train.learning_rate: 0.001 0.500; 0.01 0.700; 0.03 0.900; 0.1 0.200")
-    assert told[2].startswith("iou_all over train.loss: <b>& 0.200; dice 0.500; dice 0.700; dice 0.900")
+    shown = [picture["alt"] or "" for picture in page.all("img")]
+    assert len(shown) == 3
+    assert "trial 3 0.700" in shown[0]
+    assert shown[1].startswith("iou_all over train.learning_rate: 0.001 0.500; 0.01 0.700; 0.03 0.900; 0.1 0.200")
+    assert shown[2].startswith("iou_all over train.loss: <b>& 0.200; dice 0.500; dice 0.700; dice 0.900")
 
 
 def test_each_trial_is_a_dot_over_its_value(page: Page) -> None:

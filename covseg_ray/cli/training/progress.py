@@ -113,11 +113,11 @@ class SearchProgress(Display):
         self._show(joined(words, best, self._speed.left(total - done)), done, total)
 
     def _cells(self, result: TrialResult) -> list[str]:
-        from covseg_ray.reports.trial_result import told
+        from covseg_ray.reports.trial_result import format_value
 
         score = f"{result.score(self._select):.4f}" if result.history else "-"
         epochs = f"{len(result.history)}/{result.epochs}"
-        return [str(result.number), *(told(value) for value in result.values.values()), epochs, score, result.ended]
+        return [str(result.number), *(format_value(value) for value in result.values.values()), epochs, score, result.ended]
 
     def _print_row(self, cells: Sequence[str]) -> None:
         self._print("  ".join(cell.ljust(width) for cell, width in zip(cells, self._widths, strict=True)).rstrip())

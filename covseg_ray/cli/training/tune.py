@@ -25,7 +25,7 @@ def tune(
     require_reachable(job.out)
     from covseg_ray.cli.training.progress import SearchProgress
     from covseg_ray.engine.tuning import run as engine
-    from covseg_ray.reports.trial_result import told
+    from covseg_ray.reports.trial_result import format_value
 
     select = job.train.select
     with SearchProgress(select) as progress:
@@ -42,7 +42,7 @@ def tune(
         return
     typer.echo(f"best    trial {best.number}, {select} {best.score(select):.4f}, {outcome.seconds:.0f} s")
     for key, value in best.values.items():
-        typer.echo(f"        {key} {told(value)}")
+        typer.echo(f"        {key} {format_value(value)}")
     typer.echo(f"job     {outcome.job}")
     typer.echo(f"bundle  {outcome.bundle}")
     typer.echo(f"report  {outcome.report}")

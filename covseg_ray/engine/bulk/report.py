@@ -16,7 +16,7 @@ from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import resize_mask, shrink
 from covseg_ray.radiograph.masks import decode_png1
-from covseg_ray.reports.archive_page import Outlined, RejectedInput, archive_report
+from covseg_ray.reports.archive_page import RejectedInput, SegmentedFilm, archive_report
 from covseg_ray.storage.runs.result_table import read_numbers, scan
 from covseg_ray.storage.runs.worklist import Worklist, read_items
 
@@ -34,7 +34,7 @@ def archive_page(summary: Mapping[str, Any], listing: Worklist) -> str:
     films = dict(_films(out, listing, {*spread, *unlike}))
     speed = f"{summary['films_per_second']:.1f} films/s" if summary["seconds"] else "finished by an earlier command"
     return archive_report(
-        title=f"Infection outlined: {summary['source']}",
+        title=f"Bulk segmentation: {summary['source']}",
         facts={
             "Source": summary["source"],
             "Results": f"{out}/results",
@@ -66,7 +66,7 @@ def _least(items: NDArray[np.int64], frontal: NDArray[np.float64]) -> list[int]:
     return [int(items[place]) for place in order if frontal[place] < LEVEL]
 
 
-def _films(out: str, listing: Worklist, wanted: Collection[int]) -> Iterator[tuple[int, Outlined]]:
+def _films(out: str, listing: Worklist, wanted: Collection[int]) -> Iterator[tuple[int, SegmentedFilm]]:
     rows = {row["item"]: row for row in _rows(out, wanted)}
     members = read_items(out, listing, wanted)
     by_place = sorted(wanted)
@@ -82,9 +82,9 @@ def _rows(out: str, wanted: Collection[int]) -> Iterator[dict[str, Any]]:
         yield from table.to_pylist()
 
 
-def _outlined(row: Mapping[str, Any], film: Radiograph) -> Outlined:
+def _outlined(row: Mapping[str, Any], film: Radiograph) -> SegmentedFilm:
     picture_HW = shrink(film.pixels, PICTURE_SIDE)
-    return Outlined(
+    return SegmentedFilm(
         image_id=row["image_id"],
         image_HW=picture_HW,
         mask_HW=resize_mask(decode_png1(row["mask"]), picture_HW.shape),

@@ -21,7 +21,7 @@ from covseg_ray.engine.tuning.table import in_own_folder, read_ended, result_of,
 from covseg_ray.engine.tuning.trial import TrialInputs, search
 from covseg_ray.errors import CovsegError
 from covseg_ray.reports.search_page import search_report
-from covseg_ray.reports.trial_result import TrialResult, best_of, told
+from covseg_ray.reports.trial_result import TrialResult, best_of, format_value
 from covseg_ray.segmentation.training.augment import augmentation
 from covseg_ray.segmentation.training.losses import build_loss
 from covseg_ray.storage.datasets.read import read_info
@@ -214,7 +214,7 @@ class _BestTrialProgress:
 def facts(job: Job) -> dict[str, str]:
     """What was searched and how, for the report's table of facts."""
     spaces = [
-        f"{each.key}: {', '.join(told(value) for value in each.choose)}"
+        f"{each.key}: {', '.join(format_value(value) for value in each.choose)}"
         if each.choose
         else f"{each.key}: {each.low} to {each.high}{', evenly by the logarithm' if each.log else ''}"
         for each in job.search

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from covseg_ray.config.train import Job
 from covseg_ray.engine.training.tracking import METRICS_FILE, read_history
 from covseg_ray.engine.tuning.plan import Trial
-from covseg_ray.reports.trial_result import FAILED, FINISHED, STOPPED, TrialResult, told
+from covseg_ray.reports.trial_result import FAILED, FINISHED, STOPPED, TrialResult, format_value
 from covseg_ray.storage.filesystem import exists, join, read_bytes, write_bytes
 
 TABLE = "trials.csv"
@@ -49,5 +49,5 @@ def write_table(folder: str, results: Sequence[TrialResult], select: str) -> Non
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["trial"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: "" if value is None else told(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: "" if value is None else format_value(value) for key, value in row.items()} for row in rows)
     write_bytes(join(folder, TABLE), text.getvalue().encode())

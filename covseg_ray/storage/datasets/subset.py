@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from covseg_ray.errors import UsageError
-from covseg_ray.storage.datasets.read import Unit, list_units, exclude_films
+from covseg_ray.storage.datasets.read import Unit, exclude_films, list_units
 
 
 @dataclass(frozen=True)

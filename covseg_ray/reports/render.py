@@ -1,4 +1,4 @@
-"""The templates of the reports' pages: all that is put into them is escaped, and a name that is missing is an error."""
+"""Render the reports' pages: every value is escaped, and a missing name is an error."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from covseg_ray import __version__
 
 
 def render(template: str, **values: object) -> str:
-    """The page that ``template`` makes of ``values``."""
+    """The HTML page of ``template``, a file of ``templates/``, with ``values``."""
     environment = Environment(
-        loader=PackageLoader("covseg_ray.reports", ""),
+        loader=PackageLoader("covseg_ray.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
