@@ -34,7 +34,7 @@ def archive_page(summary: Mapping[str, Any], listing: Listing) -> str:
     films = dict(_films(out, listing, {*spread, *unlike}))
     speed = f"{summary['films_per_second']:.1f} films/s" if summary["seconds"] else "finished by an earlier command"
     return archive_report(
-        title=f"Infection outlined: {summary['source']}",
+        title=f"Infection segmentation: {summary['source']}",
         facts={
             "Source": summary["source"],
             "Results": f"{out}/results",

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import ray
 import ray.train
@@ -30,6 +30,7 @@ from covseg_ray.engine.training.split import Source
 from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import METRICS_FILE, read_history
 from covseg_ray.engine.training.worker import train_worker
+from covseg_ray.engine.tuning.monitor import SearchMonitor
 from covseg_ray.errors import CovsegError
 from covseg_ray.reports.trial_result import TrialResult
 from covseg_ray.storage.filesystem import exists, join
@@ -61,17 +62,7 @@ class TrialTask(Task):
     places: Queue
 
 
-class Monitor(Protocol):
-    """Called while trials run. An error that it raises ends the search."""
-
-    def epoch(self, number: int, record: Mapping[str, float]) -> None: ...
-
-    def end(self, number: int, failure: CovsegError | None) -> None: ...
-
-    def check(self) -> None: ...
-
-
-def search(job: Job, inputs: Mapping[int, TrialInputs], ended: Sequence[TrialResult], monitor: Monitor) -> None:
+def search(job: Job, inputs: Mapping[int, TrialInputs], ended: Sequence[TrialResult], monitor: SearchMonitor) -> None:
     """Run the trials in ``inputs``, by their numbers, ``tune.at_once`` side by side.
 
     A trial is compared with all that came as far, those of ``ended`` among them (asynchronous successive halving: Li et
@@ -164,7 +155,7 @@ class _TuneProgress:
 class _Forward(tune.Callback):
     """Forwards Tune's events at the end of each of its steps: an error raised elsewhere would be reported as Tune's."""
 
-    def __init__(self, monitor: Monitor, places: Queue) -> None:
+    def __init__(self, monitor: SearchMonitor, places: Queue) -> None:
         self._monitor, self._places = monitor, places
         self._ended: dict[int, float] = {}  # when, by the trial's number
         self._held: list[tuple[int, PlacementGroup]] = []
