@@ -30,7 +30,7 @@ NO_PROGRESS: Any = _NoProgress()  # ignores whatever a run reports
 
 
 def machine() -> dict[str, str]:
-    """Name, value: what a figure cannot be read without."""
+    """The machine and versions that a figure belongs to, by name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": _processor(),

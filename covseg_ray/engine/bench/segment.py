@@ -57,7 +57,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is measured with: the model, and how many films of which source."""
+    """The model, and how many films of which source are measured."""
 
     source: str
     model: str

@@ -25,7 +25,7 @@ from covseg_ray.engine.access import refuse_open
 from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
 
 SOURCE = Path(__file__).parents[2]
-# Of Ray, and read by it before any address that is given: here the one that is given counts.
+# Ray prefers these to a given address; here the given one counts.
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 POLL_SECONDS = 1.0
 STOP_SECONDS = 60  # that a stopped job is given to end in order
@@ -85,7 +85,7 @@ def send(client: Client, words: Sequence[str], files: Mapping[str, str], say: Sa
 
 
 def follow(client: Client, job_id: str, write: Say) -> JobState:
-    """Hand on the job's log as it grows, to its end. A lost connection is made anew, and nothing is written twice."""
+    """Write the job's log as it grows, to its end. Reconnects when the connection is lost; nothing is written twice."""
     written = 0
     while True:
         written = asyncio.run(_tail(client, job_id, written, write))
@@ -141,7 +141,7 @@ async def _tail(client: Client, job_id: str, written: int, write: Say) -> int:
 
 
 def _source() -> dict[str, bytes]:
-    """This package's files, as a job's working folder has them."""
+    """This package's files by their paths in a job's working folder."""
     return {
         f"covseg_ray/{path.relative_to(SOURCE).as_posix()}": path.read_bytes()
         for path in SOURCE.rglob("*")

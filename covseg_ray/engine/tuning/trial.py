@@ -35,7 +35,7 @@ from covseg_ray.errors import CovsegError
 from covseg_ray.reports.trial_result import TrialResult
 from covseg_ray.storage.filesystem import exists, join
 
-# Ctrl-C is Python's, and Tune's own tables and TensorBoard files, beside ours, are neither shown nor written.
+# Leave Ctrl-C to Python; no tables and TensorBoard files of Tune's own.
 PLAIN = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -164,7 +164,7 @@ class _Forward(tune.Callback):
         self._complete: list[int] = []
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        # Tune writes itself into a file, to be restored from; here nothing is.
+        # Tune pickles its callbacks to restore them; nothing is restored here.
         return object, ()
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
@@ -188,7 +188,7 @@ class _Forward(tune.Callback):
         self._monitor.check()
 
     def free(self, after_seconds: float) -> None:
-        """Give back what the workers of ended trials held: one that is stopped leaves its placement group behind."""
+        """Remove the placement groups of ended trials: Ray keeps that of a stopped one until the command ends."""
         over = {number for number, at in self._ended.items() if time.monotonic() - at >= after_seconds}
         if not over:
             return
