@@ -24,7 +24,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from ledger import memory_mib
+from resume_million import memory_mib
 from rounds import Arm, FailedError, Figures, Measured, covseg, in_turn, last_line, tell
 
 from covseg_ray.engine.bundle_io import save_bundle

@@ -18,7 +18,7 @@ import torch
 from rounds import Arm, CannotError, FailedError, Figures, Measured, in_turn
 
 from covseg_ray.engine.bench.models import Models, films_in_memory
-from covseg_ray.engine.bench.subprocess import Ask, apart
+from covseg_ray.engine.bench.subprocess import Call, in_process
 from covseg_ray.engine.session import KEEP_MEMORY
 from covseg_ray.errors import CovsegError, UsageError
 from covseg_ray.segmentation.inference.engines import ENGINES
@@ -47,14 +47,14 @@ class Plain:
         return len(self.films_NSS) / (time.perf_counter() - begin)
 
 
-def asked(ask: Ask, *words: object) -> Figures:
+def asked(ask: Call, *words: object) -> Figures:
     try:
         return {MEASURE: ask("rate", *words)}
     except CovsegError as error:
         raise FailedError(str(error)) from error
 
 
-def ready(ask: Ask, name: str, *words: str) -> Arm:
+def ready(ask: Call, name: str, *words: str) -> Arm:
     """Measures a model, once it is loaded; says why, round after round, where it cannot compute here."""
     try:
         ask("add", name, *words)
@@ -68,7 +68,7 @@ def ready(ask: Ask, name: str, *words: str) -> Arm:
     return partial(asked, ask, name)
 
 
-def engines(ask: Ask, given: argparse.Namespace) -> dict[str, Arm]:
+def engines(ask: Call, given: argparse.Namespace) -> dict[str, Arm]:
     arms = {
         f"{engine} {precision}": ready(ask, f"{engine} {precision}", given.model, engine, precision)
         for engine in ENGINES
@@ -91,8 +91,8 @@ def main() -> None:
     given = parser.parse_args()
     measured = Measured()
     with (
-        apart(Plain, given.model, given.plain_films, variables={}) as theirs,
-        apart(Models, given.films, variables=KEEP_MEMORY) as ours,
+        in_process(Plain, given.model, given.plain_films, variables={}) as theirs,
+        in_process(Models, given.films, variables=KEEP_MEMORY) as ours,
     ):
         arms = engines(ours, given)
         plain = {f"plain script, {batch} at once": partial(asked, theirs, batch) for batch in BATCHES}

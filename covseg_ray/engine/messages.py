@@ -10,13 +10,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 def open_messages() -> Queue:
-    """A queue on this node: it must not go with another."""
+    """A queue on this node: the loss of another node must not take it away."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def drain(messages: Queue, wait_seconds: float) -> list[dict[str, Any]]:
-    """What has come, waiting for the first of it."""
+    """The messages received so far; waits for the first."""
     try:
         first = messages.get(timeout=wait_seconds)
     except Empty:

@@ -24,21 +24,21 @@ from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
 # Ray schedules by counted CPUs, not by cores. Workers that train hold theirs for the whole run, so a two-core machine
 # counts two more: with none left over, the tasks that feed the workers would wait for ever.
 SPARE_CPUS = 2
-# A training step's large tensors are freed and asked for again at once. glibc gives such memory back to the system each
-# time, and a thread other than the first cannot keep it. With these the pages stay, and page faults fall to a fraction.
+# A training step frees and allocates large tensors at once. By default glibc returns such memory to the system each
+# time; with these settings the pages stay, and page faults fall to a fraction.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
 }
-# Processes that one machine has no use for: nobody calls it back as a cloud does with its own, and one reader is enough
-# for the footers of the records of a stopped run.
+# On one machine these processes are not needed: no cloud preempts it, and one reader is enough for the footers of the
+# records of a stopped run.
 ON_ONE_MACHINE = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
 }
-# Ray turns 127.0.0.1 into the machine's own address and then listens on all of them, unless clusters are switched off:
-# by a variable named after the two systems where that is the default, which it reads when it is imported.
+# Ray replaces 127.0.0.1 by the machine's own address and listens on every interface, unless clusters are disabled: by a
+# variable named after the two systems where that is the default, read when Ray is imported.
 NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 CONNECT_SECONDS = 10.0
 STDERR = 2
@@ -68,7 +68,7 @@ def session(
 
     Raises UsageError for a cluster that listens beyond loopback and wants no token, unless ``allow_open``, and for an
     address that cannot be one; CovsegError where no cluster answers; and what tasks and actors raised."""
-    # Ray prints on standard output that a worker died; it is for the result alone.
+    # Ray prints on standard output when a worker dies; standard output is for the result alone.
     with redirect_stdout(sys.stderr), _with_own_errors():
         if ray.is_initialized():
             yield
@@ -106,7 +106,7 @@ def original_error(error: RayTaskError) -> Exception:
 
 @contextmanager
 def _own_exit_code() -> Iterator[None]:
-    """Answer SIGTERM by leaving in order, with the exit code that says so; ``ray.init`` set another answer."""
+    """On SIGTERM, exit in order with its own exit code; ``ray.init`` has set another handler."""
     if current_thread() is not main_thread():
         yield
         return
@@ -200,7 +200,7 @@ def _check_listening(address: str) -> None:
 
 
 def _quiet() -> None:
-    """What Ray prints of itself is for its developers; its logs stay in the session's folder."""
+    """Silence Ray's own lines, which are for its developers; its logs stay in the session's folder."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for logger in ("ray", "ray.data", "ray.train"):

@@ -90,7 +90,7 @@ def _of_run(run: str, name: str, text: str) -> Gauge:
 
 
 class SegmentMetrics:
-    """How the films of one command ended."""
+    """Counts of the films of one command."""
 
     def __init__(self) -> None:
         self._films = Counter("covseg_segment_films", "Films done.", ("status",))

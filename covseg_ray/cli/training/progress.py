@@ -117,7 +117,13 @@ class SearchProgress(Display):
 
         score = f"{result.score(self._select):.4f}" if result.history else "-"
         epochs = f"{len(result.history)}/{result.epochs}"
-        return [str(result.number), *(format_value(value) for value in result.values.values()), epochs, score, result.ended]
+        return [
+            str(result.number),
+            *(format_value(value) for value in result.values.values()),
+            epochs,
+            score,
+            result.ended,
+        ]
 
     def _print_row(self, cells: Sequence[str]) -> None:
         self._print("  ".join(cell.ljust(width) for cell, width in zip(cells, self._widths, strict=True)).rstrip())

@@ -17,7 +17,7 @@ from covseg_ray.segmentation.network.preprocess import Preprocess
 
 PHANTOMS = 16
 PLAIN_BATCH = 8
-PLAIN_SHARE = 4  # a plain script is slow: a quarter of the films tell its speed
+PLAIN_SHARE = 4  # a plain script is slow: a quarter of the films is enough
 
 Predict = Callable[[NDArray[np.uint8]], object]
 
@@ -39,7 +39,7 @@ class Models:
         return predictor.engine
 
     def add_plain(self, name: str, uri: str) -> None:
-        """The same network as one calls it first: eager, in fp32, channels first, nothing chosen for the chip."""
+        """The same network as a plain script calls it: eager, fp32, channels first."""
         bundle = load_bundle(uri)
         network, preprocess = bundle.network().to(local_device()), Preprocess().to(local_device())
 

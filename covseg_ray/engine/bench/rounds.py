@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +21,16 @@ GIB = 2**30
 Say = Callable[[str], None]
 
 
+class _NoProgress:
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **named: None
+
+
+NO_PROGRESS: Any = _NoProgress()  # ignores whatever a run reports
+
+
 def machine() -> dict[str, str]:
-    """Name, value: what a figure cannot be read without."""
+    """The machine and versions that a figure belongs to, by name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": _processor(),

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from covseg_ray.engine.bench.models import Models
 from covseg_ray.engine.bench.nodes import actors, cpus, per_device, session_machine
-from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
+from covseg_ray.engine.bench.rounds import NO_PROGRESS, Say, in_turn, output_folder
 from covseg_ray.engine.bulk.pipeline import pool_size, predict_table
 from covseg_ray.engine.bulk.postprocess import postprocess
 from covseg_ray.engine.bulk.read import load
@@ -29,19 +29,6 @@ from covseg_ray.storage.runs.worklist import SCHEMA
 
 ALONE, WHOLE = "the model in memory", "segment, from source to results"
 READING, PREDICTING, POSTPROCESSING = "read and decode", "predict", "outline and encode"
-
-
-class _Silent:
-    """Ignores a run's progress."""
-
-    def listed(self, inputs: int) -> None:
-        return
-
-    def begin(self, total: int, done: int, reasons: Mapping[str, int]) -> None:
-        return
-
-    def update(self, ok: int, reasons: Mapping[str, int], actors: int) -> None:
-        return
 
 
 class Stages:
@@ -70,7 +57,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is measured with: the model, and how many films of which source."""
+    """The model, and how many films of which source are measured."""
 
     source: str
     model: str
@@ -94,7 +81,7 @@ def bench_segment(
 
         def whole() -> float:
             request = Request(sample.source, next(runs), sample.model, engine=sample.engine)
-            return float(segment(request, _Silent())["films_per_second"])
+            return float(segment(request, NO_PROGRESS)["films_per_second"])
 
         before = stage_rates(sample, listed, device, half, say)
         wholes = in_turn(rounds, {WHOLE: whole}, say)[WHOLE]

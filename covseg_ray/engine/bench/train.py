@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bench.nodes import Calls, actors, session_machine
-from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
+from covseg_ray.engine.bench.rounds import NO_PROGRESS, Say, in_turn, output_folder
 from covseg_ray.engine.messages import open_messages
 from covseg_ray.engine.session import cores, session
 from covseg_ray.engine.training import loader
@@ -32,16 +32,6 @@ from covseg_ray.storage.filesystem import join
 
 BARE, FEED, WHOLE = "bare steps in memory", "films from storage, no training", "train, through Ray"
 SCHEDULED_STEPS = 100_000  # a rate's schedule must last longer than any bench
-
-
-class _Silent:
-    """Ignores a run's progress."""
-
-    def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None:
-        return
-
-    def epoch_done(self, record: Mapping[str, float], best: float) -> None:
-        return
 
 
 class BareWorker:
@@ -108,7 +98,7 @@ def bench_train(
             with bare_workers(task) as workers:
                 before = bare(workers, steps, half, say)
                 fed = tuple(sum(each) for each in zip(*workers("feed", rounds), strict=True))
-            fit(task, _Silent())
+            fit(task, NO_PROGRESS)
             with bare_workers(task) as workers:
                 after = bare(workers, steps, half, say)
         history = read_history(join(job.out, job.name))

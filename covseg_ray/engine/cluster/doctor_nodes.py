@@ -207,6 +207,6 @@ def dashboard(addresses: Sequence[str], wants_token: bool) -> Finding:
 
 
 def _one_line(error: Exception) -> str:
-    """What a task raised stands at the end of its traceback."""
+    """The error's last line; of a task's error, the last line of its traceback."""
     text = str(error).strip()
     return text.splitlines()[-1].strip() if isinstance(error, RayTaskError) else " ".join(text.split())

@@ -26,7 +26,7 @@ from covseg_ray.engine.bundle_io import shipped_models
 from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
 
 SOURCE = Path(__file__).parents[2]
-# Of Ray, and read by it before any address that is given: here the one that is given counts.
+# Ray prefers these to a given address; here the given one counts.
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 POLL_SECONDS = 1.0
 STOP_SECONDS = 60  # that a stopped job is given to end in order
@@ -94,7 +94,7 @@ def send(
 
 
 def follow(client: Client, job_id: str, write: Say) -> JobState:
-    """Hand on the job's log as it grows, to its end. A lost connection is made anew, and nothing is written twice."""
+    """Write the job's log as it grows, to its end. Reconnects when the connection is lost; nothing is written twice."""
     written = 0
     while True:
         written = asyncio.run(_tail(client, job_id, written, write))

@@ -16,7 +16,7 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from covseg_ray.engine.training.learner import Learner
 
 STATE_FILE = "state.pt"
-# An epoch's end waits no longer for the checkpoint before: Ray Train skips a report while it replaces a lost worker.
+# How long an epoch's end waits for the checkpoint before: Ray Train skips a report while it replaces a lost worker.
 WAIT_SECONDS = 60.0
 
 Record = dict[str, float]  # of an epoch
@@ -34,7 +34,7 @@ class Checkpoints:
         self._written.set()
 
     def restore(self) -> list[Record]:
-        """Load the run's last committed checkpoint, if it has one; gives the records of the epochs done."""
+        """Load the run's last committed checkpoint, if it has one; returns the records of the finished epochs."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return []
@@ -74,7 +74,7 @@ def write(
 
 
 def on_cpu(state: Any) -> Any:
-    """A copy that later steps leave alone, on the CPU; what is one tensor twice in it stays one."""
+    """A deep copy on the CPU; tensors that share memory share it in the copy."""
     copies: dict[tuple[int, torch.Size], torch.Tensor] = {}
 
     def copied(part: Any) -> Any:

@@ -21,7 +21,7 @@ from covseg_ray.segmentation.network.preprocess import Preprocess
 from covseg_ray.segmentation.training.ema import Averaged
 from covseg_ray.segmentation.training.losses import build_loss
 
-# torch's name for a GPU's kernels in CUDA graphs: launched one by one they leave it idle half the time.
+# torch's name for CUDA graphs: kernels that are launched one by one leave a GPU idle half of the time.
 COMPILED = "reduce-overhead"
 
 
@@ -85,7 +85,7 @@ class Learner:
 
 
 def data_parallel(network: nn.Module) -> nn.Module:
-    """The network as Ray Train's workers share its gradients."""
+    """The network wrapped by Ray Train for data parallelism."""
     wrapped: nn.Module = ray.train.torch.prepare_model(
         network, parallel_strategy_kwargs={"gradient_as_bucket_view": True}
     )
@@ -129,7 +129,7 @@ def configure_torch(device: torch.device, threads: int) -> None:
 
 
 def compiles(choice: str, device: torch.device) -> bool:
-    """Whether training steps are compiled: as chosen, or on a GPU where there is what makes its kernels."""
+    """Whether training steps are compiled: as chosen, or with ``auto`` on a GPU where Triton and a C compiler exist."""
     if choice != "auto":
         return choice == "yes"
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")

@@ -17,9 +17,9 @@ from covseg_ray.engine.data_context import Rest, context
 from covseg_ray.engine.training.sampling import Portion
 from covseg_ray.engine.training.split import Source, fetch
 
-# A run's portions are fetched by at most so many tasks, one after the other: each costs the scheduler some memory.
+# At most so many tasks fetch a run's portions: each costs the scheduler some memory.
 MOST_TASKS = 5000
-# What Ray counts for a task that fetches: a stream can take twice its share while the others have all they need.
+# CPUs that Ray counts for a fetching task: a stream can take twice its share while the others are idle.
 FETCH_CPUS = 0.5
 
 
@@ -65,7 +65,7 @@ def batches(
 
 
 def regroup(blocks: Iterable[dict[str, torch.Tensor]], size: int) -> Iterator[Batch]:
-    """Blocks of any length -> batches of ``size`` films, none of which reaches over the end of an epoch."""
+    """Blocks of any length -> batches of ``size`` films, none of which crosses the end of an epoch."""
     held: dict[str, torch.Tensor] = {}
     for block in blocks:
         held = {key: torch.cat([held[key], block[key]]) for key in block} if held else dict(block)
@@ -77,7 +77,7 @@ def regroup(blocks: Iterable[dict[str, torch.Tensor]], size: int) -> Iterator[Ba
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on its device, in uint8 and from pinned memory: nothing waits until it is there."""
+    """Copy the batch to its device, in uint8 and from pinned memory, without waiting for the copy."""
     if device.type == "cpu":
         return batch
     images_NHW, targets_NHW = (

@@ -127,7 +127,7 @@ def check_same_job(folder: str, job: Job) -> None:
 
 
 class _Trainer(TorchTrainer):
-    """Leaves Ctrl-C to Python: Ray Train would take it over, for good, and end the command as if it were done."""
+    """Leaves Ctrl-C to Python: Ray Train's handler would end the command as if it were done."""
 
     def _register_sigint_handler(self, controller: object) -> None:
         return

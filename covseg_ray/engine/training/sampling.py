@@ -1,4 +1,4 @@
-"""In which order films are seen, and by which rank: a function of the seed, the epoch and the rank alone.
+"""The order of the films and their ranks: a function of the seed, the epoch and the rank alone.
 
 The films of a split lie in units, the row groups of its files. An epoch's order is a permutation of the units and one
 within each unit; ``pack`` wrote the rows in the order of a hash, so a unit is a fair sample of the split. The order is

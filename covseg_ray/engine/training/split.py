@@ -1,4 +1,4 @@
-"""The films of a split, in storage or decoded in the object store. Without torch: the tasks that read start sooner."""
+"""The films of a split, in storage or decoded in the object store. No torch: read tasks start faster."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Rank:
         return batch_share(batch, self.index, self.world)
 
     def weight(self, batch: int) -> float:
-        """What this worker's mean counts, relative to the others', in that over the global batch."""
+        """The weight of this worker's mean in the mean over the global batch, relative to the other workers."""
         return self.share(batch) * self.world / batch
 
 
@@ -97,7 +97,7 @@ def open_streams(task: Task, rank: Rank, first_epoch: int, device: torch.device)
 
 
 def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, rank: Rank) -> Record:
-    """All the steps of one epoch. Sums stay on the device until its end: nothing waits for it before."""
+    """All steps of one epoch. Sums stay on the device until its end, so that nothing waits for the device before."""
     job, recipe = task.job, augmentation(task.job.train.augment)
     learner.network.train()
     begin = reported = time.perf_counter()
@@ -135,7 +135,7 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
 
 
 def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str], rank: Rank) -> Record:
-    """Each worker counts its films and the counts are added over the workers; the first makes the metrics of them."""
+    """Each worker counts its films; the counts are added over the workers, and the first computes the metrics."""
     share_buffers(learner, rank)
     learner.validated.eval()
     infection = task.job.model.classes.index("infection")
@@ -163,7 +163,7 @@ def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str
 
 
 def count_on_device(found_NHW: Tensor, truth_NHW: Tensor) -> Tensor:
-    """As ``covseg_ray.segmentation.evaluation.metrics.count``, of bool masks on their device: nothing waits for it."""
+    """As ``covseg_ray.segmentation.evaluation.metrics.count``, of bool masks on their device; does not wait for it."""
     both_N, found_N, true_N = (each.sum((1, 2)) for each in (found_NHW & truth_NHW, found_NHW, truth_NHW))
     neither_N = found_NHW[0].numel() - found_N - true_N + both_N
     return torch.stack([both_N, found_N - both_N, true_N - both_N, neither_N], dim=1)

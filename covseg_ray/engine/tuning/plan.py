@@ -1,4 +1,4 @@
-"""The trials of a search: which values each has, and that all of them can be used."""
+"""The trials of a search: their values, and the check that each can be trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from covseg_ray.config.search import Search
 from covseg_ray.config.train import Job, changed, known_keys, nearest
 from covseg_ray.errors import ConfigError
 
-# What names a run, or judges its trials, is the same for all of them.
+# Keys that name a run, or decide how trials are compared: the same for all trials.
 NOT_SEARCHED = ("preset", "name", "out", "search", "train.select")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -16,10 +16,10 @@ from covseg_ray.engine.training.finalize import BUNDLE, REPORT
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.run import cached, check_same_job, check_sizes, find_films, train
 from covseg_ray.engine.training.split import Source
+from covseg_ray.engine.tuning.monitor import Progress, SearchMonitor
 from covseg_ray.engine.tuning.plan import Trial, edge_jobs, plan
 from covseg_ray.engine.tuning.table import in_own_folder, read_ended, result_of, write_table
 from covseg_ray.engine.tuning.trial import TrialInputs, search
-from covseg_ray.errors import CovsegError
 from covseg_ray.reports.search_page import search_report
 from covseg_ray.reports.trial_result import TrialResult, best_of, format_value
 from covseg_ray.segmentation.training.augment import augmentation
@@ -29,18 +29,6 @@ from covseg_ray.storage.filesystem import delete, exists, join, locate, write_by
 from covseg_ray.storage.lease import Lease, hold
 
 BEST_JOB = "best.toml"
-
-
-class Progress(Protocol):
-    """Called by ``tune`` while it runs."""
-
-    def begin(self, results: Sequence[TrialResult]) -> None: ...
-
-    def epoch_done(self, number: int, record: Mapping[str, float]) -> None: ...
-
-    def ended(self, result: TrialResult) -> None: ...
-
-    def finishing(self, best: TrialResult) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -135,37 +123,10 @@ def prepare(trials: Sequence[Trial], shared: SharedInputs) -> dict[int, TrialInp
     }
 
 
-class Monitor:
-    """Writes the table while the trials run."""
-
-    def __init__(self, folder: str, trials: Sequence[Trial], select: str, progress: Progress, lease: Lease) -> None:
-        self._folder, self._select, self._progress, self._lease = folder, select, progress, lease
-        self._trials = {trial.number: trial for trial in trials}
-        ended = read_ended(folder)
-        self.failures: list[CovsegError] = []
-        self.results = {
-            number: replace(result_of(trial, ended=False), ended=ended.get(number, ""))
-            for number, trial in self._trials.items()
-        }
-
-    def epoch(self, number: int, record: Mapping[str, float]) -> None:
-        self._progress.epoch_done(number, record)
-
-    def end(self, number: int, failure: CovsegError | None) -> None:
-        if failure:
-            self.failures.append(failure)
-        self.results[number] = result_of(self._trials[number], " ".join(str(failure or "").split()))
-        write_table(self._folder, list(self.results.values()), self._select)
-        self._progress.ended(self.results[number])
-
-    def check(self) -> None:
-        self._lease.check()
-
-
 def run(job: Job, trials: Sequence[Trial], shared: SharedInputs, progress: Progress, lease: Lease) -> list[TrialResult]:
     """Run the trials that have not ended yet. Raises the first failure where each of them failed."""
     folder, select = join(job.out, job.name), job.train.select
-    monitor = Monitor(folder, trials, select, progress, lease)
+    monitor = SearchMonitor(folder, trials, select, progress, lease)
     progress.begin(list(monitor.results.values()))
     ended = [result for result in monitor.results.values() if result.ended]
     waiting = [trial for trial in trials if not monitor.results[trial.number].ended]

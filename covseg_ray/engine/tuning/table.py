@@ -23,7 +23,7 @@ def in_own_folder(trial: Trial, folder: str) -> Trial:
 
 
 def read_ended(folder: str) -> dict[int, str]:
-    """Why each trial ended that did, by its number. One that failed is not among them: it is tried again."""
+    """Why each finished or stopped trial ended, by its number. Failed trials are not included: they are tried again."""
     if not exists(join(folder, TABLE)):
         return {}
     rows = csv.DictReader(io.StringIO(read_bytes(join(folder, TABLE)).decode()))
@@ -31,7 +31,7 @@ def read_ended(folder: str) -> dict[int, str]:
 
 
 def result_of(trial: Trial, failure: str = "", ended: bool = True) -> TrialResult:
-    """The trial as its folder shows it."""
+    """The trial's result, read from its folder."""
     history = history_of(trial.job)
     epochs = trial.job.train.epochs
     words = f"{FAILED}: {failure}" if failure else FINISHED if len(history) == epochs else STOPPED

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import ray
 import ray.train
@@ -30,11 +30,12 @@ from covseg_ray.engine.training.split import Source
 from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import METRICS_FILE, read_history
 from covseg_ray.engine.training.worker import train_worker
+from covseg_ray.engine.tuning.monitor import SearchMonitor
 from covseg_ray.errors import CovsegError
 from covseg_ray.reports.trial_result import TrialResult
 from covseg_ray.storage.filesystem import exists, join
 
-# Ctrl-C is Python's, and Tune's own tables and TensorBoard files, beside ours, are neither shown nor written.
+# Leave Ctrl-C to Python; no tables and TensorBoard files of Tune's own.
 PLAIN = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -61,17 +62,7 @@ class TrialTask(Task):
     places: Queue
 
 
-class Monitor(Protocol):
-    """Called while trials run. An error that it raises ends the search."""
-
-    def epoch(self, number: int, record: Mapping[str, float]) -> None: ...
-
-    def end(self, number: int, failure: CovsegError | None) -> None: ...
-
-    def check(self) -> None: ...
-
-
-def search(job: Job, inputs: Mapping[int, TrialInputs], ended: Sequence[TrialResult], monitor: Monitor) -> None:
+def search(job: Job, inputs: Mapping[int, TrialInputs], ended: Sequence[TrialResult], monitor: SearchMonitor) -> None:
     """Run the trials in ``inputs``, by their numbers, ``tune.at_once`` side by side.
 
     A trial is compared with all that came as far, those of ``ended`` among them (asynchronous successive halving: Li et
@@ -164,7 +155,7 @@ class _TuneProgress:
 class _Forward(tune.Callback):
     """Forwards Tune's events at the end of each of its steps: an error raised elsewhere would be reported as Tune's."""
 
-    def __init__(self, monitor: Monitor, places: Queue) -> None:
+    def __init__(self, monitor: SearchMonitor, places: Queue) -> None:
         self._monitor, self._places = monitor, places
         self._ended: dict[int, float] = {}  # when, by the trial's number
         self._held: list[tuple[int, PlacementGroup]] = []
@@ -173,7 +164,7 @@ class _Forward(tune.Callback):
         self._complete: list[int] = []
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        # Tune writes itself into a file, to be restored from; here nothing is.
+        # Tune pickles its callbacks to restore them; nothing is restored here.
         return object, ()
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
@@ -197,7 +188,7 @@ class _Forward(tune.Callback):
         self._monitor.check()
 
     def free(self, after_seconds: float) -> None:
-        """Give back what the workers of ended trials held: one that is stopped leaves its placement group behind."""
+        """Remove the placement groups of ended trials: Ray keeps that of a stopped one until the command ends."""
         over = {number for number, at in self._ended.items() if time.monotonic() - at >= after_seconds}
         if not over:
             return
