@@ -65,7 +65,7 @@ class ServeConfig(BaseModel):
 
 
 class Endpoint(BaseModel):
-    """Where an endpoint listens, and what it serves. Beyond loopback API keys are required."""
+    """Where an endpoint listens, and what it serves. Raises ConfigError for a host beyond loopback without API keys."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -89,7 +89,7 @@ class Endpoint(BaseModel):
     @model_validator(mode="after")
     def _guarded(self) -> Endpoint:
         if self.host not in LOOPBACK and not self.config.has_keys:
-            raise ValueError(f"--host {self.host}: beyond loopback the endpoint needs API keys; give --keys-file FILE")
+            raise ConfigError(f"--host {self.host}: beyond loopback the endpoint needs API keys; give --keys-file FILE")
         return self
 
 

@@ -85,7 +85,7 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Film | FilmList,
         "description": "The segmented film, or the films of a form in their order.",
-        "content": {"image/png": _BINARY, "application/dicom": _BINARY},
+        "content": {"application/json": {}, "image/png": _BINARY, "application/dicom": _BINARY},
     },
     400: _error("The query or the form is invalid.", "bad-query", "mask: Input should be 'png' or 'rle'"),
     401: NO_KEY,

@@ -1,11 +1,14 @@
-"""How many replicas an endpoint may grow to on a machine of its own, and what of a GPU each has."""
+"""What a Ray Serve file may hold, how many replicas fit a machine, and the share of a GPU that each has."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from covseg_ray.config.serve import ServeConfig
+from covseg_ray.config.serve import Endpoint, ServeConfig, read_endpoint
 from covseg_ray.engine.serving.app import gpu_share
+from covseg_ray.errors import ConfigError
 
 
 def served(models: int) -> ServeConfig:
@@ -49,3 +52,41 @@ def test_every_model_has_a_replica_on_the_gpus_there_are(models: int, gpus: int)
     assert share <= 1
     assert gpus * int(1 / share + 1e-9) >= models
     assert share == 1 or gpus < models
+
+
+@pytest.mark.parametrize(
+    ("options", "args", "text"),
+    [
+        (
+            "{}",
+            "{models: {a: b}, engine: tensorflow}",
+            "key engine: Input should be 'auto', 'torch', 'openvino' or 'onnx'",
+        ),
+        ("{}", "{models: {a: b}, cores: 0}", "key cores: Input should be greater than or equal to 1"),
+        ("{}", "{models: {a: b}, copies: 2}", "key copies: "),
+        ("{port: 70000}", "{models: {a: b}}", "key port: Input should be less than or equal to 65535"),
+        ("{port: many}", "{models: {a: b}}", "key port: Input should be a valid integer"),
+        ("{host: 0.0.0.0}", "{models: {a: b}}", "--host 0.0.0.0: beyond loopback the endpoint needs API keys"),
+    ],
+)
+def test_an_invalid_file_is_one_line_of_error(
+    options: str, args: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COVSEG_API_KEYS", raising=False)
+    file = tmp_path / "serve.yaml"
+    file.write_text(f"http_options: {options}\napplications: [{{name: covseg-ray, args: {args}}}]")
+    with pytest.raises(ConfigError) as caught:
+        read_endpoint(str(file), [], None, None, None)
+    assert str(caught.value).startswith(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_endpoint_in_code_has_the_same_checks_and_a_file_holds_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COVSEG_API_KEYS", raising=False)
+    with pytest.raises(ConfigError, match="beyond loopback"):
+        Endpoint(host="0.0.0.0", config=served(1))
+    endpoint = Endpoint(host="0.0.0.0", port=8001, config=ServeConfig(models={"a": "b"}, keys_file="keys", cores=3))
+    (tmp_path / "serve.yaml").write_text(endpoint.to_yaml())
+    assert read_endpoint(str(tmp_path / "serve.yaml"), [], None, None, None) == endpoint

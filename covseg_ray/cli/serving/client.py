@@ -1,4 +1,4 @@
-"""``covseg-ray client``: segment films by a running service."""
+"""``covseg-ray client``: segment films with a running service."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ CHECK_SECONDS = 10.0  # until a wrong --url is reported
 
 def client(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help=f"{FORMAT_NAMES}.")],
-    url: Annotated[str, typer.Option("--url", help="Address of the service.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option("--url", help="Use the service at this address.")] = "http://127.0.0.1:8000",
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="Write results to this folder; print only without it.")
     ] = None,
     write: Annotated[
-        str, typer.Option("--write", metavar="KIND,...", help="With --out: masks, overlays, dicom-seg.")
+        str, typer.Option("--write", metavar="KIND,...", help="Write these results: masks, overlays, dicom-seg.")
     ] = "masks",
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Use this model of the service.")] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=64, help="Films in flight at a time.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=64, help="Send this many films at a time.")
+    ] = 4,
     key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="Read the API key from here; COVSEG_API_KEY when not given.")
+        Path | None, typer.Option("--key-file", help="Read the API key from this file; COVSEG_API_KEY when not given.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="For one film, retries included.")
+        float,
+        typer.Option("--timeout", min=1, metavar="SECONDS", help="Limit the time for one film, retries included."),
     ] = 120,
     as_json: Json = False,
 ) -> None:
-    """Segment films by a running service, and print the infected share of each."""
+    """Segment films with a running service, and print the infected share of each."""
     from covseg_ray.cli.progress import ClientProgress
     from covseg_ray.cli.serving.client_run import ClientRequest, run
     from covseg_ray.service.client import Client

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="[NAME=]BUNDLE", help="Path or s3:// URI of a model bundle; may be repeated."),
+        typer.Option(
+            "--model", metavar="[NAME=]BUNDLE", help="Serve this bundle, a path or s3:// URI; may be repeated."
+        ),
     ] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Listen here; 127.0.0.1 when not given.")] = None,
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="8000 when not given.")] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Listen on this address; 127.0.0.1 when not given.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="Listen on this port; 8000 when not given.")
+    ] = None,
     config: Annotated[
         str | None, typer.Option("-c", "--config", metavar="SERVE.yaml", help="Read a Ray Serve file.")
     ] = None,

@@ -1,56 +1,56 @@
-// The API key: asked for when the server answers 401, kept for this tab only.
+// The API key: requested when the server answers 401, kept for this tab only.
 
 const NAME = "covseg-ray-key";
 const form = document.getElementById("key-form");
 const input = document.getElementById("key");
 const note = document.getElementById("key-note");
 
-let asked = null; // one question at a time, however many requests wait for its answer
-let kept = stored();
+let pending = null; // one prompt, however many requests wait for it
+let key = stored();
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  keep(input.value);
+  store(input.value);
   input.value = "";
   form.hidden = true;
   document.getElementById("file").focus();
-  asked?.answer();
-  asked = null;
+  pending?.resolve();
+  pending = null;
 });
 
 export function currentKey() {
-  return kept;
+  return key;
 }
 
-/** Resolves once there is another key than `refused`, the one (or none) that the server has just turned down. */
-export function anotherKey(refused) {
-  if (kept !== refused) return Promise.resolve();
-  if (!asked) {
-    let answer;
-    const answered = new Promise((resolve) => (answer = resolve));
-    asked = { answer, answered };
-    keep(null);
-    note.textContent = (refused ? "The server did not accept that key. " : "") + "It is forgotten when this tab is closed.";
+/** Resolves once there is another key than `refused`, the key (or null) that the server has just refused. */
+export function nextKey(refused) {
+  if (key !== refused) return Promise.resolve();
+  if (!pending) {
+    let resolve;
+    const promise = new Promise((resolver) => (resolve = resolver));
+    pending = { resolve, promise };
+    store(null);
+    note.textContent = (refused ? "The server refused this key. " : "") + "The key is deleted when this tab is closed.";
     form.hidden = false;
     input.focus();
   }
-  return asked.answered;
+  return pending.promise;
 }
 
 function stored() {
   try {
     return sessionStorage.getItem(NAME);
   } catch {
-    return null; // storage is blocked: the key lives as long as the page
+    return null; // storage is blocked: keep the key in memory only
   }
 }
 
-function keep(key) {
-  kept = key;
+function store(value) {
+  key = value;
   try {
-    if (key === null) sessionStorage.removeItem(NAME);
-    else sessionStorage.setItem(NAME, key);
+    if (value === null) sessionStorage.removeItem(NAME);
+    else sessionStorage.setItem(NAME, value);
   } catch {
-    // as above
+    // storage is blocked
   }
 }

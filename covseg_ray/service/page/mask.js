@@ -5,17 +5,17 @@ import { Failure } from "./api.js";
 const AMBER = [255, 176, 32];
 const FILL = 60; // alpha of 255
 const CONTOUR = 255;
-const FILM_PIXELS_PER_LINE = 600; // a contour of one pixel would vanish when a large film is shown small
+const FILM_PIXELS_PER_LINE = 600; // a contour of one pixel would disappear when a large film is shown small
 
 export function fromBase64(data, type) {
   return new Blob([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], { type });
 }
 
-/** One byte a pixel, 1 = infection, from the mask's PNG; refuses one that does not agree with the film's numbers. */
+/** One byte a pixel, 1 = infection, from the mask's PNG; fails if it does not match the film's measurements. */
 export async function readMask(film) {
   const { width, height, infection_fraction: share } = film.result;
   const bitmap = await createImageBitmap(film.mask, { colorSpaceConversion: "none" });
-  if (bitmap.width !== width || bitmap.height !== height) throw new Failure("The mask is not of the film's size.");
+  if (bitmap.width !== width || bitmap.height !== height) throw new Failure("The mask's size differs from the film's.");
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
@@ -26,14 +26,14 @@ export async function readMask(film) {
   const mask = new Uint8Array(width * height);
   let count = 0;
   for (let pixel = 0; pixel < mask.length; pixel += 1) count += mask[pixel] = data[4 * pixel] > 127 ? 1 : 0;
-  // Some browsers falsify the pixels that a page reads back, against fingerprinting: never show such a mask.
+  // Some browsers change the pixels that a page reads, against fingerprinting: never show such a mask.
   if (Math.abs(count / mask.length - share) > 0.001) {
-    throw new Failure("The mask does not agree with its numbers. Does this browser hide canvas pixels from pages?");
+    throw new Failure("The mask does not match the infection share. Check whether this browser blocks reading canvas pixels.");
   }
   return mask;
 }
 
-/** The overlay: alpha above 0 on exactly the mask's pixels, full along the mask's inner edge. */
+/** The overlay: alpha above 0 on exactly the mask's pixels, opaque along the mask's inner edge. */
 export function paint(mask, width, height) {
   const line = Math.max(1, Math.round(Math.max(width, height) / FILM_PIXELS_PER_LINE));
   const depth = depths(mask, width, height);
@@ -46,7 +46,7 @@ export function paint(mask, width, height) {
   return image;
 }
 
-/** How many steps, up, down, left or right, lead out of the mask (or of the film): 0 outside, 1 along the edge. */
+/** City-block distance of each pixel to the outside of the mask or of the film: 0 outside, 1 along the edge. */
 function depths(mask, width, height) {
   const depth = new Uint16Array(mask.length);
   for (let y = 0, pixel = 0; y < height; y += 1) {

@@ -1,15 +1,15 @@
-// The page: films come in, at most two at a time go to the server, one is in view.
+// The page: films are queued, at most two at a time are sent to the server, one is in view.
 
 import { Failure, models, segment } from "./api.js";
-import { allowDownloads, offerDownloads } from "./downloads.js";
-import { takeFilms } from "./intake.js";
+import { connectDownloads, enableDownloads } from "./downloads.js";
+import { acceptFiles } from "./files.js";
 import { fromBase64 } from "./mask.js";
-import { percent, showNumbers } from "./numbers.js";
+import { percent, showMeasurements } from "./measurements.js";
 import { makeStrip } from "./strip.js";
-import { show, tell } from "./viewer.js";
+import { show, showMessage } from "./viewer.js";
 
-const AT_ONCE = 2;
-const [work, status, progress, model, again] = ["work", "status", "progress", "model", "again"].map(byId);
+const MAX_IN_FLIGHT = 2;
+const [work, status, progress, model, retry] = ["work", "status", "progress", "model", "retry"].map(byId);
 
 // A film: {file, state: waiting | working | done | failed, note}, and then either {failure} or {result, mask, picture}.
 const films = [];
@@ -18,11 +18,11 @@ const strip = makeStrip(byId("strip"), select);
 let running = 0;
 let selected = null;
 
-takeFilms(byId("file"), byId("drop"), add, () => say("A folder cannot be sent: drop the films that are in it."));
-offerDownloads(() => selected, say);
-model.addEventListener("change", () => selected && offerAgain());
-again.addEventListener("click", () => {
-  byId("stage").focus(); // the button is about to go
+acceptFiles(byId("file"), byId("drop"), add, () => report("Cannot upload a folder: drop its files instead."));
+connectDownloads(() => selected, report);
+model.addEventListener("change", () => selected && updateRetry());
+retry.addEventListener("click", () => {
+  byId("stage").focus(); // the button is about to disappear
   enqueue(selected);
 });
 listModels();
@@ -46,27 +46,27 @@ function enqueue(film) {
 }
 
 function next() {
-  if (running >= AT_ONCE || !queue.length) return;
+  if (running >= MAX_IN_FLIGHT || !queue.length) return;
   running += 1;
-  outline(queue.shift()).finally(() => {
+  process(queue.shift()).finally(() => {
     running -= 1;
     next();
   });
   next();
 }
 
-async function outline(film) {
-  change(film, { state: "working", note: "working" });
+async function process(film) {
+  change(film, { state: "working", note: "processing" });
   try {
     const { mask, picture, ...result } = await segment(film.file, film.model, (note) => change(film, { note }));
     Object.assign(film, { result, mask: fromBase64(mask.data, "image/png"), picture: fromBase64(picture, "image/png") });
     await strip.draw(film);
     change(film, { state: "done" });
-    say(`${film.file.name}: ${percent(result.infection_fraction)} of the film outlined as infection.`);
+    report(`${film.file.name}: ${percent(result.infection_fraction)} of the film segmented as infection.`);
   } catch (problem) {
-    const failure = problem instanceof Failure ? problem : new Failure("The server's answer could not be shown.");
+    const failure = problem instanceof Failure ? problem : new Failure("Cannot display the server's response.");
     change(film, { state: "failed", failure });
-    say(`${film.file.name}: failed. ${failure.message}`);
+    report(`${film.file.name}: failed. ${failure.message}`);
   }
 }
 
@@ -75,32 +75,32 @@ function change(film, changes) {
   strip.update(film);
   const finished = films.filter(({ state }) => state === "done" || state === "failed").length;
   Object.assign(progress, { max: films.length, value: finished, hidden: finished === films.length });
-  if (film === selected) look();
+  if (film === selected) render();
 }
 
 function select(film) {
   if (film === selected) return;
   selected = film;
   strip.select(film);
-  look();
+  render();
 }
 
-/** Shows the selected film as it now stands. */
-function look() {
+/** Shows the selected film in its current state. */
+function render() {
   const film = selected;
-  showNumbers(byId("numbers"), film);
-  allowDownloads(film);
-  offerAgain();
-  if (film.state === "done") show(film).catch(() => film === selected && tell("This film could not be shown."));
-  else if (film.state === "failed") tell([film.failure.message, film.failure.request && `Request ${film.failure.request}`].filter(Boolean).join("\n"));
-  else tell(film.note);
+  showMeasurements(byId("numbers"), film);
+  enableDownloads(film);
+  updateRetry();
+  if (film.state === "done") show(film).catch(() => film === selected && showMessage("Cannot display this film."));
+  else if (film.state === "failed") showMessage([film.failure.message, film.failure.request && `Request ${film.failure.request}`].filter(Boolean).join("\n"));
+  else showMessage(film.note);
 }
 
-/** A film that failed can be tried again, and one that is done outlined by another model. */
-function offerAgain() {
+/** A failed film can be retried, and a segmented one segmented by another model. */
+function updateRetry() {
   const other = selected.state === "done" && model.value && model.value !== selected.result.model.name;
-  again.hidden = !(selected.state === "failed" || other);
-  again.textContent = other ? `Outline with ${model.value}` : "Try again";
+  retry.hidden = !(selected.state === "failed" || other);
+  retry.textContent = other ? `Segment with ${model.value}` : "Retry";
 }
 
 async function listModels() {
@@ -109,11 +109,11 @@ async function listModels() {
     model.replaceChildren(...names.map((name) => new Option(name, name)));
     byId("model-choice").hidden = names.length < 2;
   } catch (failure) {
-    say(`The server's models cannot be listed. ${failure.message}`); // films go to its default then
+    report(`Cannot list the server's models. ${failure.message}`); // the server then uses its default model
   }
 }
 
-function say(line) {
+function report(line) {
   const failed = films.filter(({ state }) => state === "failed").length;
   const done = films.filter(({ state }) => state === "done").length;
   const count = films.length > 1 ? ` (${done} of ${films.length} films done${failed ? `, ${failed} failed` : ""})` : "";

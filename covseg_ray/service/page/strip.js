@@ -1,12 +1,12 @@
-// The strip: every film with its thumbnail and its state; one of them is selected.
+// The strip: the thumbnail and state of every film; one film is selected.
 
 import { paint, readMask } from "./mask.js";
-import { percent } from "./numbers.js";
+import { percent } from "./measurements.js";
 
 const SIDE = 240; // twice the size shown, for dense screens
 const MOVES = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity };
 
-/** `list` becomes a list box; `onSelect` gets the film that was chosen by mouse, finger or key. */
+/** Makes `list` a list box; `onSelect` gets the film that is chosen by mouse, touch or key. */
 export function makeStrip(list, onSelect) {
   const films = [];
   const items = new Map();
@@ -43,7 +43,7 @@ export function makeStrip(list, onSelect) {
     selected = film;
     for (const [other, item] of items) {
       item.setAttribute("aria-selected", String(other === film));
-      item.tabIndex = other === film ? 0 : -1; // the tab key comes to the selected film only
+      item.tabIndex = other === film ? 0 : -1; // the tab key reaches the selected film only
     }
     items.get(film).scrollIntoView({ block: "nearest", inline: "nearest" });
   }

@@ -1,4 +1,4 @@
-// The large view: the film on one canvas, the infection over it on another, and how they are looked at.
+// The viewer: the film on one canvas, the infection over it on another, and their view controls.
 
 import { paint, readMask } from "./mask.js";
 import { makeZoom } from "./zoom.js";
@@ -7,7 +7,7 @@ const [stage, sheet, message, film, overlay] = ["stage", "sheet", "message", "fi
 const zoom = makeZoom(stage, sheet, (times) => (byId("zoom-level").textContent = `${times.toFixed(1)} ×`));
 const keys = { "+": zoom.larger, "=": zoom.larger, "-": zoom.smaller, 0: zoom.reset }; // "=": a + without the shift key
 
-let turn = 0; // which call of show is the last one: pictures are decoded in any order
+let turn = 0; // number of the last call of show: pictures are decoded in any order
 
 byId("zoom-in").addEventListener("click", zoom.larger);
 byId("zoom-out").addEventListener("click", zoom.smaller);
@@ -16,21 +16,21 @@ byId("invert").addEventListener("click", (event) => film.classList.toggle("inver
 byId("show-overlay").addEventListener("click", (event) => (overlay.hidden = !toggled(event.currentTarget)));
 byId("opacity").addEventListener("input", showOpacity);
 document.addEventListener("keydown", (event) => {
-  const elsewhere = event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("select, input[type=password]");
-  if (sheet.hidden || elsewhere || !Object.hasOwn(keys, event.key)) return;
+  const ignored = event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("select, input[type=password]");
+  if (sheet.hidden || ignored || !Object.hasOwn(keys, event.key)) return;
   event.preventDefault();
   keys[event.key]();
 });
-showOpacity(); // a browser may have kept the slider's place over a reload
+showOpacity(); // a browser may have kept the slider's position over a reload
 
-/** A line instead of a film. */
-export function tell(text) {
+/** Shows a line instead of a film. */
+export function showMessage(text) {
   turn += 1;
   sheet.hidden = true;
   message.textContent = text;
 }
 
-/** A film that the server has answered, and its mask. */
+/** Shows a segmented film and its mask. */
 export async function show({ file, result, picture, ...rest }) {
   const mine = (turn += 1);
   const [bitmap, mask] = await Promise.all([createImageBitmap(picture), readMask({ result, ...rest })]);
@@ -46,7 +46,7 @@ export async function show({ file, result, picture, ...rest }) {
   stage.style.setProperty("--ratio", String(result.width / result.height));
   message.textContent = "";
   sheet.hidden = false;
-  zoom.take(result.width, result.height);
+  zoom.fit(result.width, result.height);
 }
 
 function showOpacity() {

@@ -1,10 +1,10 @@
 // Zoom and pan of one sheet on a stage: wheel, pinch, drag and keys.
 
-const MOST = 16;
+const MAX_ZOOM = 16;
 const STEP = 1.25;
-const WHEEL = 0.0015; // of a zoom step for each pixel of the wheel
+const WHEEL = 0.0015; // logarithm of the zoom factor per pixel of the wheel
 
-/** `onChange` gets the zoom, 1 where the whole film fits the stage. */
+/** `onChange` gets the zoom; at 1 the whole film fits the stage. */
 export function makeZoom(stage, sheet, onChange) {
   const film = { width: 1, height: 1 };
   const view = { zoom: 1, x: 0, y: 0 }; // x, y: from the stage's centre to the sheet's, in CSS pixels
@@ -13,8 +13,8 @@ export function makeZoom(stage, sheet, onChange) {
   function place() {
     const fit = Math.min(stage.clientWidth / film.width, stage.clientHeight / film.height);
     const room = (side, length) => Math.max(0, (fit * film[side] * view.zoom - length) / 2);
-    view.x = within(view.x, room("width", stage.clientWidth));
-    view.y = within(view.y, room("height", stage.clientHeight));
+    view.x = clamp(view.x, room("width", stage.clientWidth));
+    view.y = clamp(view.y, room("height", stage.clientHeight));
     sheet.style.width = `${fit * film.width}px`;
     sheet.style.height = `${fit * film.height}px`;
     sheet.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.zoom})`;
@@ -24,8 +24,8 @@ export function makeZoom(stage, sheet, onChange) {
   }
 
   function zoomBy(factor, point = { x: 0, y: 0 }) {
-    const zoom = Math.min(Math.max(view.zoom * factor, 1), MOST);
-    view.x = point.x - ((point.x - view.x) * zoom) / view.zoom; // the point under the cursor stays there
+    const zoom = Math.min(Math.max(view.zoom * factor, 1), MAX_ZOOM);
+    view.x = point.x - ((point.x - view.x) * zoom) / view.zoom; // keep the point under the cursor in place
     view.y = point.y - ((point.y - view.y) * zoom) / view.zoom;
     view.zoom = zoom;
     place();
@@ -54,7 +54,7 @@ export function makeZoom(stage, sheet, onChange) {
     pointers.set(event.pointerId, now);
     const other = [...pointers].find(([id]) => id !== event.pointerId)?.[1];
     if (other) {
-      zoomBy(apart(now, other) / Math.max(1, apart(before, other)), middle(before, other));
+      zoomBy(distance(now, other) / Math.max(1, distance(before, other)), midpoint(before, other));
       panBy((now.x - before.x) / 2, (now.y - before.y) / 2);
     } else if (view.zoom > 1) {
       panBy(now.x - before.x, now.y - before.y);
@@ -62,7 +62,7 @@ export function makeZoom(stage, sheet, onChange) {
   }
 
   stage.addEventListener("wheel", (event) => {
-    if (event.deltaY > 0 && view.zoom === 1) return; // nothing left to zoom out of: let the page scroll
+    if (event.deltaY > 0 && view.zoom === 1) return; // already fits: let the page scroll
     event.preventDefault();
     const pixels = event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY : event.deltaY * 40;
     zoomBy(Math.exp(-pixels * WHEEL), fromCentre(event));
@@ -88,14 +88,14 @@ export function makeZoom(stage, sheet, onChange) {
     larger: () => zoomBy(STEP),
     smaller: () => zoomBy(1 / STEP),
     reset,
-    /** Fits a film of another size. */
-    take(width, height) {
+    /** Shows a film of another size, fitted to the stage. */
+    fit(width, height) {
       Object.assign(film, { width, height });
       reset();
     },
   };
 }
 
-const within = (value, most) => Math.min(Math.max(value, -most), most);
-const apart = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);
-const middle = (a, b) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 });
+const clamp = (value, most) => Math.min(Math.max(value, -most), most);
+const distance = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);
+const midpoint = (a, b) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 });

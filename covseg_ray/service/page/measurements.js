@@ -1,8 +1,8 @@
-// The numbers of one film, with their units.
+// The measurements of one film, with their units.
 
 const ZONES = ["upper", "middle", "lower"];
 const SIDES = ["left", "right"];
-const NO_CHEST_FILM = "This does not look like a frontal chest film: do not rely on what is outlined.";
+const NO_CHEST_FILM = "This does not look like a frontal chest film: do not rely on the result.";
 
 export function percent(share) {
   if (share === null || share === undefined) return "unknown";
@@ -10,8 +10,8 @@ export function percent(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-/** Fills `section` with what the server said of a film. */
-export function showNumbers(section, film) {
+/** Fills `section` with the measurements of a film, or with its state. */
+export function showMeasurements(section, film) {
   const heading = element("h2", film.file.name);
   if (film.state !== "done") {
     const line = element("p", film.state === "failed" ? film.failure.message : film.note);
@@ -24,7 +24,7 @@ export function showNumbers(section, film) {
     heading,
     ...(result.frontal < result.frontal_level ? [warning(NO_CHEST_FILM)] : []),
     withClass("main", element("p", percent(result.infection_fraction))),
-    withClass("soft", element("p", result.infection_fraction > 0 ? "of the film outlined as infection" : "nothing outlined as infection")),
+    withClass("soft", element("p", result.infection_fraction > 0 ? "of the film segmented as infection" : "no infection segmented")),
     ...(result.severity ? severity(result.severity) : []),
     element("hr"),
     ...facts(result),
@@ -36,7 +36,7 @@ function facts(result) {
   const total = steps.reduce((sum, [, ms]) => sum + ms, 0);
   const rows = [
     ["Width × height", `${result.width} × ${result.height} pixels`],
-    ["Like a frontal chest film, 0 to 1", result.frontal.toFixed(3)],
+    ["Similarity to frontal chest films, 0 to 1", result.frontal.toFixed(3)],
     ["Model", result.model.name],
     ["Model id", result.model.model_id],
     ["Server time", `${total.toFixed(0)} ms`],
@@ -61,17 +61,17 @@ function severity({ whole, left, right, zones, plausible }) {
     element("tbody", ...rows.map(([name, ...shares]) => element("tr", row(name), ...shares.map((share) => element("td", percent(share)))))),
     element("tfoot", element("tr", row("both lungs"), spanning(2, element("td", percent(whole))))),
   );
-  const doubt = "The lung outline does not look like two lungs: do not rely on the shares of the lung.";
-  const sidesNote = "Left and right are the image's sides: on a usual frontal film the patient's right lung is on the image's left.";
+  const implausible = "The lung mask does not look like two lungs: do not rely on the lung shares.";
+  const sidesNote = "Left and right are the sides of the image: on a frontal film the patient's right lung is usually on the left.";
   return [
     element("hr"),
-    ...(plausible ? [] : [warning(doubt)]),
+    ...(plausible ? [] : [warning(implausible)]),
     table,
     withClass("soft small", element("p", sidesNote)),
   ];
 }
 
-// Text only, never markup: the names are the films' and the server's.
+// Text only, never markup: names come from files and from the server.
 function element(tag, ...content) {
   const made = document.createElement(tag);
   made.append(...content);

@@ -1,12 +1,12 @@
-// How films come onto the page: the file button, drag and drop, paste.
+// Films enter the page by the file button, drag and drop, or paste.
 
-/** `onFiles` gets files; `onFolder` is told when a folder was dropped, which a page cannot post. */
-export function takeFilms(input, zone, onFiles, onFolder) {
+/** `onFiles` gets the files; `onFolder` is called when a folder is dropped, which a page cannot upload. */
+export function acceptFiles(input, zone, onFiles, onFolder) {
   input.addEventListener("change", () => {
     onFiles([...input.files]);
-    input.value = ""; // or the same file could not be chosen again
+    input.value = ""; // otherwise the same file cannot be chosen again
   });
-  // Anywhere on the page: a film that misses the zone would otherwise replace the page in the browser.
+  // On the whole page: the browser would open a file dropped beside the zone in place of the page.
   document.addEventListener("dragover", (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
