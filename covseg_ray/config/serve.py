@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from covseg_ray.config import DEFAULT_MODEL
 from covseg_ray.errors import ConfigError
 
 APPLICATION = "covseg-ray"
@@ -102,8 +103,10 @@ def read_endpoint(
         args = {**args, "models": bundles_by_name(models)}
     if keys_file:
         args = {**args, "keys_file": keys_file}
+    if not path and not models:
+        args = {**args, "models": bundles_by_name([DEFAULT_MODEL])}
     if not args.get("models"):
-        raise ConfigError("no model to serve: give --model BUNDLE, or a file with -c SERVE.yaml (see jobs/serve.yaml)")
+        raise ConfigError(f"{path}: no model to serve; name one under models (see jobs/serve.yaml), or give --model")
     address = {"host": host or options.get("host"), "port": port or options.get("port")}
     given = {name: value for name, value in address.items() if value is not None}
     return _validated(Endpoint, {**given, "config": parse(args)})

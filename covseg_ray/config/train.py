@@ -109,7 +109,9 @@ class Job(_Section):
     it is one for ``covseg-ray tune``."""
 
     preset: Preset = Field(default="paper", description="the recipe that sets every key not given here")
-    name: str = Field(default="paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(
+        default="paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the run's folder below out"
+    )
     out: str = Field(default="runs", description="folder or s3:// URI of runs")
     workers: int | tuple[int, int] = Field(
         default=1, description="training processes: a number, or the fewest and the most, as [2, 8]"

@@ -18,7 +18,9 @@ def serve(
     models: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", metavar="[NAME=]BUNDLE", help="Serve this bundle, a path or s3:// URI; may be repeated."
+            "--model",
+            metavar="[NAME=]BUNDLE",
+            help="Serve this bundle, a path or s3:// URI; covid-qu-ex when not given; repeatable.",
         ),
     ] = None,
     host: Annotated[

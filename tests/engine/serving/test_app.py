@@ -160,7 +160,6 @@ def test_behind_rays_haproxy_keys_are_a_must(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ((None, [], None, None, None), "no model to serve"),
         ((None, ["a", "b"], None, None, None), "default is given twice"),
         ((None, ["m=a"], "0.0.0.0", None, None), "needs API keys"),
         ((None, ["m m=a"], None, None, None), "models"),
@@ -171,6 +170,14 @@ def test_what_cannot_be_served_is_told_in_a_line(given: tuple[object, ...], text
     with pytest.raises(ConfigError, match=text) as caught:
         read_endpoint(*given)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_without_a_model_it_is_that_of_the_package_and_a_file_must_name_one(tmp_path: Path) -> None:
+    assert read_endpoint(None, [], None, None, None).config.models == {"default": "covid-qu-ex"}
+    file = tmp_path / "serve.yaml"
+    file.write_text("applications: [{name: covseg-ray, args: {replicas: [1, 2]}}]")
+    with pytest.raises(ConfigError, match="no model to serve"):
+        read_endpoint(str(file), [], None, None, None)
 
 
 def test_the_shipped_file_is_read() -> None:
