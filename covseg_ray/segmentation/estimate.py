@@ -1,4 +1,4 @@
-"""A measured number and how sure it is: what a bundle keeps of its evaluation."""
+"""A measured value with its confidence interval, as a bundle stores it."""
 
 from __future__ import annotations
 

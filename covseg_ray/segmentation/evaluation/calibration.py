@@ -1,15 +1,15 @@
-"""Whether a probability of 0.7 is right seven times in ten: pixels counted by probability and truth.
+"""Calibration of the predicted probabilities: pixels counted by probability and truth.
 
-The counts are integers, so that those of batches, workers and films are merged by adding. Of the infection's
-probability of each pixel, in 255ths:
+The counts are integers; those of batches, workers and films are merged by adding. Over the infection's probability of
+each pixel, in 255ths:
 
 - expected calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 2): 15 bins of equal
   width, closed above, ``sum over bins of pixels_b / pixels * |infected share_b - mean probability_b|``. It is the form
   for two classes: theirs bins the probability of the class that is predicted, this one that of infection;
 - Brier score (Brier 1950): mean of ``(probability - truth)^2``, truth 0 or 1.
 
-Most pixels are background that no model doubts, which makes both small over whole films: compare them between models on
-the same films, and look at the bins.
+Most pixels are certain background, which makes both small over whole films: compare them between models on the same
+films, and see the bins.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Lesions found against false regions marked, over thresholds of the probability: the free-response curve (FROC).
+"""Free-response curve (FROC): lesions found over false regions, for thresholds of the probability.
 
 Bunch et al. 1978 ("A free-response approach to the measurement and characterization of radiographic-observer
 performance", J Appl Photogr Eng 4, 166); Chakraborty 1989 (Med Phys 16, 561). A film may hold any number of lesions and
-a model mark any number of regions, so a model that marks a speck on each healthy film shows, however small its area.
+a model mark any number of regions, so a false region counts however small its area.
 
 - A lesion is a connected region (8 neighbours) of the true mask, a marked region one of the predicted mask.
 - A lesion is found where at least 20 % of its pixels are predicted: intersection over reference, as Maier-Hein et al.
   2024 ("Metrics reloaded", Nat Methods 21, 195) name it; the 20 % are a choice of this project's.
 - A marked region is false where it shares no pixel with any lesion.
 
-All are integers of each film, merged over films by adding. At low thresholds regions flow together, and their number
-can fall again: the curve may turn back, and no area under it is computed.
+All are integer counts of each film, merged over films by adding. At low thresholds regions merge, and their number can
+fall again: the curve is not monotonic, and no area under it is computed.
 """
 
 from __future__ import annotations

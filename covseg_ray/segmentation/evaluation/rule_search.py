@@ -1,4 +1,4 @@
-"""Choose a decision rule on films with known masks: the threshold and the smallest region that score best.
+"""Search the decision rule that scores best on labelled films: its threshold and its smallest region.
 
 Counts of pixels for every pair of the two are integers for each film, so they are merged by adding, and the score is
 ``iou_all``: the mean IoU over all films, 1 where prediction and truth are both empty.
@@ -25,8 +25,8 @@ Counts = NDArray[np.int64]
 class Choice:
     """The best pair and its mean IoU over all films.
 
-    ``expected`` is that of films which did not choose: each half of the films scored by the pair that is best on the
-    other (two-fold cross-validation, Stone 1974), so without what comes of choosing on the films that are scored."""
+    ``expected`` is the score on held-out films: each half of the films scored by the pair that is best on the other
+    half (two-fold cross-validation, Stone 1974)."""
 
     threshold: float
     smallest_region: int
@@ -71,9 +71,9 @@ def _best(iou_NLR: NDArray[np.float64]) -> tuple[int, int]:
 def _count_regions(found_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_], regions: tuple[int, ...]) -> Counts:
     labels_HW, _ = ndimage.label(found_HW, CONNECTIVITY)
     sizes = np.bincount(labels_HW.ravel())
-    right = np.bincount(labels_HW.ravel(), weights=truth_HW.ravel()).astype(np.int64)
-    sizes[0] = right[0] = 0  # no region
+    hits = np.bincount(labels_HW.ravel(), weights=truth_HW.ravel()).astype(np.int64)
+    sizes[0] = hits[0] = 0  # background is no region
     kept = [sizes >= region for region in regions]
-    found, tp = (np.array([each[keep].sum() for keep in kept]) for each in (sizes, right))
+    found, tp = (np.array([each[keep].sum() for keep in kept]) for each in (sizes, hits))
     infected, pixels = int(truth_HW.sum()), truth_HW.size
     return np.stack([tp, found - tp, infected - tp, pixels - found - infected + tp], axis=1)

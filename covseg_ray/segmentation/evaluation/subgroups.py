@@ -1,4 +1,4 @@
-"""Films in groups, so that a good average cannot hide a group on which a model fails."""
+"""Metrics of groups of films (strata), so that an average does not hide a group on which a model fails."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Stratum:
 
 
 def divide(labels: Sequence[str], counts_N4: Counts) -> dict[str, dict[str, Members]]:
-    """Which films belong to which stratum, bool ``[N]``: by ``label``, and by ``infected_share``.
+    """The films of each stratum, bool ``[N]``: by ``label``, and by ``infected_share``.
 
     The latter is the true infected share of the film (tp + fn of all pixels), of films that have infection, within
-    fixed bounds: thirds would differ from one set of films to the next. A stratum without films is left out.
+    fixed bounds: quantiles would differ between sets of films. A stratum without films is left out.
     """
     names_N = np.asarray(labels)
     infected_N = (counts_N4[:, 0] + counts_N4[:, 2]) / np.maximum(counts_N4.sum(axis=1), 1)

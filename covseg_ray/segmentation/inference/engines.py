@@ -1,6 +1,6 @@
-"""What computes a chunk of films on a CPU, from the one torch module: torch itself, OpenVINO or ONNX Runtime.
+"""Engines that compute a chunk of films on a CPU from one torch module: torch itself, OpenVINO or ONNX Runtime.
 
-A module here goes from uint8 ``[N, S, S]`` films to uint8 arrays: preprocessing, network and the choice of the class.
+The module maps uint8 ``[N, S, S]`` films to uint8 arrays: preprocessing, network and decision.
 OpenVINO and ONNX Runtime translate it when they are built, for one shape: :mod:`covseg_ray.segmentation.network.graph`.
 On a GPU there is torch alone: :mod:`covseg_ray.segmentation.inference.cuda_graph`.
 """
@@ -20,7 +20,7 @@ ENGINES = ("auto", "torch", "openvino", "onnx")
 _PACKAGES = {"torch": (), "openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 
-def named_engine(name: str) -> str:
+def engine_by_name(name: str) -> str:
     """The engine that a name stands for, whether it is installed here or not. Raises UsageError for an unknown one."""
     if name not in ENGINES:
         raise UsageError(f"engine: unknown {name!r}; choose one of {', '.join(ENGINES)}")
@@ -30,13 +30,13 @@ def named_engine(name: str) -> str:
 def choose_engine(name: str = "auto", device: str = "cpu") -> str:
     """The engine that a name stands for on a device: ``torch``, ``openvino`` or ``onnx``.
 
-    ``auto`` is torch everywhere: the same bytes must give the same mask on every way, and on nodes with and without
-    the other packages. Of the 61 million pixels of 932 films the others in fp32 each set 2 differently from torch.
+    ``auto`` is torch everywhere: the same bytes must give the same mask everywhere, also on nodes without the other
+    packages. Of the 61 million pixels of 932 films the others in fp32 each set 2 differently from torch.
 
     Raises:
         UsageError: an unknown name, an engine that is not installed, or one that cannot compute on the device.
     """
-    engine = named_engine(name)
+    engine = engine_by_name(name)
     if engine != "torch" and torch.device(device).type != "cpu":
         raise UsageError(f"engine: {engine} computes on a CPU, not on {device}; choose torch or auto")
     _require(engine)
@@ -64,8 +64,8 @@ def torch_forward(module: nn.Module) -> Forward:
     ready = channels_last(module)
 
     def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        given: NDArray[np.uint8] = ready(torch.from_numpy(films_NHW)).numpy()
-        return given
+        output: NDArray[np.uint8] = ready(torch.from_numpy(films_NHW)).numpy()
+        return output
 
     return forward
 

@@ -14,7 +14,7 @@ from torch import nn
 from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.inference.batchnorm_folding import prepare
 from covseg_ray.segmentation.inference.cuda_graph import CudaGraphModel
-from covseg_ray.segmentation.inference.engines import build_forward, choose_engine, named_engine
+from covseg_ray.segmentation.inference.engines import build_forward, choose_engine, engine_by_name
 from covseg_ray.segmentation.inference.packed_weights import has_onednn_layouts, pack_weights
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Decide, Rule, remove_small_regions
@@ -176,7 +176,7 @@ def engine_of(bundle: Bundle, engine: str) -> str:
         UsageError: an unknown name, or another engine than an 8-bit model's own.
     """
     if bundle.graph is None:
-        return named_engine(engine)
+        return engine_by_name(engine)
     if engine not in ("auto", bundle.graph.engine):
         raise UsageError(
             f"engine: this 8-bit model computes with {bundle.graph.engine}, not with {engine}; choose auto, or the "

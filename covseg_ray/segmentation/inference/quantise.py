@@ -16,7 +16,7 @@ from covseg_ray.segmentation.network.bundle import Bundle, Int8
 from covseg_ray.segmentation.network.bundle_files import digest
 from covseg_ray.segmentation.network.graph import Graph, load, openvino_graph, openvino_model, translate
 
-FIRST_KEPT, LAST_KEPT = 1, 6  # convolutions at the film's edge and at the outline's stay in floating point
+FIRST_KEPT, LAST_KEPT = 1, 6  # convolutions at the network's input and output stay in floating point
 
 
 def quantise(bundle: Bundle, films_NHW: NDArray[np.uint8], dataset_digest: str) -> Bundle:
@@ -28,10 +28,10 @@ def quantise(bundle: Bundle, films_NHW: NDArray[np.uint8], dataset_digest: str) 
     are left as they are.
 
     Raises:
-        UsageError: it is one already, or OpenVINO or NNCF is not installed.
+        UsageError: it is an 8-bit model already, or OpenVINO or NNCF is not installed.
     """
     if bundle.graph is not None:
-        raise UsageError("--int8: the model is one of 8-bit integers already")
+        raise UsageError("--int8: the model is in 8-bit integers already")
     nncf = _nncf()
     side = bundle.spec.input_size
     model = openvino_model(translate("openvino", films_to_classes(bundle), (1, side, side)))
@@ -49,7 +49,7 @@ def quantise(bundle: Bundle, films_NHW: NDArray[np.uint8], dataset_digest: str) 
 
 
 def _edges(model: Any) -> list[str]:
-    """The names of the convolutions that see the film's own pixels and those that draw the outline."""
+    """The names of the first and the last convolutions."""
     names = [each.get_friendly_name() for each in model.get_ordered_ops() if each.get_type_name() == "Convolution"]
     return names[:FIRST_KEPT] + names[-LAST_KEPT:]
 

@@ -1,5 +1,5 @@
 """A trained model as three files: ``model.safetensors``, ``model.json`` and a card, ``README.md``; two more in
-``openvino/int8/`` where it computes in 8-bit integers.
+``openvino/int8/`` for an 8-bit model.
 
 Reading a bundle runs no code from it: tensors come from safetensors, names are looked up in the library's own lists,
 and the model's id is computed anew from what was read.

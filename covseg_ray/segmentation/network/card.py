@@ -1,4 +1,4 @@
-"""The card of a bundle: what a person must know before using the model, as Markdown."""
+"""The card of a bundle, as Markdown: intended use, input, training data and metrics of the model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A network translated for OpenVINO or ONNX Runtime: as files, and as what computes a chunk of films from them.
+"""A network translated for OpenVINO or ONNX Runtime: its files, and a function that computes films with them.
 
-Both hold preprocessing, network and the choice of the class in one graph, for one shape of films: uint8 ``[N, S, S]``
+Preprocessing, network and decision are one graph, for one shape of films: uint8 ``[N, S, S]``
 to uint8 ``[N, 2, S, S]``, see :class:`covseg_ray.segmentation.network.decision.Decide`.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 Shape = tuple[int, int, int]
-Forward = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # films [N, S, S] of the one shape to what the module gives
+Forward = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # films [N, S, S] of one shape to the module's output
 
 ONNX, XML, BIN = "model.onnx", "model.xml", "model.bin"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -62,8 +62,8 @@ def openvino_model(graph: Graph) -> Any:
 
 
 def graph_forward(graph: Graph, threads: int, precision: str) -> Forward:
-    """What computes the graph on this CPU. OpenVINO computes what is in float32 in ``precision``, ``fp32`` or ``bf16``;
-    ONNX Runtime in float32."""
+    """A function that computes the graph on this CPU. OpenVINO computes float32 operations in ``precision``, ``fp32``
+    or ``bf16``; ONNX Runtime in float32."""
     if graph.engine == "openvino":
         return _openvino_forward(graph, threads, precision)
     return _onnx_forward(graph, threads)
@@ -79,8 +79,8 @@ def _openvino_forward(graph: Graph, threads: int, precision: str) -> Forward:
     compiled = load("openvino").Core().compile_model(openvino_model(graph), "CPU", settings)
 
     def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        given: NDArray[np.uint8] = compiled.infer_new_request(films_NHW)[0]
-        return given
+        output: NDArray[np.uint8] = compiled.infer_new_request(films_NHW)[0]
+        return output
 
     return forward
 
@@ -93,8 +93,8 @@ def _onnx_forward(graph: Graph, threads: int) -> Forward:
     films_name = session.get_inputs()[0].name
 
     def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        given: NDArray[np.uint8] = session.run(None, {films_name: films_NHW})[0]
-        return given
+        output: NDArray[np.uint8] = session.run(None, {films_name: films_NHW})[0]
+        return output
 
     return forward
 

@@ -1,4 +1,4 @@
-"""What a network consists of, for ``covseg-ray model info``."""
+"""The layers of a network, for the document of ``covseg-ray model info --json``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _DEPTH = 2
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One part of the network: its module's name and class, what it gives out, its trainable parameters.
+    """One layer: its module's name and class, its output's shape, its number of trainable parameters.
 
-    ``output_shape`` is that of one film, without the batch axis; None where the part gives no single tensor.
+    ``output_shape`` is that of one film, without the batch axis; None where the output is not a single tensor.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Layer:
 
 
 def describe(bundle: Bundle) -> list[Layer]:
-    """The parts in the network's order. Their ``parameters`` add up to the model's.
+    """The layers in the network's order. Their ``parameters`` add up to those of the network.
 
     Raises:
         ModelError: as :meth:`Bundle.network`.
@@ -37,11 +37,11 @@ def describe(bundle: Bundle) -> list[Layer]:
     parts = dict(_parts(network, "", _DEPTH))
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 
-    def remember(module: nn.Module, _: object, output: object) -> None:
+    def record(module: nn.Module, _: object, output: object) -> None:
         if isinstance(output, Tensor):
             shapes[module] = tuple(output.shape[1:])
 
-    hooks = [part.register_forward_hook(remember) for part in parts.values()]
+    hooks = [part.register_forward_hook(record) for part in parts.values()]
     with torch.inference_mode():
         network(Preprocess()(torch.zeros(1, bundle.spec.input_size, bundle.spec.input_size, dtype=torch.uint8)))
     for hook in hooks:
@@ -56,7 +56,7 @@ def trainable_parameters(module: nn.Module) -> int:
 
 
 def _parts(module: nn.Module, prefix: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
-    """Modules ``depth`` levels down; a plain list of modules is a level of no meaning and is passed through."""
+    """Modules ``depth`` levels down; a list of modules does not count as a level."""
     for name, child in module.named_children():
         below = depth if isinstance(child, nn.ModuleList) else depth - 1
         if below and next(child.children(), None) is not None:

@@ -20,7 +20,7 @@ from covseg_ray.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What may happen to a film.
+    """Random changes of a film.
 
     ``flip_horizontal`` and ``flip_vertical`` are probabilities. With ``probability`` a film is moved: shifted by up to
     ``shift`` of its side, scaled by a factor of 1 - ``scale`` to 1 + ``scale``, rotated by up to ``rotate`` degrees,
@@ -48,7 +48,7 @@ _PRESETS = {
 
 def augmentation(name: str) -> Augmentation:
     """The preset ``none``, ``flips``, ``paper`` (flips, then shift, scale and rotate), ``chest`` (wider movements,
-    and gamma; no film stands on its head) or ``mild`` (as between two films of one patient).
+    and gamma; no vertical flip) or ``mild`` (as between two films of one patient).
 
     Raises:
         ConfigError: no preset has that name.
@@ -62,8 +62,8 @@ def augmentation(name: str) -> Augmentation:
 def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
     """Films and masks (both uint8 ``[N, H, W]``, one device) under the same random movement.
 
-    Films are resampled bilinearly, masks by nearest neighbour; a film that is not moved comes out of it as it was. The
-    inputs are left as they are. Every film goes the same way, moved or not: a GPU launches the fewest kernels so.
+    Films are resampled bilinearly, masks by nearest neighbour; a film that is not moved stays as it is. The inputs are
+    not changed. All films are resampled in one call, moved or not: that is the fewest kernels on a GPU.
     """
     generator = torch.Generator().manual_seed(seed)
     chance_N3 = torch.rand(len(images_NHW), 3, generator=generator)
@@ -77,7 +77,7 @@ def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed:
             )
     if config.gamma:
         drawn_N = contrast_N2[:, 0] < config.probability
-        images_NHW = bend(images_NHW, torch.where(drawn_N, _exponents(contrast_N2[:, 1], config), 1.0))
+        images_NHW = adjust_gamma(images_NHW, torch.where(drawn_N, _exponents(contrast_N2[:, 1], config), 1.0))
     if config.probability:
         height, width = images_NHW.shape[1:]
         drawn_N11 = (chance_N3[:, 2] < config.probability)[:, None, None]
@@ -99,7 +99,7 @@ def move(batch_NHW: Tensor, theta_N23: Tensor, interpolation: str) -> Tensor:
     return moved.squeeze(1).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def bend(images_NHW: Tensor, exponents_N: Tensor) -> Tensor:
+def adjust_gamma(images_NHW: Tensor, exponents_N: Tensor) -> Tensor:
     """uint8 ``[N, H, W]`` with each film's grey values v changed to 255 (v / 255)^g, g its exponent."""
     greys_N256 = (torch.arange(256) / 255) ** exponents_N[:, None]
     table_N256 = _on(images_NHW, (greys_N256 * 255).round().to(torch.uint8))
@@ -111,7 +111,7 @@ def _exponents(chance_N: Tensor, config: Augmentation) -> Tensor:
 
 
 def _on(films: Tensor, drawn: Tensor) -> Tensor:
-    """What was drawn on the CPU, where the films are; no wait for what that device still has to do."""
+    """A draw of the CPU on the films' device, without waiting for that device."""
     return drawn.to(films.device, non_blocking=True)
 
 

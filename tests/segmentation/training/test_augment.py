@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from covseg_ray.errors import ConfigError
-from covseg_ray.segmentation.training.augment import Augmentation, augment, augmentation, bend, move
+from covseg_ray.segmentation.training.augment import Augmentation, adjust_gamma, augment, augmentation, move
 
 STILL = Augmentation(flip_horizontal=0, flip_vertical=0, probability=0)
 
@@ -110,7 +110,7 @@ def test_movement_stays_in_its_limits():
 
 def test_bend_is_the_gamma_curve():
     film = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)
-    bent = bend(torch.from_numpy(film), torch.tensor([1.0, 0.5, 1.7])).numpy()
+    bent = adjust_gamma(torch.from_numpy(film), torch.tensor([1.0, 0.5, 1.7])).numpy()
     for each, exponent in zip(bent, (1.0, 0.5, 1.7), strict=True):
         assert np.abs(each - 255 * (film[0] / 255) ** exponent).max() <= 0.5 + 1e-4
     assert np.array_equal(bent[0], film[0])
