@@ -44,7 +44,7 @@ def show(
     from rich.text import Text
 
     styles = {origin: "dim" if origin == "default" else "green" for origin in origins.values()}
-    rows = [
+    rows: list[list[str | Text]] = [
         [key, json.dumps(value, ensure_ascii=False), Text(origins[key], style=styles[origins[key]])]
         for key, value in _flatten(tree)
     ]
