@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from terminals import shown_on_a_terminal
 
-from covseg_ray.cli.progress import SegmentProgress, rejected_words
+from covseg_ray.cli.progress import CountProgress, SegmentProgress, rejected_words
 
 SHOW = """
 import time
@@ -229,3 +229,12 @@ def test_a_terminal_of_80_columns_shows_a_bar_and_the_words() -> None:
     assert len(bar) == 80 * 1500 // 2000  # without colour the rest of the bar is blank
     assert "2,000 inputs listed" in text
     assert "in 0:00" not in text  # the line for logs
+
+
+def test_films_are_counted_every_half_minute() -> None:
+    out, clock = io.StringIO(), Clock()
+    with CountProgress("packing", file=out, clock=clock) as progress:
+        for done in range(0, 80, 20):
+            progress.update(done, 1_000)
+            clock.now += 20
+    assert lines(out) == ["packing · 40/1,000 films · 0:16:00 left"]

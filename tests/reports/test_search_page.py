@@ -1,4 +1,4 @@
-"""The report of a search, and what the screen shows of one."""
+"""The report of a search."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 from report_pages import Page
 from scipy import ndimage
-from terminals import shown_on_a_terminal
 
-from covseg_ray.cli.training.progress import SearchProgress
 from covseg_ray.reports.search_page import search_report
 from covseg_ray.reports.trial_result import FAILED, FINISHED, STOPPED, TrialResult, best_of
 
@@ -78,45 +76,3 @@ def test_the_page_asks_for_nothing_from_elsewhere(page: Page) -> None:
     sources = [value for tag in ("img", "source") for each in page.all(tag) for value in each.values() if value]
     assert [each for each in sources if each.startswith("http")] == []
     assert page.all("script") == []
-
-
-def show(progress: SearchProgress) -> None:
-    with progress:
-        progress.begin([RESULTS[0], *(trial(n, 0.1, "<b>&", (), "") for n in (2, 3))])
-        progress.epoch_done(2, {"epoch": 1, "iou_all": 0.2})
-        progress.ended(RESULTS[1])
-        progress.epoch_done(3, {"epoch": 1, "iou_all": 0.3})
-        progress.ended(RESULTS[2])
-        progress.finishing(RESULTS[2])
-
-
-def test_away_from_a_terminal_the_table_grows_line_by_line() -> None:
-    out = io.StringIO()
-    show(SearchProgress("iou_all", out))
-    assert out.getvalue().splitlines() == [
-        "trial  learning_rate  loss  epochs  iou_all  ended",
-        "1      0.001          dice  3/3     0.5000   finished",
-        "trial 2 epoch 1/3 · iou_all 0.2000",
-        "2      0.1            <b>&  1/3     0.2000   stopped early",
-        "trial 3 epoch 1/3 · iou_all 0.3000",
-        "3      0.01           dice  3/3     0.7000   finished",
-        "trial 3 is the best; its model is measured and kept",
-    ]
-
-
-PROGRAM = """
-from covseg_ray.cli.training.progress import SearchProgress
-from covseg_ray.reports.trial_result import TrialResult
-import time
-with SearchProgress("iou_all") as progress:
-    progress.begin([TrialResult(n, {"train.loss": "dice"}, 3, [], "") for n in (1, 2)])
-    progress.epoch_done(1, {"epoch": 2, "iou_all": 0.25})
-    time.sleep(0.3)
-"""
-
-
-def test_on_a_terminal_a_live_line_names_the_trials_that_run() -> None:
-    shown = shown_on_a_terminal(PROGRAM)
-    assert "trial 1 epoch 2/3" in shown
-    assert "best 0.2500" in shown
-    assert "iou_all 0.2500" not in shown
