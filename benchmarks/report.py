@@ -104,7 +104,7 @@ PLANS = {
     "growth": Plan(
         "growth.py",
         "As work grows",
-        "`covseg-ray segment` with a network that costs next to nothing, computed by OpenVINO. Start and end cost the "
+        "`segment` with a network that costs next to nothing, computed by OpenVINO. Start and end cost the "
         "same for any size, so a film's cost is the difference between two runs over that of their films; `driver_mib` "
         "is the most memory of the command's own process.",
         lambda given: ["--sizes", given.sizes],
