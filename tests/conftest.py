@@ -151,6 +151,17 @@ def predict(bundle: Any) -> Any:
 
 
 @pytest.fixture
+def two_threads() -> Iterator[None]:
+    """For what is equal bit for bit on two threads and not on one, where oneDNN computes depthwise layers otherwise."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def counts() -> Any:
     from endpoints import Counts
 

@@ -51,6 +51,7 @@ def test_scores_are_those_of_the_network(architecture: str, encoder: str) -> Non
     np.testing.assert_allclose(found_NCHW.numpy() / scale, expected_NCHW.numpy() / scale, atol=2e-5)
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 # A ResNet's blocks have one activation for two places: it stays. The other figures are counts of modules.
 @pytest.mark.parametrize(("encoder", "activations"), [("resnet18", 1 + 10), ("tu-tf_efficientnet_lite2", 42 + 10)])
