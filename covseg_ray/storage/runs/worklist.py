@@ -63,7 +63,7 @@ def write_worklist(out: str, members: Iterable[Member], on_progress: Callable[[i
     """Number ``members`` from 0 and write them; ``on_progress`` receives the number listed so far."""
     delete(join(out, FOLDER))  # left by an interrupted listing
     inputs, size, kinds, starts = 0, 0, Counter[str](), list[int]()
-    for run in runs(members):
+    for run in split_tasks(members):
         rows = [{"item": inputs + place, **asdict(member)} for place, member in enumerate(run)]
         _write(part_uri(out, len(starts)), pa.Table.from_pylist(rows, schema=SCHEMA))
         starts.append(inputs)
@@ -85,15 +85,12 @@ def parse_members(rows: Iterable[Mapping[str, Any]]) -> Iterator[Member]:
     return (Member(*(row[name] for name in _MEMBER_FIELDS)) for row in rows)
 
 
-def runs(members: Iterable[Member]) -> Iterator[list[Member]]:
+def split_tasks(members: Iterable[Member]) -> Iterator[list[Member]]:
     """Split members into the parts that one task reads: 500, more where an archive is better read in one pass."""
     run: list[Member] = []
     for member in members:
-        if (
-            run
-            and len(run)
-            >= (_OF_ONE_ARCHIVE.get(member.kind, 0) if run[-1].container == member.container else 0) + _INPUTS
-        ):
+        archive_inputs = _OF_ONE_ARCHIVE.get(member.kind, 0) if run and run[-1].container == member.container else 0
+        if run and len(run) >= _INPUTS + archive_inputs:
             yield run
             run = []
         run.append(member)
