@@ -1,7 +1,7 @@
-"""How a film's bytes travel to the decoding child, and its pixels or the reason against it back, over a socket.
+"""The protocol between a process and its decoding child: a film's bytes one way, its pixels or a rejection back.
 
-Lengths stand before what they measure. What comes back is a line of JSON and the raw pixels: nothing is pickled, for
-what a hostile film may have taken over must not run code on this side.
+Every message has its length before it. An answer is one JSON document and the raw pixels. Nothing is pickled: a child
+that a hostile film has taken over must not run code in its parent.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 
 _LENGTH = struct.Struct("<Q")
-_LONGEST_ANSWER = 1 << 16
+_MAX_HEADER = 1 << 16
 
 
 def send_film(channel: socket.socket, data: bytes, deadline: float) -> None:
-    """Raises TimeoutError once `deadline` (of ``time.monotonic``) is past, OSError when the other side is gone."""
+    """Raises TimeoutError after `deadline` (of ``time.monotonic``), OSError when the peer is gone."""
     _send(channel, _LENGTH.pack(len(data)), deadline)
     _send(channel, data, deadline)
 
@@ -32,13 +32,13 @@ def receive_film(channel: socket.socket) -> bytes:
 
 
 def send_answer(channel: socket.socket, film: Radiograph | Rejected) -> None:
-    text = json.dumps(_described(film)).encode()
+    text = json.dumps(_header(film)).encode()
     _send(channel, _LENGTH.pack(len(text)) + text, None)
     if isinstance(film, Radiograph):
         _send(channel, np.ascontiguousarray(film.pixels).data.cast("B"), None)
 
 
-def _described(film: Radiograph | Rejected) -> dict[str, Any]:
+def _header(film: Radiograph | Rejected) -> dict[str, Any]:
     if isinstance(film, Rejected):
         return {"reason": film.reason, "detail": film.detail}
     shape, dtype = film.pixels.shape, film.pixels.dtype.name
@@ -46,9 +46,9 @@ def _described(film: Radiograph | Rejected) -> dict[str, Any]:
 
 
 def receive_answer(channel: socket.socket, limits: Limits, deadline: float) -> Radiograph | Rejected:
-    """Raises as `send_film` does; and ValueError, LookupError or TypeError for what is no answer."""
+    """Raises as `send_film` does; and ValueError, LookupError or TypeError for a malformed answer."""
     (length,) = _LENGTH.unpack(receive(channel, _LENGTH.size, deadline))
-    if length > _LONGEST_ANSWER:
+    if length > _MAX_HEADER:
         raise ValueError(f"an answer of {length} bytes")
     answer = json.loads(receive(channel, length, deadline))
     if "reason" in answer:
@@ -57,33 +57,33 @@ def receive_answer(channel: socket.socket, limits: Limits, deadline: float) -> R
     if min(height, width) < 1 or height * width > limits.max_pixels:
         raise ValueError(f"an answer of {height} x {width} pixels")
     pixels_HW = np.empty((height, width), {"uint8": np.uint8, "uint16": np.uint16}[answer["dtype"]])
-    _fill(channel, pixels_HW.data.cast("B"), deadline)
+    _receive_into(channel, pixels_HW.data.cast("B"), deadline)
     spacing_mm = answer["spacing_mm"]
     return Radiograph(pixels_HW, (spacing_mm[0], spacing_mm[1]) if spacing_mm else None, answer["instance_uid"])
 
 
 def receive(channel: socket.socket, count: int, deadline: float | None) -> bytearray:
-    """`count` bytes. Raises TimeoutError once `deadline` is past, OSError when the other side is gone."""
+    """`count` bytes. Raises TimeoutError after `deadline`, OSError when the peer is gone."""
     received = bytearray(count)
-    _fill(channel, memoryview(received), deadline)
+    _receive_into(channel, memoryview(received), deadline)
     return received
 
 
 def _send(channel: socket.socket, data: bytes | memoryview, deadline: float | None) -> None:
-    channel.settimeout(_left(deadline))
+    channel.settimeout(_remaining(deadline))
     channel.sendall(data)
 
 
-def _fill(channel: socket.socket, view: memoryview, deadline: float | None) -> None:
+def _receive_into(channel: socket.socket, view: memoryview, deadline: float | None) -> None:
     while view:
-        channel.settimeout(_left(deadline))
+        channel.settimeout(_remaining(deadline))
         count = channel.recv_into(view)
         if not count:
-            raise ConnectionError("the other side is gone")
+            raise ConnectionError("the peer is gone")
         view = view[count:]
 
 
-def _left(deadline: float | None) -> float | None:
+def _remaining(deadline: float | None) -> float | None:
     if deadline is None:
         return None
     seconds = deadline - time.monotonic()

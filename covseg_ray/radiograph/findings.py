@@ -1,4 +1,4 @@
-"""What a model's classes say of a film: its masks at the film's own size, and what is measured on them."""
+"""From a model's classes to masks at the film's own size, and the measures taken on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from covseg_ray.radiograph.severity import Severity, severity
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Shares of the whole film, 0 to 1; of the lung, ``severity``. None where the model knows no lung."""
+    """Shares of the whole film, 0 to 1; of the lung, ``severity``. None where the model has no class lung."""
 
     infection_fraction: float
     lung_fraction: float | None = None
@@ -24,9 +24,9 @@ class Measures:
 def class_masks(
     classes_SS: NDArray[np.uint8], placement: Placement, classes: Sequence[str]
 ) -> dict[str, NDArray[np.uint8]]:
-    """``infection``, and where the model knows it all ``lung``, infected too: uint8 [H, W] of 0 and 1.
+    """``infection``, and ``lung`` where the model has it: all of the lung, infected too. uint8 [H, W] of 0 and 1.
 
-    ``classes_SS`` holds indices into ``classes``, uint8 [size, size], for the square that ``placement`` laid a film in.
+    ``classes_SS`` holds indices into ``classes``, uint8 [size, size], for the square of ``placement``.
     """
     classes_HW = restore_mask(classes_SS, placement)
     infected_HW = classes_HW == classes.index("infection")
@@ -37,7 +37,7 @@ def class_masks(
 
 
 def measure(masks: Mapping[str, NDArray[np.uint8]]) -> Measures:
-    """Of masks as `class_masks` gives them."""
+    """The measures of the masks of `class_masks`."""
     infection_HW, fraction = masks["infection"], area_fraction(masks["infection"])
     if "lung" not in masks:
         return Measures(fraction)

@@ -1,12 +1,12 @@
-"""Whether a picture looks like a frontal chest film: one number, from its edges alone and whatever the model.
+"""Detect images that are not frontal chest films: one number, from edges alone, independent of the model.
 
-The picture, shrunk to 32 x 32 pixels, is described by a histogram of its edges' directions in each of 8 x 8 cells
-(Dalal and Triggs, CVPR 2005, section 6; here over the whole picture normalised, and its square root taken as by
+The image, reduced to 32 x 32 pixels, is described by a histogram of gradient directions in each of 8 x 8 cells
+(Dalal and Triggs, CVPR 2005, section 6; here normalised over the whole image, and its square root taken as by
 Arandjelović and Zisserman, CVPR 2012). Two Gaussians with principal subspaces (Moghaddam and Pentland, IEEE PAMI 19(7),
-1997: the distance in the subspace plus that from it) say how far that lies from frontal chest films and how far from
-what is none: films turned, upside down, inverted or cut to a part, noise, and noise of a film's spectrum. How much
-farther it lies from the former makes it unusual, and the number is its inductive conformal p-value (Vovk, Gammerman and
-Shafer, Algorithmic Learning in a Random World, 2005) among films that had no part in the fit.
+1997: the distance in the subspace plus that from it) give the distance from frontal chest films and that from other
+images: films rotated, upside down, inverted or cropped, noise, and noise of a film's spectrum. The difference of the
+two distances is the nonconformity, and the number is its inductive conformal p-value (Vovk, Gammerman and Shafer,
+Algorithmic Learning in a Random World, 2005) among films that were not used in the fit.
 
 ``frontal_check.npz`` holds what ``benchmarks/fit/frontal_check_fit.py`` fitted to COVID-QU-Ex's training films.
 """
@@ -40,46 +40,46 @@ class Gaussian:
 
     def distance(self, features_D: NDArray[np.float32]) -> float:
         """Mahalanobis distance, squared: in the subspace, and from it."""
-        apart_D = features_D - self.mean_D
-        along_K = apart_D @ self.axes_DK
-        from_it = float(apart_D @ apart_D - along_K @ along_K)
-        return float((along_K**2 / self.variances_K).sum()) + from_it / self.rest
+        centred_D = features_D - self.mean_D
+        projected_K = centred_D @ self.axes_DK
+        residual = float(centred_D @ centred_D - projected_K @ projected_K)
+        return float((projected_K**2 / self.variances_K).sum()) + residual / self.rest
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FrontalCheck:
-    """What chest films and other pictures are like; how unusual each film was that neither was fitted to, ascending."""
+    """The distributions of chest films and of other images; the nonconformity of each held-out film, ascending."""
 
     films: Gaussian
     others: Gaussian
     held_out_N: NDArray[np.float32]
 
     def nonconformity(self, picture_HW: NDArray[np.uint8]) -> float:
-        """How much farther the picture lies from chest films than from the others; any number, large for no film."""
+        """The distance from chest films minus that from other images: any number, large for other images."""
         features_D = edge_histogram(picture_HW)
         return self.films.distance(features_D) - self.others.distance(features_D)
 
     def p_value(self, picture_HW: NDArray[np.uint8]) -> float:
-        """The share of the held-out films that are at least as unusual, the picture counted in: above 0, up to 1."""
+        """The share of the held-out films of at least this nonconformity, the image included: above 0, up to 1."""
         count = len(self.held_out_N)
         less = int(np.searchsorted(self.held_out_N, self.nonconformity(picture_HW)))
         return (count - less + 1) / (count + 1)
 
 
 def frontal(square_SS: NDArray[np.uint8], placement: Placement) -> float:
-    """How much a film in the model's square, uint8 [S, S], is like frontal chest films: above 0 (like none) to 1.
+    """The p-value of a film in the model's square, uint8 [S, S], as a frontal chest film: above 0 (unlike any) to 1.
 
-    Of frontal chest films like those that the guard was fitted to, a share of ``LEVEL`` lies below ``LEVEL``. The bars
-    of a letterbox are not looked at, so that both resize rules give about the same.
+    Of frontal chest films like those of the fit, a share of ``LEVEL`` lies below ``LEVEL``. The bars of a letterbox are
+    left out, so that both resize rules give about the same value.
     """
     return load_fitted().p_value(square_SS[placement.inner])
 
 
 def edge_histogram(picture_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A picture of any size, uint8 [H, W], as float32 [512]: by row and column of the cell, then by direction.
+    """The features float32 [512] of an image uint8 [H, W] of any size: by row and column of the cell, then direction.
 
-    Each pixel's gradient is shared between the two nearest of eight directions. The squares of all numbers have a mean
-    of 1; a picture without any edge is all 0.
+    The gradient of each pixel is divided between the two nearest of eight directions. The mean of the squared features
+    is 1; an image without edges gives zeros.
     """
     small = Image.fromarray(picture_HW).resize((SIDE, SIDE), Image.Resampling.BOX)
     down_SS, right_SS = np.gradient(np.asarray(small, np.float32))
@@ -96,7 +96,7 @@ def edge_histogram(picture_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @cache
 def _cells() -> NDArray[np.intp]:
-    """The cell that each pixel of the small picture lies in."""
+    """The cell of each pixel of the reduced image."""
     row_S = np.arange(SIDE) // CELL
     cells_SS: NDArray[np.intp] = row_S[:, None] * (SIDE // CELL) + row_S
     return cells_SS.ravel()

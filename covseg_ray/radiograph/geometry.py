@@ -21,7 +21,7 @@ Resize = Literal["stretch", "letterbox"]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A film's own `height` and `width`, and how it was laid into a square of `size` pixels.
+    """A film's own `height` and `width`, and its place in a square of `size` pixels.
 
     ``stretch`` fills the square; ``letterbox`` keeps the film's proportions and centres it between bars of zeros.
     """
@@ -73,7 +73,7 @@ def standardise(
 
 
 def standardise_mask(mask_HW: NDArray[np.uint8], size: int = 256, resize: Resize = "stretch") -> NDArray[np.uint8]:
-    """A mask of 0 and 1, uint8 [H, W], as `standardise` lays its film: uint8 [size, size], bars are 0."""
+    """A mask of 0 and 1, uint8 [H, W], placed as `standardise` places its film: uint8 [size, size], bars are 0."""
     placement = _place(mask_HW, size, resize)
     square_SS = np.zeros((size, size), np.uint8)
     square_SS[placement.inner] = resize_mask(mask_HW, placement.inner_shape)
@@ -95,7 +95,7 @@ def eight_bits(pixels_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.
 
 
 def shrink(pixels_HW: NDArray[np.uint8] | NDArray[np.uint16], longest: int) -> NDArray[np.uint8]:
-    """A film in uint8 to look at: no side longer than ``longest`` pixels, its proportions kept."""
+    """A film in uint8 for display: no side longer than ``longest`` pixels, its proportions kept."""
     picture = Image.fromarray(eight_bits(pixels_HW))
     picture.thumbnail((longest, longest), Image.Resampling.BILINEAR, reducing_gap=None)
     return np.asarray(picture)

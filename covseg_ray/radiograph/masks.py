@@ -1,4 +1,4 @@
-"""Masks: the rule that makes one binary, the 1-bit PNG they are stored as, and how they look on a film."""
+"""Masks: the rule that makes one binary, the 1-bit PNG in which they are stored, and their overlay on a film."""
 
 from __future__ import annotations
 

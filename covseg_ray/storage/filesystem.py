@@ -53,7 +53,7 @@ def locate(uri: str) -> Location:
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
         return Location(LocalFileSystem(), str(Path(rest if separator else uri).expanduser().absolute()))
-    if scheme in ("s3", "s3a"):  # a key is taken as it is: to fsspec, "::" in it would part one URI from the next
+    if scheme in ("s3", "s3a"):  # a key is taken literally: fsspec would chain URIs at "::"
         fs = fsspec.filesystem("s3", **_s3_options())
         s3fs.core.set_custom_error_handler(_server_failed)
         return Location(fs, rest.rstrip("/"))
@@ -65,7 +65,7 @@ def locate(uri: str) -> Location:
 
 
 def _server_failed(error: Exception) -> bool:
-    """Whether s3fs should try again besides where it does by itself: it takes a 500 for final."""
+    """Whether s3fs should retry where it does not by itself: it does not retry a 500."""
     status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return isinstance(error, ClientError) and int(status) >= 500
 
@@ -153,7 +153,7 @@ def _replace_local(path: Path, data: bytes) -> None:
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
-    """Write a file only if none is there, in one step; of several writers one alone gets True."""
+    """Write a file only if none is there, in one step; of several writers only one gets True."""
     location = locate(uri)
     with translated(uri):
         try:
@@ -176,7 +176,7 @@ def _create_local(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         temporary.write_bytes(data)
-        os.link(temporary, path)  # whoever finds the file finds all of it
+        os.link(temporary, path)  # a reader that finds the file finds all of it
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
@@ -247,7 +247,7 @@ def arrow_filesystem(location: Location) -> Any:
 
 
 class _Handler(FSSpecHandler):  # type: ignore[misc]  # pyarrow carries no types
-    """Brings to another process what `locate` sets up in this one."""
+    """Sets up in another process what `locate` sets up in this one."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -1,9 +1,9 @@
 """A lease on an output: one run at a time writes there, and a run that died does not keep it.
 
-Leases lie in ``OUT/.lease`` under rising numbers, and the highest counts. A file of the next number is created only if
-none is there, so of several runs one alone gets it. Its holder writes it anew every few seconds. It may be followed by
-the next once it was given back, once its process is gone from this machine, or, held from elsewhere, once it has not
-changed for STALE_SECONDS: no two clocks are compared.
+Leases are files in ``OUT/.lease`` with increasing numbers; the highest is valid. The file of the next number is created
+only if it is not there, so that one of several runs gets it. Its holder rewrites it every few seconds. The next lease
+may be taken once this one was released, once its process is gone from this machine, or, if held from elsewhere, once it
+has not changed for STALE_SECONDS: clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from covseg_ray.storage.filesystem import create_bytes, delete, join, list_files
 FOLDER = ".lease"
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that holds a lease, and how often it has said so; ``place`` is a machine since its last start."""
+    """A process that holds a lease, and its last heartbeat; ``place`` is a machine since its last boot."""
 
     host: str
     place: str
@@ -40,12 +40,12 @@ class Holder:
     free: bool = False
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         return f"process {self.pid} on {self.host}"
 
 
 class Lease:
-    """What ``hold`` gives: whether the output is still held."""
+    """The lease that ``hold`` yields, renewed by a thread until it ends."""
 
     def __init__(self, output: str, number: int, holder: Holder) -> None:
         self._output, self._number, self._holder = output, number, holder
@@ -109,18 +109,18 @@ def _take(output: str) -> Lease:
 
 
 def _await_end(output: str, number: int) -> None:
-    """Return when lease ``number`` may be followed; raise BusyError as soon as its holder shows to be alive."""
+    """Wait until lease ``number`` has expired; raise BusyError as soon as its holder is seen to be alive."""
     first = _read(output, number)
     if first is None or first.free or not _may_live(first):
         return
     if first.place == _place():
-        raise _busy(output, first.words)
+        raise _busy(output, first.description)
     until = time.monotonic() + STALE_SECONDS
     while time.monotonic() < until:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         now = _read(output, number)
         if now is None or now.beat != first.beat:
-            raise _busy(output, first.words)
+            raise _busy(output, first.description)
 
 
 def _busy(output: str, who: str) -> BusyError:
@@ -137,7 +137,7 @@ def _this_process() -> Holder:
 
 
 def _place() -> str:
-    """This machine since its last start, and the space that its process numbers belong to."""
+    """This machine since its last boot, and the PID namespace of this process."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     return f"{boot.read_text().strip()} {space.readlink()}" if boot.exists() else socket.gethostname()
 
@@ -153,7 +153,7 @@ def _runs(pid: int) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks since the machine did; empty where /proc does not tell."""
+    """When a process started, in clock ticks since the boot; empty where /proc does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (FileNotFoundError, ProcessLookupError):

@@ -42,7 +42,7 @@ def decode_dicom(data: bytes, limits: Limits) -> Radiograph | Rejected:
     A film is one frame of grey pixels, 1 to 16 bits, signed or not, of computed radiography, digital X-ray (for
     presentation or processing) or secondary capture, whose modality is CR, DX, DR or RG; the first two may leave the
     modality out. Its pixels come as `covseg_ray.radiograph.dicom.lut.grey_levels` says: uint8 up to 8 bits, uint16
-    beyond, bright = dense. Pixel padding is not told apart, and the film is not turned upright.
+    beyond, bright = dense. Pixel padding is treated like other pixels, and the film is not rotated.
 
     Read are all uncompressed syntaxes, deflated, RLE, JPEG of 8 bits, lossless JPEG, JPEG-LS, JPEG 2000 and HTJ2K,
     with or without preamble. `spacing_mm` is Pixel Spacing (calibrated where it differs), else Imager Pixel Spacing.
@@ -90,7 +90,7 @@ def _radiograph(data: bytes, limits: Limits) -> Radiograph:
     _check_layout(header, limits)
     check_syntax(header)
     stored_HW = stored_pixels(header, data)
-    return Radiograph(_shown(header, stored_HW), _spacing(header), _instance_uid(header))
+    return Radiograph(_to_grey_levels(header, stored_HW), _spacing(header), _instance_uid(header))
 
 
 def check_radiograph(header: FileDataset) -> None:
@@ -117,8 +117,8 @@ def _check_layout(header: FileDataset, limits: Limits) -> None:
         raise RefusedError("unsupported", f"{stored} bits stored in {allocated}: not the lower bits of 8 or 16")
 
 
-def _shown(header: FileDataset, stored_HW: NDArray[np.integer]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Some rows at a time through a table of every value between the film's least and greatest."""
+def _to_grey_levels(header: FileDataset, stored_HW: NDArray[np.integer]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Map the pixels to grey levels by a table of every value from the least to the greatest, some rows at a time."""
     least, greatest = int(stored_HW.min()), int(stored_HW.max())
     levels_N = grey_levels(header, np.arange(least, greatest + 1))
     shown_HW = np.empty(stored_HW.shape, levels_N.dtype)
@@ -141,6 +141,6 @@ def _spacing(header: FileDataset) -> tuple[float, float] | None:
 
 
 def _instance_uid(header: FileDataset) -> str | None:
-    """Only what has the form of a UID: this one attribute may be shown."""
+    """The UID, None where it does not have the form of one: no other attribute is passed on."""
     uid = str(header.get("SOPInstanceUID") or "")
     return uid if re.fullmatch(r"[0-9.]{1,64}", uid) else None

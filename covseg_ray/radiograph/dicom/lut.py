@@ -1,7 +1,7 @@
-"""How bright each stored value of a DICOM film is meant to be seen: modality LUT, VOI LUT, then polarity (PS3.4 N.2).
+"""The grey level of each stored value of a DICOM film: modality LUT, VOI LUT, then polarity (PS3.4 N.2).
 
-Written out here because pydicom's own functions stop short for films: a VOI LUT of 8-bit entries overflows in them, a
-modality LUT of 10 to 12 bits raises, and a negative rescale slope turns a window's result over.
+Implemented here because pydicom's own functions fail on some films: a VOI LUT of 8-bit entries overflows, a modality
+LUT of 10 to 12 bits raises, and a negative rescale slope inverts the result of a window.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NARROWEST = 1e-9  # of a window: stands for the step of a window of one value
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """Grey values on their way: the span they can take at most, and how many bits it took to store them."""
+    """Values between two steps: their possible range, and the bits of the stored values."""
 
     values_N: NDArray[np.float64]
     low: float
@@ -36,12 +36,12 @@ def grey_levels(film: FileDataset, stored_N: NDArray[np.int64]) -> NDArray[np.ui
     """The level of each of the stored values int64 [N], bright = dense: uint8 [N] where the grey has 8 bits or less,
     uint16 [N] where it has more.
 
-    What the file wants to be seen becomes 0 to 255 or 0 to 65535: the entries of its first VOI LUT, else its first
-    window, else every value that it can store. A film of 8 or 16 bits without either therefore keeps its values. A
-    window that is none (no number, a width below 1, or 0 where the function is not LINEAR) is left aside.
+    The range to display becomes 0 to 255 or 0 to 65535: the entries of the first VOI LUT, else the first window, else
+    every value that can be stored. A film of 8 or 16 bits without either therefore keeps its values. An invalid window
+    (not a number, a width below 1, or 0 where the function is not LINEAR) is ignored.
 
-    MONOCHROME1 is turned over at the end. The photometric interpretation alone decides that: Presentation LUT Shape
-    shall say the same (PS3.3 C.7.6.1), and is wrong on some films (https://github.com/dcm4che/dcm4che/issues/944).
+    MONOCHROME1 is inverted at the end. The photometric interpretation alone decides that: Presentation LUT Shape
+    must agree (PS3.3 C.7.6.1), and is wrong on some films (https://github.com/dcm4che/dcm4che/issues/944).
 
     Raises:
         RefusedError: a LUT without entries, a rescale slope of 0, an unknown VOI LUT function.
@@ -72,7 +72,7 @@ def _modality(film: FileDataset, stored_N: NDArray[np.int64]) -> _Values:
 
 
 def _voi(film: FileDataset, given: _Values) -> _Values:
-    """PS3.3 C.11.2: values from 0 to 1 over what is to be seen."""
+    """PS3.3 C.11.2: values from 0 to 1 over the range to display."""
     views = film.get("VOILUTSequence")
     if views and "LUTData" in views[0]:
         lut = _lut(film, views[0])
@@ -99,7 +99,7 @@ def _ramp(values_N: NDArray[np.float64], low: float, high: float) -> NDArray[np.
 
 @dataclass(frozen=True, slots=True)
 class _Lut:
-    """PS3.3 C.11.1.1: `entries_N` for the values from `first` on; a value before or after them takes the nearest."""
+    """PS3.3 C.11.1.1: `entries_N` for the values from `first` on; a value outside takes the nearest."""
 
     first: int
     bits: int
@@ -123,7 +123,7 @@ def _lut(film: FileDataset, item: Dataset) -> _Lut:
 
 
 def _entries(film: FileDataset, data: Any, count: int, bits: int) -> NDArray[Any]:
-    """Entries of 8 bits stand one to a byte or one to a word of 16; without a VR that tells, the length does."""
+    """Entries of 8 bits are stored one per byte or one per 16-bit word; where the VR does not say, the length does."""
     if not isinstance(data, bytes):
         return np.atleast_1d(np.asarray(data, np.int64))[:count]
     if bits <= 8 and len(data) < 2 * count:

@@ -1,4 +1,4 @@
-"""The stored values of a DICOM film, decompressed by pydicom and one decoder for each transfer syntax."""
+"""The stored pixel values of a DICOM film, decompressed by pydicom with one decoder per transfer syntax."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _JPEG_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # ITU
 
 
 def check_inflated(data: bytes, limits: Limits) -> None:
-    """Inflate a deflated file with a ceiling before pydicom does without one.
+    """Inflate a deflated file with a size limit, before pydicom inflates it without one.
 
     Raises RefusedError where it has over `limits.max_bytes`, or ends early.
     """
@@ -66,7 +66,7 @@ def check_inflated(data: bytes, limits: Limits) -> None:
 def ends_early(header: FileDataset, data: bytes) -> bool:
     """Whether a file that was read to its end stops inside an element: pydicom then drops that element, or all of them.
 
-    To be asked before any value is: pydicom then forgets how long it was.
+    Call it before reading any value: pydicom then drops the length of the element.
     """
     from pydicom.dataelem import RawDataElement
 

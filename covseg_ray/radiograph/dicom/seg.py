@@ -1,7 +1,7 @@
-"""Masks of a DICOM film as a DICOM Segmentation (PS3.3 A.51) that archives and viewers show on top of it.
+"""Write the masks of a DICOM film as a DICOM Segmentation (PS3.3 A.51), which viewers overlay on the film.
 
-A projection has no place in space: the segments lie on the film's own pixels, pixel for pixel, and neither a frame of
-reference nor a position, an orientation or a spacing is made up for them.
+A projection has no position in space: the segments share the film's pixel grid, and no frame of reference, position,
+orientation or spacing is invented for them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NAME = "covseg-ray"
 SEGMENTS = ("infection", "lung")
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Rows", "Columns")
-# Must be there and may be empty (PS3.3 C.7.1.1, C.7.2.1); highdicom asks the film for each.
+# Required, and may be empty (PS3.3 C.7.1.1, C.7.2.1); highdicom reads each of them from the film.
 _MAY_BE_EMPTY = (
     "AccessionNumber",
     "PatientBirthDate",
@@ -41,7 +41,7 @@ _MAY_BE_EMPTY = (
     "StudyTime",
 )
 # What pydicom and highdicom raise on attributes that break the standard.
-_UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error)
+_INVALID_ATTRIBUTE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error)
 
 
 def encode_seg(source: bytes, masks: Mapping[str, NDArray[np.uint8]], model_id: str, created: datetime) -> bytes:
@@ -58,7 +58,7 @@ def encode_seg(source: bytes, masks: Mapping[str, NDArray[np.uint8]], model_id: 
     try:
         with suppress_messages():
             header = _header(source)
-            pixels_1HWS = np.stack([_checked(header, name, masks) for name in _names(masks)], axis=-1)[None]
+            pixels_1HWS = np.stack([_check_mask(header, name, masks) for name in _names(masks)], axis=-1)[None]
             segmentation = _segmentation(header, pixels_1HWS, _names(masks), model_id, created)
             with io.BytesIO() as file:
                 segmentation.save_as(file)
@@ -67,7 +67,7 @@ def encode_seg(source: bytes, masks: Mapping[str, NDArray[np.uint8]], model_id: 
         raise DatasetError(f"no DICOM SEG for this film: {refusal}") from None
     except ImportError as error:
         raise DatasetError("a DICOM SEG is written by highdicom: pip install 'covseg-ray[dicom]'") from error
-    except _UNFIT as error:  # its text may quote the patient's attributes
+    except _INVALID_ATTRIBUTE as error:  # its text may quote the patient's attributes
         kind = type(error).__name__
         raise DatasetError(
             f"no DICOM SEG for this film: an attribute of its patient, study or image breaks the standard ({kind})"
@@ -75,7 +75,7 @@ def encode_seg(source: bytes, masks: Mapping[str, NDArray[np.uint8]], model_id: 
 
 
 def header_bytes(source: bytes) -> bytes:
-    """The part of a DICOM file that stands before its pixels, which is all that `encode_seg` needs of it."""
+    """The part of a DICOM file before its pixels: all that `encode_seg` needs."""
     from pydicom import dcmread
 
     with suppress_messages(), io.BytesIO(source) as file:
@@ -84,8 +84,9 @@ def header_bytes(source: bytes) -> bytes:
 
 
 def _header(source: bytes) -> FileDataset:
-    """What stands before the pixels, with the attributes that may be empty, without a frame of reference that gives no
-    position, and without Pixel Spacing: highdicom would put it where it refuses to read it back for want of a depth."""
+    """The attributes before the pixels, those that may be empty included. Left out are the frame of reference, which
+    gives no position, and Pixel Spacing, which highdicom would write where it cannot be read without a slice thickness.
+    """
     from pydicom import dcmread
 
     header = dcmread(io.BytesIO(source), stop_before_pixels=True, force=True)
@@ -107,7 +108,7 @@ def _names(masks: Mapping[str, NDArray[np.uint8]]) -> list[str]:
     return [name for name in SEGMENTS if name in masks]
 
 
-def _checked(header: FileDataset, name: str, masks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.bool_]:
+def _check_mask(header: FileDataset, name: str, masks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.bool_]:
     mask_HW, shape = masks[name], (int(header.Rows), int(header.Columns))
     if mask_HW.shape != shape:
         sizes = [" x ".join(map(str, each)) for each in (mask_HW.shape, shape)]
@@ -149,7 +150,7 @@ def _segmentation(
         content_time=created.time(),
         series_description=f"{NAME} {model_id}",
     )
-    _settle(segmentation, uid("dimensions"), created)
+    _make_reproducible(segmentation, uid("dimensions"), created)
     # Type 2, which highdicom leaves out; the segments lie as the film does.
     segmentation.PatientOrientation = header.get("PatientOrientation") or ""
     segmentation.ContentCreatorName = ""
@@ -157,7 +158,7 @@ def _segmentation(
 
 
 def _description(number: int, name: str, model_id: str) -> SegmentDescription:
-    """The infection is coded as what is seen, an infiltrate of the lung, not as a disease."""
+    """The infection is coded as the finding, an infiltrate of the lung, not as a disease."""
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
@@ -181,8 +182,8 @@ def _description(number: int, name: str, model_id: str) -> SegmentDescription:
     )
 
 
-def _settle(segmentation: Segmentation, dimensions_uid: str, created: datetime) -> None:
-    """highdicom draws one UID at random, reads the clock twice, and pads the pixels with the character 0."""
+def _make_reproducible(segmentation: Segmentation, dimensions_uid: str, created: datetime) -> None:
+    """Replace one random UID of highdicom, its two readings of the clock, and its padding with the character 0."""
     from pydicom.valuerep import DA, DT, TM
 
     for item in (*segmentation.DimensionIndexSequence, *segmentation.DimensionOrganizationSequence):

@@ -40,8 +40,8 @@ def list_rows(file: SourceFile) -> Iterator[Member]:
 
 
 def read_rows(members: Iterable[Member]) -> Iterator[tuple[Member, Radiograph | Rejected]]:
-    """The film of each row, uint8 [H, W] at the dataset's size, in the order asked for; a row group is read once for
-    as many of its rows as follow one another. Raises StorageError where the storage itself fails.
+    """The film of each row, uint8 [H, W] at the dataset's size, in the order of ``members``. A row group is read once
+    for consecutive rows of it. Raises StorageError where the storage itself fails.
     """
     for container, run in groupby(members, key=lambda member: member.container):
         with closing(_ShardReader(container)) as shard:

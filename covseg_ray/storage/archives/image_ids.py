@@ -1,7 +1,7 @@
-"""Names of files and of archive members as image ids: unique, the same in every run, safe as relative paths.
+"""Image ids from the names of files and archive members: unique, the same in every run, safe as relative paths.
 
-Percent-encoding stands for what a path must not hold, and for ``%`` and ``#`` themselves: an id without ``#`` decodes
-to the name. ``#`` and a number mark a name that comes again, ``#`` and a hash a name that was cut.
+Characters that a path must not contain are percent-encoded, and so are ``%`` and ``#``: an id without ``#`` decodes to
+the name. ``#`` and a number mark a repeated name, ``#`` and a hash a shortened one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+ARCHIVE_ENDINGS = ("tar", "tar.gz", "tgz", "zip")
 COMPONENT_BYTES = 200
 ID_BYTES = 700  # S3 takes keys of 1,024 bytes: the rest is for the folder that a film's mask goes to
 HASH_DIGITS = 32
@@ -17,7 +18,7 @@ HASH_DIGITS = 32
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\%#]")
 _DOTS = re.compile(r"(?<![^/])\.{1,2}(?![^/])")
 _STRAY_SLASHES = re.compile(r"^/+|/+$|(?<=/)/+")
-_ARCHIVE_FOLDER = re.compile(r"\.(?=(?:tar|tar\.gz|tgz|zip)(?:/|%2F))", re.IGNORECASE)
+_ARCHIVE_FOLDER = re.compile(rf"\.(?=(?:{'|'.join(map(re.escape, ARCHIVE_ENDINGS))})(?:/|%2F))", re.IGNORECASE)
 
 
 def image_id(path: str, member: str | None = None, copy: int = 1) -> str:
@@ -34,7 +35,7 @@ def image_id(path: str, member: str | None = None, copy: int = 1) -> str:
 
 
 class Copies:
-    """Counts how often each name has come; holds a hash of it alone, since archives have millions of names."""
+    """Counts the occurrences of each name; holds only a hash of it, since archives have millions of names."""
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}

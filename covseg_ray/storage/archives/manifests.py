@@ -18,7 +18,7 @@ COLUMNS = ("uri", "image")
 
 
 def manifest_entries(location: Location) -> list[str]:
-    """What the column holds, each value once. Raises DatasetError where there is no such list."""
+    """The values of the column, without repeats. Raises DatasetError for a manifest that cannot be used."""
     uri = location.uri
     read = _csv_entries if location.path.lower().endswith(".csv") else _parquet_entries
     with translated(uri), location.fs.open(location.path, "rb") as file:

@@ -1,13 +1,12 @@
-"""The films of an archive as it lies, millions of them: listed as a stream, read without unpacking anything to disk.
+"""List and read the films of an archive, millions of them: listed as a stream, read without unpacking to disk.
 
 A source is a folder or prefix, a glob, one file, a manifest (CSV or Parquet) or a packed dataset. Tar, tar.gz and zip
-that are found there are opened; an archive inside an archive is an input like any other, and no film.
+files in it are opened; an archive inside an archive is one input, and rejected as no film.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ from itertools import groupby, islice
 from covseg_ray.errors import StorageError
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.storage.archives.dataset_rows import list_rows, list_shards
-from covseg_ray.storage.archives.image_ids import image_id
+from covseg_ray.storage.archives.image_ids import ARCHIVE_ENDINGS, image_id
 from covseg_ray.storage.archives.members import (
     DAMAGE,
     Member,
@@ -45,15 +44,14 @@ AHEAD_BYTES = 64 * 2**20
 Lister = Callable[[SourceFile], Iterator[Member]]
 
 _SEQUENTIAL_READERS: dict[str, type[TarGzReader] | type[ZipReader]] = {"tar.gz": TarGzReader, "zip": ZipReader}
-_ARCHIVE = re.compile(r"\.(tar|tar\.gz|tgz|zip)$", re.IGNORECASE)
 
 
 def list_members(source: str) -> Iterator[Member]:
-    """Every input of ``source``, in the order of the files' paths and then of their place inside.
+    """Every input of ``source``, ordered by the path of its file and then by its place inside.
 
-    Files and members that cannot be films are listed with their `problem`; an archive that cannot be read to its end
-    stands as one member besides those before the damage. Archives are listed in several threads, a few thousand
-    members ahead. Raises StorageError where nothing is there or the storage fails, UsageError for a glob that is none,
+    Files and members that cannot be films are listed with their `problem`; an archive that cannot be read to its end is
+    itself listed as one member after those before the damage. Several threads list archives, a few thousand members
+    ahead. Raises StorageError where nothing is there or the storage fails, UsageError for an invalid glob,
     DatasetError for a manifest or a dataset that cannot be used.
     """
     files = list_source(source)
@@ -63,7 +61,7 @@ def list_members(source: str) -> Iterator[Member]:
 
 
 def read_members(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | Rejected]]:
-    """The bytes of each member, or why there are none, in the order asked for; `read_rows` is for members of shards.
+    """The bytes of each member or its rejection, in the order of ``members``; use `read_rows` for members of shards.
 
     Files and tar are read by ranges in several threads, up to 32 films or 64 MiB ahead. A zip or tar.gz is opened once
     for as many of its members as follow one another; a tar.gz is unpacked once, from its beginning to the last of
@@ -81,7 +79,7 @@ def read_members(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | Re
 
 
 def _is_dataset(source: str) -> bool:
-    """Whether ``dataset.json`` is there and is ours: others use the name too."""
+    """Whether ``dataset.json`` is there and in our format: other programs use that name, too."""
     uri = join(source, DATASET_FILE)
     if not exists(uri):
         return False
@@ -93,10 +91,10 @@ def _is_dataset(source: str) -> bool:
 
 
 def _lister(file: SourceFile) -> Lister | None:
-    match = _ARCHIVE.search(file.path)
-    if match is None or file.problem is not None:
+    name = file.path.lower()
+    if not name.endswith(tuple(f".{each}" for each in ARCHIVE_ENDINGS)) or file.problem is not None:
         return None
-    return list_zip if match[1].lower() == "zip" else list_tar
+    return list_zip if name.endswith(".zip") else list_tar
 
 
 def _list_files(files: Iterator[SourceFile], lister: Callable[[SourceFile], Lister | None]) -> Iterator[Member]:
@@ -208,5 +206,5 @@ def _fetch(location: Location, first: int, last: int) -> bytes:
     except OSError as error:
         code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
         if code in ("InvalidRange", "416"):
-            return b""  # S3's word for a range beyond the end; from a disk there simply come no bytes
+            return b""  # S3: the range begins after the end; a disk returns no bytes
         raise

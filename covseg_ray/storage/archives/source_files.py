@@ -31,7 +31,7 @@ _URI = re.compile(r"[a-z][a-z0-9+.-]*://|/", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file: its URI, its path relative to the source, its size in bytes (-1: unknown) and why it is none, if so."""
+    """A file: its URI, its path relative to the source, its size in bytes (-1: unknown), its `problem` if any."""
 
     uri: str
     path: str
@@ -42,7 +42,7 @@ class SourceFile:
 def list_source(source: str) -> Iterator[SourceFile]:
     """The files of ``source``; it is a glob only where nothing has that very name.
 
-    Raises StorageError where nothing is there or the storage fails, UsageError for a glob that is none, DatasetError
+    Raises StorageError where nothing is there or the storage fails, UsageError for an invalid glob, DatasetError
     for a manifest that cannot be used.
     """
     location = locate(source)
@@ -60,7 +60,7 @@ def list_source(source: str) -> Iterator[SourceFile]:
 
 
 def locate_file(uri: str) -> Location:
-    """Where the file of a `SourceFile` lies; its path is used as it is, whatever signs are in it."""
+    """The location of a `SourceFile`; its path is taken literally, whatever characters it contains."""
     scheme, _, rest = uri.partition("://")
     if scheme == "file":
         return Location(locate("/").fs, os.fsdecode(unquote_to_bytes(rest)))
@@ -72,14 +72,14 @@ def locate_file(uri: str) -> Location:
 
 
 def open_archive(uri: str) -> IO[bytes]:
-    """The file to seek in, read some way ahead: members of an archive are small and lie one behind the other."""
+    """Open an archive with read-ahead: its members are small and adjacent."""
     location = locate_file(uri)
     file: IO[bytes] = location.fs.open(location.path, "rb", block_size=READ_AHEAD_BYTES, cache_type="readahead")
     return file
 
 
 def is_hidden(path: str) -> bool:
-    """Whether ``path`` is no input: hidden, of macOS's resource forks, or the index of a DICOM disc."""
+    """Whether ``path`` is not an input: hidden, a resource fork of macOS, or the index of a DICOM disc."""
     components = path.split("/")
     dotted = any(part.startswith(".") and part not in (".", "..") for part in components)
     return dotted or "__MACOSX" in components or components[-1].upper() == "DICOMDIR"
@@ -123,7 +123,7 @@ def _glob(source: str, location: Location) -> Iterator[SourceFile]:
 
 def _walk(location: Location, prefix: str, deepest: int = sys.maxsize) -> Iterator[SourceFile]:
     """Files whose path begins with ``prefix``, with a path relative to the last folder in it; folders on disk below
-    ``deepest`` slashes are left alone.
+    ``deepest`` slashes are not entered.
     """
     base = prefix.rpartition("/")[0] + "/"
     with translated(location.uri):
@@ -149,7 +149,7 @@ def _local_entries(folder: str, deepest: int) -> Iterator[Entry]:
         if path.endswith("/") and path.count("/") > deepest:
             continue
         if path.endswith("/"):
-            # A folder's slash counts in the order, as it does in a bucket.
+            # The slash of a folder counts in the sort order, as in a bucket.
             pending.extend(sorted(_children(path), key=os.fsencode, reverse=True))
         else:
             yield path, *_local_file(path)
@@ -181,7 +181,7 @@ def _s3_entries(location: Location, prefix: str) -> Iterator[Entry]:
     while True:
         page = location.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, **following)
         for entry in page.get("Contents", []):
-            if not entry["Key"].endswith("/"):  # what marks a folder
+            if not entry["Key"].endswith("/"):  # the marker of a folder
                 yield f"{bucket}/{entry['Key']}", int(entry["Size"]), None
         if not page.get("IsTruncated"):
             return

@@ -1,4 +1,4 @@
-"""Members of zip archives: listing by the central directory, reading by the place there."""
+"""Members of zip archives: list the central directory, read by the position in it."""
 
 from __future__ import annotations
 

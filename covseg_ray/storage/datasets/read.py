@@ -1,6 +1,6 @@
-"""Films out of Parquet shards: what a dataset holds, the units it is read in, and one unit's arrays.
+"""Read Parquet shards: the content of a dataset, the units in which it is read, and the arrays of one unit.
 
-A unit is one row group, the least that Parquet reads at once. ``dataset.json`` is the list of shards: a file
+A unit is one row group, the smallest part that Parquet reads. ``dataset.json`` is the list of shards: a file
 that it does not name is never read.
 """
 
@@ -99,7 +99,7 @@ def list_units(dataset_uri: str, split: str, labels: Sequence[str] | None = None
 
 
 def exclude_films(dataset_uri: str, units: Sequence[Unit], exclude: frozenset[str]) -> list[Unit]:
-    """The units without the films whose ``image_id`` is in ``exclude``; reads the units' ``image_id`` column.
+    """The units except the films whose ``image_id`` is in ``exclude``; reads the units' ``image_id`` column.
 
     Raises DatasetError where ``exclude`` names none of their films, or all of them.
     """

@@ -1,7 +1,7 @@
-"""Films as Parquet shards with a ``dataset.json`` that lists them: writing.
+"""Write films as Parquet shards, with a ``dataset.json`` that lists them.
 
 A shard's columns are those of :data:`SCHEMA`. Pixels are plain binary: no compression, no dictionary, no statistics,
-but page checksums. Rows stand in the order of a hash of their ``image_id``, so that every file is a fair sample of its
+but page checksums. Rows are sorted by a hash of their ``image_id``, so that every file is an unbiased sample of its
 split, and the same films give the same bytes.
 """
 
@@ -146,7 +146,7 @@ def write_dataset(
     encoding: Encoding = "raw",
     counts: Mapping[str, int] | None = None,
 ) -> DatasetInfo:
-    """Write ``rows`` as a dataset and return what was written; ``dataset.json`` comes last, so half a dataset is none.
+    """Write ``rows`` as a dataset; ``dataset.json`` is written last, so that half a dataset is never valid.
 
     With ``counts`` (rows and rejects by split) the rows are streamed and must come in the order of :func:`shard_order`;
     without, they are gathered and sorted first. Raises DatasetError where a dataset is already there or no row is left.

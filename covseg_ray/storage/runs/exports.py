@@ -1,7 +1,7 @@
-"""The results of bulk segmentation for other programs: a CSV table, PNG masks, COCO annotations.
+"""Export the results of bulk segmentation: a CSV table, PNG masks, COCO annotations.
 
-Every export goes through the result files one at a time, however many rows there are. What is there already is never
-written over, and a table or a list of annotations appears whole or not at all.
+Every export streams the result files one at a time. Existing files are never overwritten, and a table or a list of
+annotations appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def export_csv(out: str, target: str) -> int:
     severity, ``severity_whole`` to ``severity_right_lower`` (shares of lung, 0 to 1) and ``severity_plausible`` (true
     or false). What is not known is empty. Text that a spreadsheet would take for a formula, since it begins with
     ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, has a ``'`` before it; ``item`` names a row in any case.
-    Raises UsageError where the file is there already, StorageError where no run has ended in ``out``.
+    Raises UsageError where the file is there already, StorageError where no run has finished in ``out``.
     """
-    _require(out, target, CSV_FILE)
-    with _whole_file(target, CSV_FILE) as file:
+    _check_export(out, target, CSV_FILE)
+    with _atomic_file(target, CSV_FILE) as file:
         writer = csv.writer(file)
         writer.writerow([*_ROW_COLUMNS, *(f"severity_{name.replace('-', '_')}" for name in _SEVERITY)])
         count = 0
@@ -62,9 +62,9 @@ def export_png(out: str, target: str) -> int:
     """Write the mask of every film that was segmented in ``out`` as ``target``/masks/IMAGE_ID.png, 1 bit a pixel, at
     the film's own size; returns how many. A run cut short leaves the masks that it has written.
 
-    Raises UsageError where the folder is there already, StorageError where no run has ended in ``out``.
+    Raises UsageError where the folder is there already, StorageError where no run has finished in ``out``.
     """
-    _require(out, target, PNG_FOLDER)
+    _check_export(out, target, PNG_FOLDER)
     count = 0
     for batch in _batches(scan(out, ["image_id", "status", "mask"])):
         films = [row for row in batch.to_pylist() if row["status"] == "ok"]
@@ -79,11 +79,11 @@ def export_coco(out: str, target: str) -> int:
 
     ``images`` are the films that were segmented, by ``item``. A segmentation is COCO's uncompressed run-length
     encoding, areas and boxes are in pixels of the film. Raises UsageError where the file is there already, StorageError
-    where no run has ended in ``out``, DatasetError for a mask that cannot be read.
+    where no run has finished in ``out``, DatasetError for a mask that cannot be read.
     """
-    _require(out, target, COCO_FILE)
+    _check_export(out, target, COCO_FILE)
     head = {"info": {"description": f"COVID-19 infection outlined by covseg-ray {__version__}"}}
-    with _whole_file(target, COCO_FILE) as file:
+    with _atomic_file(target, COCO_FILE) as file:
         file.write(json.dumps({**head, "categories": [_INFECTION]}).removesuffix("}"))
         file.write(',\n"images": [')
         _write_list(file, _coco_images(out))
@@ -93,7 +93,7 @@ def export_coco(out: str, target: str) -> int:
     return count
 
 
-def _require(out: str, target: str, name: str) -> None:
+def _check_export(out: str, target: str, name: str) -> None:
     """Raise unless ``out`` holds every result of a finished run and ``target`` holds no such export."""
     summary = read_summary(out)
     if exists(join(target, name)):
@@ -112,8 +112,8 @@ def _rows(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _whole_file(target: str, name: str) -> Iterator[TextIO]:
-    """A text file that comes to lie in ``target`` once the block has ended without an error."""
+def _atomic_file(target: str, name: str) -> Iterator[TextIO]:
+    """A text file that appears in ``target`` once the block has ended without an error."""
     location = locate(join(target, name))
     with translated(location.uri):
         beside = Path(location.path).parent if location.is_local else None
@@ -142,7 +142,7 @@ def _cell(value: Any) -> Any:
 
 
 def _mask_name(image_id: str) -> str:
-    """Where a film's mask lies in the folder of masks. Raises DatasetError for an id that would lead out of it."""
+    """The file name of a mask in the folder of masks. Raises DatasetError for an id that would escape the folder."""
     if {"", ".", ".."} & set(image_id.split("/")) or "\\" in image_id or "\0" in image_id:
         raise DatasetError(
             f"image id {image_id!r} is no safe path; these results were changed: segment the films again"
@@ -181,7 +181,7 @@ def _mask(out: str, row: dict[str, Any]) -> NDArray[np.uint8]:
 def _coco_annotation(item: int, mask_HW: NDArray[np.uint8]) -> dict[str, Any]:
     rows, columns = bounding_box(mask_HW)
     return {
-        "id": item + 1,  # COCO's own evaluation takes an annotation 0 for none
+        "id": item + 1,  # COCO's own evaluation treats annotation 0 as missing
         "image_id": item,
         "category_id": _INFECTION["id"],
         "segmentation": {"size": list(mask_HW.shape), "counts": run_lengths(mask_HW).tolist()},

@@ -1,4 +1,4 @@
-"""The table that bulk segmentation leaves: one row an input, in Parquet files under ``OUT/results``."""
+"""The result table of bulk segmentation: one row per input, in Parquet files under ``OUT/results``."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def scan(out: str, columns: Sequence[str], where: pc.Expression | None = None) -
 
 
 def read_numbers(out: str, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The items that have a number in ``column``, and the numbers."""
+    """The items with a value in ``column``, and the values."""
     tables = list(scan(out, ("item", column), pc.field(column).is_valid()))
     items, numbers = ([table[name].to_numpy() for table in tables] for name in ("item", column))
     return np.concatenate([np.empty(0, np.int64), *items]), np.concatenate([np.empty(0), *numbers])
 
 
 def tally(out: str) -> Tally:
-    """Count what is there, however far the run has come."""
+    """Count the results that are there, whether or not the run is complete."""
     counts: Counter[str | None] = Counter()
     for table in scan(out, ["reason"]):
         counts.update(_by_reason(table))
@@ -95,7 +95,7 @@ def _tally(counts: Counter[str | None]) -> Tally:
 
 
 def check_items(out: str, inputs: int) -> Tally:
-    """Count what is there. Raises CovsegError unless items 0 to ``inputs`` - 1 stand there once each, and no others."""
+    """Count the results. Raises CovsegError unless each item from 0 to ``inputs`` - 1 is there once, and no other."""
     seen_I = np.zeros(inputs, np.int32)
     unknown = 0
     counts: Counter[str | None] = Counter()
@@ -115,7 +115,7 @@ def check_items(out: str, inputs: int) -> Tally:
 
 
 def read_summary(out: str) -> dict[str, Any]:
-    """What ``summary.json`` holds. Raises StorageError where no run has ended."""
+    """The content of ``summary.json``. Raises StorageError where no run has finished."""
     if not exists(join(out, SUMMARY)):
         raise StorageError(f"{out}: no finished run there (no {SUMMARY}); run covseg-ray segment to its end first")
     try:

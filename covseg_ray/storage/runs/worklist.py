@@ -1,5 +1,6 @@
-"""What a run of bulk segmentation has to do: each input of its source once, numbered, in Parquet files under
-``OUT/listing``. It is made once and kept, so that a run that goes on does the same work however the source has changed.
+"""The work list of bulk segmentation: each input of its source once, numbered, in Parquet files in ``OUT/listing``.
+
+It is written once and kept: a resumed run does the same work even if the source has changed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _MEMBER_FIELDS = [field.name for field in fields(Member)]
 
 @dataclass(frozen=True, slots=True)
 class Worklist:
-    """How many ``inputs`` there are, by `Member.kind` in ``kinds``; ``bytes`` adds up the sizes that are known.
+    """The number of ``inputs``, by `Member.kind` in ``kinds``, and the sum of their known sizes in ``bytes``.
 
     ``starts`` are the first items of the files.
     """
@@ -52,27 +53,27 @@ class Worklist:
 
 
 def read_worklist(out: str) -> Worklist | None:
-    """The listing of the run at ``out``, None where it was not finished."""
+    """The work list of the run at ``out``, None where it is not complete."""
     if not exists(join(out, COMPLETE)):
         return None
     return Worklist(**json.loads(read_bytes(join(out, COMPLETE))))
 
 
-def write_worklist(out: str, members: Iterable[Member], listed: Callable[[int], None]) -> Worklist:
-    """Number ``members`` from 0 and write them; ``listed`` is told how many there are so far."""
-    delete(join(out, FOLDER))  # what a listing that was cut short left
+def write_worklist(out: str, members: Iterable[Member], on_progress: Callable[[int], None]) -> Worklist:
+    """Number ``members`` from 0 and write them; ``on_progress`` receives the number listed so far."""
+    delete(join(out, FOLDER))  # left by an interrupted listing
     inputs, size, kinds, starts = 0, 0, Counter[str](), list[int]()
-    for run in runs(members):
+    for run in split_tasks(members):
         rows = [{"item": inputs + place, **asdict(member)} for place, member in enumerate(run)]
         _write(part_uri(out, len(starts)), pa.Table.from_pylist(rows, schema=SCHEMA))
         starts.append(inputs)
         inputs += len(run)
         size += sum(max(member.size, 0) for member in run)
         kinds.update(member.kind for member in run)
-        listed(inputs)
-    listing = Worklist(inputs, size, dict(kinds), starts)
-    write_bytes(join(out, COMPLETE), json.dumps(asdict(listing)).encode())
-    return listing
+        on_progress(inputs)
+    worklist = Worklist(inputs, size, dict(kinds), starts)
+    write_bytes(join(out, COMPLETE), json.dumps(asdict(worklist)).encode())
+    return worklist
 
 
 def part_uri(out: str, number: int) -> str:
@@ -80,24 +81,21 @@ def part_uri(out: str, number: int) -> str:
 
 
 def parse_members(rows: Iterable[Mapping[str, Any]]) -> Iterator[Member]:
-    """The members that rows of a listing stand for."""
+    """The members in rows of a work list."""
     return (Member(*(row[name] for name in _MEMBER_FIELDS)) for row in rows)
 
 
-def runs(members: Iterable[Member]) -> Iterator[list[Member]]:
-    """Members that one task reads: 500 of them, more where an archive is better read in one go."""
+def split_tasks(members: Iterable[Member]) -> Iterator[list[Member]]:
+    """Split members into the parts that one task reads: 500, more where an archive is better read in one pass."""
     run: list[Member] = []
     for member in members:
-        if run and len(run) >= (_OF_ONE_ARCHIVE.get(member.kind, 0) if _follows(run[-1], member) else 0) + _INPUTS:
+        archive_inputs = _OF_ONE_ARCHIVE.get(member.kind, 0) if run and run[-1].container == member.container else 0
+        if run and len(run) >= _INPUTS + archive_inputs:
             yield run
             run = []
         run.append(member)
     if run:
         yield run
-
-
-def _follows(before: Member, member: Member) -> bool:
-    return before.container == member.container
 
 
 def _write(uri: str, table: pa.Table) -> None:
@@ -106,17 +104,17 @@ def _write(uri: str, table: pa.Table) -> None:
     write_bytes(uri, buffer.getvalue().to_pybytes())
 
 
-def read_items(out: str, listing: Worklist, items: Iterable[int]) -> dict[int, Member]:
-    """The members that stand under these numbers."""
+def read_items(out: str, worklist: Worklist, items: Iterable[int]) -> dict[int, Member]:
+    """The members with these numbers."""
     found: dict[int, Member] = {}
-    for number, wanted in groupby(sorted(set(items)), key=lambda item: bisect_right(listing.starts, item) - 1):
+    for number, wanted in groupby(sorted(set(items)), key=lambda item: bisect_right(worklist.starts, item) - 1):
         table = read_file(out, number, list(wanted))
         found.update(zip(table["item"].to_pylist(), parse_members(table.to_pylist()), strict=True))
     return found
 
 
 def read_file(out: str, number: int, items: list[int] | None = None) -> pa.Table:
-    """A file of the listing, or those of its rows that stand under ``items``."""
+    """One file of the work list, or its rows of ``items``."""
     location = locate(part_uri(out, number))
     with translated(location.uri), location.fs.open(location.path, "rb") as file:
         return pq.read_table(file, filters=None if items is None else [("item", "in", items)])

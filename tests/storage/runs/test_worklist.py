@@ -8,7 +8,7 @@ import pytest
 
 from covseg_ray.storage.archives.members import Kind, Member
 from covseg_ray.storage.filesystem import list_files, write_bytes
-from covseg_ray.storage.runs.worklist import parse_members, read_items, read_worklist, runs, write_worklist
+from covseg_ray.storage.runs.worklist import parse_members, read_items, read_worklist, split_tasks, write_worklist
 
 
 def members(count: int, container: str = "/films/{}.png", kind: Kind = "file") -> list[Member]:
@@ -62,9 +62,9 @@ def test_an_empty_source_gives_an_empty_listing(tmp_path: Path) -> None:
 
 
 def test_an_archive_is_read_in_few_tasks() -> None:
-    assert [len(run) for run in runs(members(1200))] == [500, 500, 200]
-    assert [len(run) for run in runs(members(1200, "/a.tar", "tar"))] == [500, 500, 200]
-    assert [len(run) for run in runs(members(12_000, "/a.zip", "zip"))] == [5500, 5500, 1000]
-    assert [len(run) for run in runs(members(12_000, "/a.tar.gz", "tar.gz"))] == [12_000]
+    assert [len(run) for run in split_tasks(members(1200))] == [500, 500, 200]
+    assert [len(run) for run in split_tasks(members(1200, "/a.tar", "tar"))] == [500, 500, 200]
+    assert [len(run) for run in split_tasks(members(12_000, "/a.zip", "zip"))] == [5500, 5500, 1000]
+    assert [len(run) for run in split_tasks(members(12_000, "/a.tar.gz", "tar.gz"))] == [12_000]
     several = [*members(600, "/a.zip", "zip"), *members(600, "/b.zip", "zip"), *members(10)]
-    assert [len(run) for run in runs(several)] == [600, 600, 10]
+    assert [len(run) for run in split_tasks(several)] == [600, 600, 10]
