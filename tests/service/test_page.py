@@ -114,7 +114,7 @@ def shares(page: Page) -> str:
 
 
 @pytest.mark.parametrize("kind", ["png", "dicom"])
-def test_a_dropped_film_is_outlined_as_the_model_says(page: Page, bundle: Bundle, kind: str) -> None:
+def test_a_dropped_film_is_segmented_as_the_model_does(page: Page, bundle: Bundle, kind: str) -> None:
     pixels_HW = FILM_HW if kind == "png" else DEEP_HW
     data = encode_png(FILM_HW) if kind == "png" else encoded(film(DEEP_HW))
     drop(page, f"film.{kind}", data)
@@ -143,7 +143,7 @@ def test_what_looks_like_no_chest_film_has_a_warning(page: Page) -> None:
     expect(warning).to_have_count(0)
 
 
-def test_the_mask_can_be_taken_along(page: Page, bundle: Bundle) -> None:
+def test_results_can_be_downloaded(page: Page, bundle: Bundle) -> None:
     page.set_input_files("#file", {"name": "my film.png", "mimeType": "image/png", "buffer": encode_png(FILM_HW)})
     await_done(page, 1)
     for button, name in (("#download-mask", "my film-infection.png"), ("#download-overlay", "my film-overlay.png")):
@@ -191,7 +191,7 @@ def test_keyboard_alone(page: Page) -> None:
     assert (chosen.get_attribute("id") or chosen.inner_text()) != first
 
 
-def test_a_key_is_asked_for_and_kept_for_the_session_alone(browser: Browser, guarded_url: str) -> None:
+def test_a_key_is_requested_and_kept_for_the_session_only(browser: Browser, guarded_url: str) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.goto(guarded_url)
@@ -215,7 +215,7 @@ def test_the_description_shows_in_the_browser(browser: Browser, url: str) -> Non
     page.close()
 
 
-def test_a_film_that_cannot_be_read_is_told_of(browser: Browser, url: str) -> None:
+def test_a_film_that_cannot_be_read_is_reported(browser: Browser, url: str) -> None:
     page = browser.new_page()
     page.goto(url)
     page.set_input_files("#file", {"name": "cut.png", "mimeType": "image/png", "buffer": encode_png(FILM_HW)[:300]})

@@ -166,7 +166,7 @@ def test_behind_rays_haproxy_keys_are_a_must(monkeypatch: pytest.MonkeyPatch) ->
         (("nowhere.yaml", [], None, None, None), "cannot be read"),
     ],
 )
-def test_what_cannot_be_served_is_told_in_a_line(given: tuple[object, ...], text: str) -> None:
+def test_what_cannot_be_served_is_one_line_of_error(given: tuple[object, ...], text: str) -> None:
     with pytest.raises(ConfigError, match=text) as caught:
         read_endpoint(*given)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
