@@ -24,7 +24,7 @@ from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.severity import Severity
 from covseg_ray.segmentation.inference.predictor import predictor_here
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.storage.filesystem import read_bytes
+from covseg_ray.storage.filesystem import locate, read_bytes
 
 UINT8_OR_16 = (np.dtype(np.uint8), np.dtype(np.uint16))
 
@@ -163,7 +163,7 @@ def evaluate(
     """
     model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     with session(address, workers, allow_open):
-        return evaluation.evaluate(model, str(dataset), split, labels, workers, exclude=exclude)
+        return evaluation.evaluate(model, locate(str(dataset)).uri, split, labels, workers, exclude=exclude)
 
 
 class _Silent:
