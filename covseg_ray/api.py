@@ -25,7 +25,7 @@ from covseg_ray.radiograph.severity import Severity
 from covseg_ray.segmentation.inference.predictor import local_predictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.subset import Subset
-from covseg_ray.storage.filesystem import read_bytes
+from covseg_ray.storage.filesystem import locate, read_bytes
 
 UINT8_OR_16 = (np.dtype(np.uint8), np.dtype(np.uint16))
 
@@ -163,7 +163,7 @@ def evaluate(
     """
     model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     with session(address, workers, allow_open):
-        films = Subset(str(dataset), split, labels, exclude)
+        films = Subset(locate(str(dataset)).uri, split, labels, exclude)
         return evaluation.evaluate(evaluation.EvaluationRequest(model, films, workers))
 
 
