@@ -11,7 +11,7 @@ demo: $(READY)
 
 # The fast tier. COVERAGE: what test-full measures coverage with.
 COVERAGE =
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: lint
 	$(PYTEST) $(COVERAGE)
 

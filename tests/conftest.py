@@ -18,7 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import hypothesis
 import pytest
-from places import REAL_FILMS
+from places import REAL_FILMS, ROOT
 from training_runs import Run, run_job
 from xdist.scheduler import LoadFileScheduling
 
@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 # the metrics of a training run, an archive and an endpoint in turn.
 FULL_FOLDERS = {HERE / "faults"}
 FULL_FIXTURES = {"browser", "searched", "watched"}
+# Files of one worker: those of one Ray session, and those that start clusters, of which there must not be two at once.
+GROUPS = {"clusters": ('xdist_group("clusters")',), "ray": ("ray_session", "undisturbed: Run")}
 # The first example of a property pays for the imports of what it tests: its time says nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -197,11 +199,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class GroupsAndFiles(LoadFileScheduling):
-    """A group of tests is run by one worker, and so are the other tests of a file, which share its fixtures."""
+    """One worker runs the tests of a file, which share its fixtures; one runs all files that need Ray, and share it.
+
+    By the files' text: the scheduler knows no fixtures, and xdist's own groups need a pytest before 9.2.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        _, _, group = nodeid.rpartition("]")[2].partition("@")
-        return group or super()._split_scope(nodeid)
+        file = super()._split_scope(nodeid)
+        text = (ROOT / file).read_text(encoding="utf-8")
+        return next((group for group, words in GROUPS.items() if any(word in text for word in words)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupsAndFiles:

@@ -126,22 +126,16 @@ def info(
     bundle: BundleUri,
     as_json: Json = False,
 ) -> None:
-    """Print a model's network, training data and metrics. With --json also its layers."""
+    """Print a model's network, training data and metrics."""
     from covseg_ray.engine.bundle_io import load_bundle
-    from covseg_ray.segmentation.network.layers import describe
+    from covseg_ray.segmentation.network.build import trainable_parameters
 
     model = load_bundle(bundle)
-    layers = describe(model)
+    parameters = trainable_parameters(model.network())
     if as_json:
-        document = {
-            "model_id": model.model_id,
-            **model.spec.model_dump(mode="json"),
-            "parameters": sum(layer.parameters for layer in layers),
-            "layers": [asdict(layer) for layer in layers],
-        }
+        document = {"model_id": model.model_id, **model.spec.model_dump(mode="json"), "parameters": parameters}
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    parameters = sum(layer.parameters for layer in layers)
     show(*(each for each in (_metrics(model), _facts(model, parameters)) if each.row_count))
 
 

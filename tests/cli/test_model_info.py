@@ -44,9 +44,8 @@ def test_json_counts_every_trainable_parameter(bundle: tuple[Bundle, str]) -> No
     made, uri = bundle
     told = json.loads(info(uri, "--json"))
     parameters = sum(p.numel() for p in build_network("unet", "resnet18", None, 2).parameters())
-    assert told["parameters"] == sum(layer["parameters"] for layer in told["layers"]) == parameters
+    assert told["parameters"] == parameters
     assert told["model_id"] == made.model_id
-    assert told["layers"][-1]["output_shape"][-2:] == [64, 64]
     assert told["metrics"]["iou_pooled"] == {"value": 0.7134, "low": 0.69, "high": 0.7351}
 
 

@@ -98,14 +98,6 @@ def test_show_as_json_is_one_document(out: str) -> None:
     }
 
 
-def test_export_of_a_run_of_before_films_were_judged(out: str, tmp_path: Path) -> None:
-    for file in (Path(out) / "results").iterdir():
-        pq.write_table(pq.read_table(file).drop_columns("frontal"), file)
-    run("export", out, "--to", "csv", str(tmp_path / "export"))
-    with (tmp_path / "export/results.csv").open(newline="") as file:
-        assert [row["frontal"] for row in csv.DictReader(file)] == [""] * 9
-
-
 def test_show_where_no_film_was_segmented(tmp_path: Path) -> None:
     out = write_run(tmp_path, [], ["empty"] * 2, films_per_second=0.0)
     lines = run("show", out).stdout.splitlines()

@@ -88,3 +88,8 @@ def _unknown(key: str, name: str, known: Iterable[str]) -> str:
         f"nearest are {', '.join(near)}" if near else "see the list in the documentation of segmentation-models-pytorch"
     )
     return f"{key}: unknown name {name!r}; {hint}"
+
+
+def trainable_parameters(module: nn.Module) -> int:
+    """The number of weights that training changes."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

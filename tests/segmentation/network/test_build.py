@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from covseg_ray.errors import ModelError
-from covseg_ray.segmentation.network.build import build_network, channels_last
-from covseg_ray.segmentation.network.layers import trainable_parameters
+from covseg_ray.segmentation.network.build import build_network, channels_last, trainable_parameters
 
 
 def test_the_default_network_has_the_size_it_is_known_for():

@@ -15,7 +15,6 @@ from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.network.build import build_network
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec, Normalisation, TrainedOn
 from covseg_ray.segmentation.network.bundle_files import from_files, to_files
-from covseg_ray.segmentation.network.layers import describe, trainable_parameters
 
 SPEC = BundleSpec(
     architecture="unet",
@@ -163,17 +162,6 @@ def test_building_the_network_leaves_the_random_state_alone(bundle: Bundle):
     torch.manual_seed(5)
     bundle.network()
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_description_adds_up_and_tells_the_shapes(bundle: Bundle):
-    layers = describe(bundle)
-    by_name = {layer.name: layer for layer in layers}
-    assert sum(layer.parameters for layer in layers) == trainable_parameters(bundle.network())
-    assert by_name["encoder.conv1"].parameters == 3 * 64 * 7 * 7
-    assert by_name["encoder.conv1"].output_shape == (64, 32, 32)
-    assert by_name["encoder.layer4"].output_shape == (512, 2, 2)
-    assert by_name["decoder.blocks.4"].output_shape == (16, 64, 64)
-    assert by_name["segmentation_head.0"].output_shape == (2, 64, 64)
 
 
 def test_a_bundle_survives_a_folder(files: dict[str, bytes], tmp_path: Path, bundle: Bundle):
