@@ -27,6 +27,6 @@ class ExportRequest:
         if self.to not in FORMATS:
             raise UsageError(f"--to {self.to}: unknown; it takes {', '.join(FORMATS)}")
         if self.int8 and self.to != "openvino":
-            raise UsageError("--int8 goes with --to openvino")
+            raise UsageError("--int8 requires --to openvino")
         if self.int8 and self.calibrate is None:
-            raise UsageError("--int8 needs films to learn its ranges from: --calibrate DATASET")
+            raise UsageError("--int8 requires films to calibrate on: give --calibrate DATASET")

@@ -305,9 +305,16 @@ def test_a_dry_run_counts_and_writes_nothing(done: Done, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("option", "value", "named"),
-    [("--write", "mask", "masks, overlays"), ("--engine", "tpu", "torch"), ("--max-rejects", "1.5", "share")],
+    [("--write", "mask", "masks, overlays"), ("--max-rejects", "1.5", "share")],
 )
 def test_a_wrong_option_is_refused_before_anything_is_read(tmp_path: Path, option: str, value: str, named: str) -> None:
     shown = CliRunner().invoke(app, ["segment", "/no/source", str(tmp_path), "--model", "/no/model", option, value])
     assert isinstance(shown.exception, UsageError)
     assert named in str(shown.exception)
+
+
+def test_an_unknown_engine_is_misuse_of_the_command_and_of_the_api(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["segment", "/no/source", str(tmp_path), "--model", "/no/model", "--engine", "tpu"])
+    assert (shown.exit_code, "'tpu' is not one of 'auto', 'torch'" in shown.stderr) == (2, True)
+    with pytest.raises(UsageError, match="torch"):
+        Request("/no/source", str(tmp_path), "/no/model", engine="tpu")
