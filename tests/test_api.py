@@ -94,6 +94,7 @@ def test_what_is_no_film_is_refused(predictor: Predictor, tmp_path: Path) -> Non
             predictor.predict(wrong)
 
 
+@pytest.mark.full
 def test_the_page_runs(
     ray_session: None,
     predict: InProcess,

@@ -202,6 +202,7 @@ def test_a_split_with_fewer_films_than_workers(covseg: Command, tmp_path: Path) 
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.full
 def test_a_damaged_shard(covseg: Command, ray_session: None, bundle: Bundle, tmp_path: Path) -> None:
     """Its bytes are read on workers alone, actors of `evaluate` and tasks of `train`."""
     dataset = tmp_path / "dataset"

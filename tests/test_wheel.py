@@ -44,6 +44,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin/python"
 
 
+@pytest.mark.full
 def test_a_wheel_segments_films_with_the_model_and_the_presets_in_it(python: Path, tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     for index in range(2):

@@ -110,6 +110,7 @@ def test_another_cloud_is_refused() -> None:
     assert done.stderr.endswith("spot-worker.sh: azure: no such cloud; give aws or gcp\n")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(180)
 def test_ray_drains_a_node_that_is_called_back() -> None:
     """The node is marked as draining, with a deadline: what Ray Train looks at. A head here, for it needs no other."""

@@ -61,6 +61,7 @@ def check(document: dict[str, Any], *rounds: int) -> None:
     assert set(document["machine"]) >= {"processor", "cores", "gpu", "torch", "ray"}
 
 
+@pytest.mark.full
 def test_predict_takes_every_engine_and_its_films_took_the_time_that_it_says(model: str) -> None:
     begin = time.perf_counter()
     document = run("predict", model, "--films", "16", "--rounds", "3")
@@ -122,7 +123,7 @@ def test_cores_that_do_not_keep_the_gpus_busy_are_to_be_more() -> None:
     for predicted, word in ((600.0, "give the GPUs more cores: 6 would keep them busy, not 4"), (300.0, "more GPUs")):
         against = Rate("the model in memory", (predicted,))
         fed, more, whole = bench_segment.advice_gpu(stages, Rate("segment", (150.0,)), against, 4)
-        assert "could read and outline 400.0 films/s" in fed
+        assert "could read and postprocess 400.0 films/s" in fed
         assert word in more
         assert f"{150 / predicted:.0%}" in whole
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from covseg_ray.errors import DatasetError, UsageError
-from covseg_ray.storage.datasets.read import list_units, read_unit, without
+from covseg_ray.storage.datasets.read import exclude_films, list_units, read_unit
 from covseg_ray.storage.datasets.subset import Subset
 
 
@@ -31,7 +31,7 @@ def test_units_are_those_of_split_labels_and_exclusions(phantoms: str) -> None:
     assert labelled.units() == labelled.all_units() == list_units(phantoms, "train", ["Normal"])
     gone = frozenset(read_unit(phantoms, list_units(phantoms, "val")[0]).image_ids[:1])
     left = Subset(phantoms, exclude=gone)
-    assert left.units() == without(phantoms, list_units(phantoms, "val"), gone)
+    assert left.units() == exclude_films(phantoms, list_units(phantoms, "val"), gone)
     assert left.all_units() == list_units(phantoms, "val")
 
 

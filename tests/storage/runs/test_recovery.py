@@ -55,6 +55,7 @@ def items_of(out: str) -> list[int]:
     return sorted(item for table in tables for item in table["item"].to_pylist())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_many_records_are_compacted_and_recovered(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> None:
     out = f"{request.getfixturevalue('bucket')}/{tmp_path.name}" if place == "s3" else str(tmp_path)
