@@ -243,7 +243,7 @@ class Side:
             if path.parent.name != "results" and not any(part.startswith(".") for part in path.parts):
                 files = found.setdefault(f"files of OUT/{path.parent}", {})
                 files[path.name] = "there" if NAME_ALONE.search(f"/{path}") else self._content(out / path)
-        for parts in sorted(out.rglob("results")):
+        for parts in sorted({path.parent for path in out.rglob("results/*.parquet")}):
             found |= self._table(str(parts.relative_to(out)), parts)
         return found
 
@@ -267,7 +267,7 @@ class Side:
         return {
             f"{name}: rows": whole.num_rows,
             f"{name}: types": [f"{field.name} {field.type}" for field in whole.schema],
-            f"{name}: masks": digest(repr([columns[key] for key in told]).encode()),
+            f"{name}: masks": digest(repr([columns.get(key) for key in told]).encode()),
             **{f"{name}: column {key}": digest(repr(values).encode()) for key, values in columns.items()},
         }
 
