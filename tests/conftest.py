@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Ray's processes would otherwise wait for the tests that run beside them.
     os.environ.setdefault("RAY_worker_niceness", "0")
+# A shell starts what runs in the background with SIGINT ignored, and commands would inherit that: some tests press Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import pytest

@@ -1,6 +1,6 @@
-"""The file formats of a film, in ONE table: decoding, archives, the service and every text that lists them use it.
+"""The file formats of a film, in ONE table: decoding, archives, the service and their error messages use it.
 
-To add a format: a row in `FORMATS`, and a film of it in ``tests/radiograph/test_formats.py``.
+docs/develop/add-input-format.md says how to add one.
 """
 
 from __future__ import annotations

@@ -34,6 +34,10 @@ def text_of(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
+def words(path: Path) -> set[str]:
+    return set(re.findall(r"\w+", text_of(path)))
+
+
 def commands(text: str) -> set[str]:
     """Each covseg-ray command line of a page: those of code blocks, and those in backticks."""
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
@@ -101,6 +105,15 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 def test_the_files_that_a_page_names_exist(page: Path) -> None:
     named = set(re.findall(r"(?<![\w./-])(?:tests|jobs|covseg_ray|cluster|benchmarks)/[\w./-]*\w", text_of(page)))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_names_of_code_on_the_pages_of_how_to_add_something_exist() -> None:
+    files = [path for folder in ("covseg_ray", "tests") for path in ROOT.glob(f"{folder}/**/*.py")]
+    code = {word for path in files for word in words(path)} | {path.stem for path in files}
+    pages = [page for page in PAGES if page.parent.name == "develop" and page.name not in {"upgrade-ray.md", "testing.md"}]
+    named = {name for page in pages for name in re.findall(r"`(_?[A-Za-z]+(?:_[A-Za-z]+)+)`", text_of(page))}
+    assert len(named) > 10
+    assert sorted(named - code - {"export_NAME"}) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
