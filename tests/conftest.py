@@ -16,8 +16,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Ray's processes would otherwise wait for the tests that run beside them.
     os.environ.setdefault("RAY_worker_niceness", "0")
-# A shell starts what runs in the background with SIGINT ignored, and commands would inherit that: some tests press Ctrl-C.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import pytest
@@ -184,6 +182,11 @@ def client(predict: Any, counts: Any) -> Iterator[Any]:
     app = create_app(predict, Settings(max_body_bytes=2**20, max_films=3, max_pixels=10**6), counts)
     with TestClient(app, raise_server_exceptions=False, client=("127.0.0.1", 50000)) as client:
         yield client
+
+
+def pytest_configure() -> None:
+    """Some tests press Ctrl-C; a shell starts what runs in the background with SIGINT ignored, which commands inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
