@@ -185,7 +185,7 @@ def client(predict: Any, counts: Any) -> Iterator[Any]:
 
 
 def pytest_configure() -> None:
-    """Some tests press Ctrl-C; a shell starts what runs in the background with SIGINT ignored, which commands inherit."""
+    """Some tests press Ctrl-C; a shell starts background work with SIGINT ignored, which commands inherit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
