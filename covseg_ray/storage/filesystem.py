@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +28,6 @@ from covseg_ray.errors import StorageError
 CONNECT_SECONDS = 3
 READ_SECONDS = 20
 PARALLEL_FILES = 8
-PARQUET_ERRORS = (ArrowException, OSError)  # what reading a Parquet file raises
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # as exFAT and some network drives answer
 
 
@@ -109,10 +108,16 @@ def translated(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri}: {_first_line(error)}") from error
 
 
-def is_parquet_error(error: Exception) -> bool:
-    """Whether an error of reading Parquet is about its bytes rather than the storage: Arrow also raises a plain OSError
-    without a number for bad bytes."""
-    return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
+@contextmanager
+def parquet_damage(damaged: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Raise what ``damaged`` makes of an error of Parquet's bytes; errors of the storage pass. Arrow also raises a plain
+    OSError without a number for bad bytes."""
+    try:
+        yield
+    except (ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise
+        raise damaged(error) from error
 
 
 def _first_line(error: BaseException) -> str:
