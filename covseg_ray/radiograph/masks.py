@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.geometry import eight_bits
+from covseg_ray.radiograph.png import encode_png
 
 AMBER = (255, 140, 32)
 _FILL = 0.18
@@ -34,9 +32,7 @@ def binarise(mask_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint
 
 def encode_png1(mask_HW: NDArray[np.uint8]) -> bytes:
     """A mask of 0 and 1 as a PNG of 1 bit a pixel."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask_HW.astype(bool)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode_png(mask_HW.astype(bool))
 
 
 def decode_png1(data: bytes) -> NDArray[np.uint8]:

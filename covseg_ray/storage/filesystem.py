@@ -110,7 +110,7 @@ def translated(uri: str) -> Iterator[None]:
 
 @contextmanager
 def parquet_damage(damaged: Callable[[Exception], Exception]) -> Iterator[None]:
-    """Raise what ``damaged`` makes of an error of Parquet's bytes: Arrow's own, or its plain OSError without a number."""
+    """Raise what ``damaged`` makes of an error of Parquet's bytes: Arrow's own, or its OSError without a number."""
     try:
         yield
     except (ArrowException, UnicodeDecodeError, OSError) as error:

@@ -126,8 +126,8 @@ def _await_end(output: str, number: int) -> None:
 
 def _busy(output: str, holder: Holder) -> BusyError:
     return BusyError(
-        f"{output}: another run holds it (process {holder.pid} on {holder.host}); wait until it ends, or choose another "
-        "output"
+        f"{output}: another run holds it (process {holder.pid} on {holder.host}); "
+        "wait until it ends, or choose another output"
     )
 
 

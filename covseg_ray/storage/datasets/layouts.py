@@ -15,15 +15,14 @@ import csv
 import hashlib
 import io
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from covseg_ray.errors import DatasetError, StorageError, UsageError
+from covseg_ray.errors import DatasetError, StorageError
 from covseg_ray.storage.filesystem import join, list_files, locate, read_bytes
 
-LAYOUTS = ("covid-qu-ex", "pairs", "csv")
 UNLABELLED = "unlabelled"
 INFECTION_FOLDER = "Infection Segmentation Data/"
 VAL_SHARE = 0.2
@@ -58,11 +57,9 @@ class Layout:
 def read_layout(source: str, name: str | None = None) -> Layout:
     """The samples at ``source`` (a folder or a ``.csv``, local or ``s3://``); the layout is recognised unless named.
 
-    Raises UsageError for an unknown name, StorageError where nothing is there, DatasetError where films and masks do
-    not make a layout: no masks at all, or an ``image_id`` twice. A film that alone lacks its mask stays, without.
+    Raises StorageError where nothing is there, DatasetError where films and masks do not make a layout: no masks at
+    all, or an ``image_id`` twice. A film that alone lacks its mask stays, without.
     """
-    if name is not None and name not in LAYOUTS:
-        raise UsageError(f"unknown layout {name!r}; use one of {', '.join(LAYOUTS)}")
     if name == "csv" or (name is None and source.lower().endswith(".csv")):
         root, samples = locate(source).uri.rpartition("/")[0], _manifest(source)
         name = "csv"
@@ -72,7 +69,10 @@ def read_layout(source: str, name: str | None = None) -> Layout:
         raise DatasetError(
             f"{source}: {len(samples)} images but no masks ({name} layout); put a mask beside each image"
         )
-    _refuse_duplicates(source, samples)
+    twice = [image_id for image_id, count in Counter(sample.image_id for sample in samples).items() if count > 1]
+    if twice:
+        first = ", ".join(twice[:3])
+        raise DatasetError(f"{source}: {len(twice)} image ids stand for several films ({first}); make each unique")
     return Layout(name, root, tuple(samples))
 
 
@@ -134,9 +134,7 @@ def _pairs(paths: Sequence[str]) -> list[Sample]:
 
 def _by_kind(pattern: re.Pattern[str], paths: Sequence[str]) -> dict[str, dict[tuple[str, str, str], str]]:
     """Paths by the kind of folder they lie in, then by (split, label, name)."""
-    kinds: dict[str, dict[tuple[str, str, str], str]] = {
-        kind: {} for kind in ("images", "infection masks", "lung masks", "masks", "lungs")
-    }
+    kinds: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
     for path in paths:
         match = pattern.fullmatch(path)
         if match:
@@ -177,10 +175,3 @@ def hashed_split(identity: str) -> str:
     """``train`` or ``val``, always the same for one patient or image."""
     share = int.from_bytes(hashlib.sha256(f"split:{identity}".encode()).digest()[:8], "big") / 2**64
     return "val" if share < VAL_SHARE else "train"
-
-
-def _refuse_duplicates(source: str, samples: Sequence[Sample]) -> None:
-    twice = [image_id for image_id, count in Counter(sample.image_id for sample in samples).items() if count > 1]
-    if twice:
-        first = ", ".join(twice[:3])
-        raise DatasetError(f"{source}: {len(twice)} image ids stand for several films ({first}); make each unique")

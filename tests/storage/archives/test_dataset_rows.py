@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from packed import write_rows
 
 from covseg_ray.errors import DatasetError, StorageError
 from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.storage.archives.dataset_rows import read_rows
 from covseg_ray.storage.archives.read import list_members
-from covseg_ray.storage.datasets.shards import Encoding, ShardRow, write_dataset
+from covseg_ray.storage.datasets.shards import Encoding, ShardRow
 from covseg_ray.storage.filesystem import join, list_files, read_bytes, write_bytes
 
 SIZE = 24
@@ -33,7 +34,7 @@ def made(dataset: str, encoding: Encoding = "raw") -> dict[str, np.ndarray]:
         image_HW = np.random.default_rng(number).integers(0, 256, (SIZE, SIZE), np.uint8)
         images[f"{split}/film {number}.png"] = image_HW
         rows.append(ShardRow(f"{split}/film {number}.png", split, "Normal", image_HW, image_HW // 128))
-    write_dataset(rows, dataset, size=SIZE, encoding=encoding)
+    write_rows(rows, dataset, size=SIZE, encoding=encoding)
     return images
 
 
