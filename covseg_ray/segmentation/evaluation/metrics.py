@@ -32,17 +32,6 @@ from covseg_ray.errors import DatasetError
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.bootstrap import Floats, Ratio, estimate, value
 
-__all__ = [
-    "LOWER_IS_BETTER",
-    "Counts",
-    "count",
-    "count_lung",
-    "image_iou",
-    "point_values",
-    "ratios",
-    "summarise",
-]
-
 LOWER_IS_BETTER = frozenset({"false_alarm", "severity_error"})
 TWO_CLASS_BATCH = 32
 _SMOOTH = 1e-5

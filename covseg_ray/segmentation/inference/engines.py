@@ -7,9 +7,7 @@ On a GPU there is torch alone: :mod:`covseg_ray.segmentation.inference.cuda_grap
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from covseg_ray.errors import UsageError
@@ -39,7 +37,13 @@ def choose_engine(name: str = "auto", device: str = "cpu") -> str:
     engine = engine_by_name(name)
     if engine != "torch" and torch.device(device).type != "cpu":
         raise UsageError(f"engine: {engine} computes on a CPU, not on {device}; choose torch or auto")
-    _require(engine)
+    for package in _PACKAGES[engine]:
+        try:
+            load(package)
+        except ImportError as error:
+            raise UsageError(
+                f"engine: {engine} cannot be imported ({error}); pip install 'covseg-ray[{engine}]'"
+            ) from error
     return engine
 
 
@@ -52,29 +56,7 @@ def build_forward(engine: str, module: nn.Module, shape_NHW: Shape, threads: int
         precision: ``fp32`` or ``bf16``, for OpenVINO; torch has its own from the context that it is called in.
     """
     if engine == "torch":
-        return torch_forward(module)
+        # The caller sets up inference mode and autocast around many chunks: each new context casts the weights anew.
+        ready = channels_last(module)
+        return lambda films_NHW: ready(torch.from_numpy(films_NHW)).numpy()
     return graph_forward(translate(engine, module, shape_NHW), threads or torch.get_num_threads(), precision)
-
-
-def torch_forward(module: nn.Module) -> Forward:
-    """The module by torch, on as many threads as torch has.
-
-    The caller sets up ``inference_mode`` and ``autocast`` around many chunks: each new context casts the weights anew.
-    """
-    ready = channels_last(module)
-
-    def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        output: NDArray[np.uint8] = ready(torch.from_numpy(films_NHW)).numpy()
-        return output
-
-    return forward
-
-
-def _require(engine: str) -> None:
-    for package in _PACKAGES[engine]:
-        try:
-            load(package)
-        except ImportError as error:
-            raise UsageError(
-                f"engine: {engine} cannot be imported ({error}); pip install 'covseg-ray[{engine}]'"
-            ) from error

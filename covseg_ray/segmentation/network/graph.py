@@ -77,12 +77,7 @@ def _openvino_forward(graph: Graph, threads: int, precision: str) -> Forward:
         "ENABLE_CPU_PINNING": False,  # the actors of one machine would all pin their threads to the same cores
     }
     compiled = load("openvino").Core().compile_model(openvino_model(graph), "CPU", settings)
-
-    def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        output: NDArray[np.uint8] = compiled.infer_new_request(films_NHW)[0]
-        return output
-
-    return forward
+    return lambda films_NHW: compiled.infer_new_request(films_NHW)[0]
 
 
 def _onnx_forward(graph: Graph, threads: int) -> Forward:
@@ -91,12 +86,7 @@ def _onnx_forward(graph: Graph, threads: int) -> Forward:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(graph.files[ONNX], options, providers=["CPUExecutionProvider"])
     films_name = session.get_inputs()[0].name
-
-    def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        output: NDArray[np.uint8] = session.run(None, {films_name: films_NHW})[0]
-        return output
-
-    return forward
+    return lambda films_NHW: session.run(None, {films_name: films_NHW})[0]
 
 
 def load(package: str) -> Any:
