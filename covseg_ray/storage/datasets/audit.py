@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from covseg_ray.errors import UsageError
 from covseg_ray.storage.datasets.layouts import read_layout
 from covseg_ray.storage.datasets.near_duplicates import Fingerprint, find_duplicates, fingerprint
-from covseg_ray.storage.datasets.pack import Progress, map_in_threads, read_sample, with_progress
+from covseg_ray.storage.datasets.pack import Progress, map_in_threads, read_sample
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 from covseg_ray.storage.datasets.shards import DATASET_FILE, Reject
 from covseg_ray.storage.filesystem import exists, join
@@ -101,8 +102,8 @@ def _unpacked(source: str, progress: Progress | None) -> tuple[list[_Film], Sequ
     layout = read_layout(source)
     found: list[_Film] = []
     rejected: list[Reject] = []
-    rows = map_in_threads(lambda sample: read_sample(layout.root, sample, SOURCE_SIZE, "stretch"), layout.samples)
-    for row in with_progress(rows, len(layout.samples), progress):
+    read = partial(read_sample, layout.root, size=SOURCE_SIZE, resize="stretch")
+    for row in map_in_threads(read, layout.samples, progress):
         if isinstance(row, Reject):
             rejected.append(row)
         else:
