@@ -112,7 +112,7 @@ class BatchPredictor:
             raise ValueError(f"films must be uint8 [N, {size}, {size}], not {images_NHW.dtype} {images_NHW.shape}")
         output_NKHW = np.empty((len(images_NHW), outputs, size, size), dtype=np.uint8)
         in_flight: deque[tuple[NDArray[np.uint8], Callable[[], NDArray[np.uint8]]]] = deque()
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self.device, self.precision if self.engine == "torch" else "fp32"):
             for start in range(0, len(images_NHW), self.chunk):
                 part = slice(start, start + self.chunk)
                 in_flight.append((output_NKHW[part], self._start(self._padded(images_NHW[part]), outputs)))
@@ -125,9 +125,6 @@ class BatchPredictor:
     def _store(self, output_NKHW: NDArray[np.uint8], wait: Callable[[], NDArray[np.uint8]]) -> None:
         output_NKHW[:] = wait()[: len(output_NKHW), : output_NKHW.shape[1]]
         remove_small_regions(output_NKHW[:, 0], self.spec.infection, self.spec.fallback_class, self._smallest_region)
-
-    def _autocast(self) -> torch.autocast:
-        return autocast(self.device, self.precision if self.engine == "torch" else "fp32")
 
     def _padded(self, part_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         chunk_NHW = np.zeros((self.chunk, *part_NHW.shape[1:]), dtype=np.uint8)

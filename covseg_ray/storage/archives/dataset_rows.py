@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import cache, lru_cache
 from itertools import accumulate, groupby
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.storage.archives.image_ids import Copies, image_id
 from covseg_ray.storage.archives.members import Member, read_in_order, reject
 from covseg_ray.storage.archives.source_files import UNKNOWN_SIZE, SourceFile, locate_file
-from covseg_ray.storage.datasets.read import read_info
+from covseg_ray.storage.datasets.read import open_shard, read_info
 from covseg_ray.storage.filesystem import join, parquet_damage
 
 _COLUMNS = ["image_id", "height", "width", "image", "image_encoding"]
@@ -33,7 +32,7 @@ def list_shards(dataset: str) -> Iterator[SourceFile]:
 def list_rows(file: SourceFile) -> Iterator[Member]:
     """The rows of a shard in their order; raises ValueError where its bytes are damaged."""
     copies, row = Copies(), 0
-    with _open_shard(file.uri) as opened, parquet_damage(_damaged):
+    with open_shard(locate_file(file.uri)) as opened, parquet_damage(_damaged):
         for batch in pq.ParquetFile(opened).iter_batches(columns=["image_id"]):
             for name in batch.column(0).to_pylist():
                 yield Member(image_id(name, copy=copies.count(name)), file.uri, "shard", name, row, UNKNOWN_SIZE)
@@ -48,13 +47,6 @@ def read_rows(members: Iterable[Member]) -> Iterator[tuple[Member, Radiograph | 
         yield from read_in_order(container, run, _row_reader)
 
 
-def _open_shard(uri: str) -> IO[bytes]:
-    location = locate_file(uri)
-    # Parquet asks for exact ranges: a cache that reads ahead would fetch most of the file again.
-    file: IO[bytes] = location.fs.open(location.path, "rb", cache_type="none")
-    return file
-
-
 def _damaged(error: Exception) -> Exception:
     return ValueError("not the Parquet that was written")
 
@@ -63,7 +55,7 @@ def _row_reader(container: str, files: ExitStack) -> Callable[[Member], Radiogra
     @cache
     def shard() -> tuple[pq.ParquetFile, list[int]]:
         """The shard, and the first row of each row group and the number of all rows."""
-        file = files.enter_context(_open_shard(container))
+        file = files.enter_context(open_shard(locate_file(container)))
         parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
         counts = (parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups))
         return parquet, list(accumulate(counts, initial=0))

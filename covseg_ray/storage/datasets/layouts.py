@@ -84,9 +84,9 @@ def _folder(source: str, name: str | None) -> tuple[str, str, list[Sample]]:
     if infection and name != "pairs":
         # Paths count from that folder, so that the dataset is the same whichever of the two was given.
         source, paths = join(source, INFECTION_FOLDER.rstrip("/")), infection
-    readers = {"covid-qu-ex": _covid_qu_ex, "pairs": _pairs}
-    for candidate in readers if name is None else [name]:
-        samples = readers[candidate](paths)
+    patterns = {"covid-qu-ex": _COVID_QU_EX, "pairs": _PAIRS}
+    for candidate in patterns if name is None else [name]:
+        samples = _samples(patterns[candidate], paths)
         if samples:
             return candidate, source, samples
     raise DatasetError(
@@ -95,38 +95,23 @@ def _folder(source: str, name: str | None) -> tuple[str, str, list[Sample]]:
     )
 
 
-def _covid_qu_ex(paths: Sequence[str]) -> list[Sample]:
-    kinds = _by_kind(_COVID_QU_EX, paths)
-    return [
-        Sample(
-            image_id=f"{split.lower()}/{label}/{name}",
-            split=split.lower(),
-            label=label,
-            patient_id=None,
-            image=image,
-            mask=kinds["infection masks"].get((split, label, name)),
-            lung=kinds["lung masks"].get((split, label, name)),
-        )
-        for (split, label, name), image in kinds["images"].items()
-    ]
-
-
-def _pairs(paths: Sequence[str]) -> list[Sample]:
-    kinds = _by_kind(_PAIRS, paths)
-    masks = {(split, label, name.removesuffix("_mask")): path for (split, label, name), path in kinds["masks"].items()}
+def _samples(pattern: re.Pattern[str], paths: Sequence[str]) -> list[Sample]:
+    kinds = _by_kind(pattern, paths)
+    masks = kinds["masks"].items()
+    suffixed = {(split, label, name.removesuffix("_mask")): path for (split, label, name), path in masks}
     samples = []
-    for (split, label, name), image in kinds["images"].items():
-        image_id = f"{split.lower()}/{name}" if split else name
-        key = (split, label, name)
+    for key, image in kinds["images"].items():
+        split, label, name = key
+        image_id = "/".join(filter(None, (split.lower(), label, name)))
         samples.append(
             Sample(
                 image_id=image_id,
                 split=split.lower() or hashed_split(image_id),
-                label=UNLABELLED,
+                label=label or UNLABELLED,
                 patient_id=None,
                 image=image,
-                mask=kinds["masks"].get(key) or masks.get(key),
-                lung=kinds["lungs"].get(key),
+                mask=kinds["infection masks"].get(key) or kinds["masks"].get(key) or suffixed.get(key),
+                lung=kinds["lung masks"].get(key) or kinds["lungs"].get(key),
             )
         )
     return samples

@@ -22,7 +22,7 @@ from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Reject, Shard
-from covseg_ray.storage.filesystem import exists, join, locate, parquet_damage, read_bytes, translated
+from covseg_ray.storage.filesystem import Location, exists, join, locate, parquet_damage, read_bytes, translated
 
 PARALLEL_LABELS = 8
 
@@ -151,10 +151,14 @@ def read_unit(dataset_uri: str, unit: Unit, *, with_lung: bool = False, lung_nee
     )
 
 
+def open_shard(location: Location) -> Any:
+    """The file, without a cache that reads ahead: Parquet asks for exact ranges, and most would be fetched again."""
+    return location.fs.open(location.path, "rb", cache_type="none")
+
+
 def _read_groups(dataset_uri: str, path: str, groups: Sequence[int], columns: list[str]) -> list[pa.Table]:
     location = locate(join(dataset_uri, path))
-    # Parquet asks for exact ranges: a cache that reads ahead would fetch most of the file again.
-    with translated(location.uri), location.fs.open(location.path, "rb", cache_type="none") as file:
+    with translated(location.uri), open_shard(location) as file:
 
         def damaged(error: Exception) -> Exception:
             written = next((shard.bytes for shard in read_info(dataset_uri).shards if shard.path == path), 0)
