@@ -14,7 +14,7 @@ from torch import nn
 from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.inference.batchnorm_folding import prepare
 from covseg_ray.segmentation.inference.cuda_graph import CudaGraphModel
-from covseg_ray.segmentation.inference.engines import build_forward, choose_engine, engine_by_name
+from covseg_ray.segmentation.inference.engines import build_forward, engine_by_name, require_engine
 from covseg_ray.segmentation.inference.packed_weights import has_onednn_layouts, pack_weights
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Decide, Rule, remove_small_regions
@@ -62,7 +62,8 @@ class BatchPredictor:
         self.spec = bundle.spec
         self.model_id = bundle.model_id
         self.device = torch.device(device)
-        self.engine = choose_engine(engine_of(bundle, engine), device)
+        self.engine = engine_of(bundle, engine)
+        require_engine(self.engine, device)
         self.precision = _checked_precision(bundle, self.engine, self.device, precision)
         self.chunk = 1 if bundle.graph else chunk or default_chunk(device)
         self._start = self._build(bundle, threads)
