@@ -43,7 +43,7 @@ def test_every_job_file_and_preset_names_what_there_is(given: str):
 def test_every_name_that_a_job_takes_can_be_built(key: str, build: Callable[[str], object]):
     for name in get_args(config.Train.model_fields[key].annotation):
         build(name)
-    with pytest.raises(ConfigError, match=f"key train.{key}: input should be '.*, got \"fokal\""):
+    with pytest.raises(ConfigError, match=f"key train.{key}: input should be .*, got"):
         config.load(None, [f"train.{key}=fokal"])
 
 

@@ -61,26 +61,17 @@ def count_lung(predicted_NHW: Masks, truth_NHW: Masks, infected_NHW: Masks) -> C
 
 
 def point_values(image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None = None) -> dict[str, float]:
-    """Each metric's value by name; a metric that has no image to stand on is left out.
-
-    Raises:
-        DatasetError: an image id appears twice.
-    """
+    """Each metric's value by name; one that has no image to stand on is left out. Raises as :func:`ratios` does."""
     return {name: value(ratio) for name, ratio in ratios(image_ids, counts_N4, lungs_N4).items()}
 
 
-def summarise(
-    image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None = None, seed: int = 0
-) -> dict[str, Estimate]:
-    """Each metric with its 95 % percentile interval over 1,000 bootstrap resamples, the same for the same seed.
+def summarise(image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None = None) -> dict[str, Estimate]:
+    """Each metric with its 95 % percentile interval over 1,000 bootstrap resamples, the same ones in each run.
 
     Images are resampled with replacement, and batches for ``iou_two_class``; resamples on which a metric is undefined
-    do not count. See :mod:`covseg_ray.segmentation.evaluation.bootstrap`.
-
-    Raises:
-        DatasetError: an image id appears twice.
+    do not count. See :mod:`covseg_ray.segmentation.evaluation.bootstrap`. Raises as :func:`ratios` does.
     """
-    return estimate(ratios(image_ids, counts_N4, lungs_N4), seed)
+    return estimate(ratios(image_ids, counts_N4, lungs_N4))
 
 
 def ratios(image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None = None) -> dict[str, Ratio]:

@@ -68,7 +68,10 @@ def read_members(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | Re
     them, if they come in the order of listing. Raises StorageError where the storage itself fails.
     """
     for (kind, container), run in groupby(members, key=_read_strategy):
-        yield from _read_ranges(run) if kind == "range" else read_in_order(container, run, _ARCHIVE_READERS[kind])
+        if kind == "range":
+            yield from _read_ranges(run)
+        else:
+            yield from read_in_order(container, run, _ARCHIVE_READERS[kind])
 
 
 def _is_dataset(source: str) -> bool:

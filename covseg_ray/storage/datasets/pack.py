@@ -88,9 +88,7 @@ def synthesise(
         )
 
     counts = Counter(split for _, split in ids)
-    return write_dataset(
-        map_in_threads(row, order, progress), dataset, size=size, layout="phantom", counts=counts
-    )
+    return write_dataset(map_in_threads(row, order, progress), dataset, size=size, layout="phantom", counts=counts)
 
 
 def read_exclusions(uri: str) -> frozenset[str]:

@@ -141,10 +141,12 @@ def read_unit(dataset_uri: str, unit: Unit, *, with_lung: bool = False, lung_nee
     if len(unit.rows) != table.num_rows:
         table = table.take(list(unit.rows))
     shape = (int(table["height"][0].as_py()), int(table["width"][0].as_py()))
+    image_ids = table["image_id"].to_pylist()
+    images = [_image(*stored) for stored in zip(table["image"], table["image_encoding"], image_ids, strict=True)]
     return Films(
-        image_ids=table["image_id"].to_pylist(),
+        image_ids=image_ids,
         labels=table["label"].to_pylist(),
-        images_NHW=_images(table, shape),
+        images_NHW=_stacked(images, shape, image_ids),
         masks_NHW=_masks(table, "mask", shape),
         patient_ids=table["patient_id"].to_pylist(),
         lungs_NHW=_masks(table, "lung", shape, needed=lung_needed) if with_lung else None,
@@ -170,12 +172,6 @@ def _read_groups(dataset_uri: str, path: str, groups: Sequence[int], columns: li
         with parquet_damage(damaged):
             parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
             return [parquet.read_row_group(group, columns=columns) for group in groups]
-
-
-def _images(table: pa.Table, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    image_ids = table["image_id"].to_pylist()
-    images = [_image(*stored) for stored in zip(table["image"], table["image_encoding"], image_ids, strict=True)]
-    return _stacked(images, shape, image_ids)
 
 
 def _image(stored: pa.BinaryScalar, encoding: pa.StringScalar, image_id: str) -> NDArray[Any]:
