@@ -163,7 +163,8 @@ def read_in_order(
     with ExitStack() as files:
         read = reader(container, files)
         for member in members:
-            yield member, check_member(member) or try_read(container, partial(read, member))
+            refused = check_member(member)
+            yield member, try_read(container, partial(read, member)) if refused is None else refused
 
 
 def reject_damaged(error: Exception) -> Rejected:
