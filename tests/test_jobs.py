@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -9,6 +10,7 @@ import pytest
 from places import ROOT
 
 from covseg_ray.config import train as config
+from covseg_ray.config.layers import PRESETS
 from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.network.build import check_names
 from covseg_ray.segmentation.training.augment import augmentation
@@ -34,13 +36,19 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("given", [*map(str, JOBS), *get_args(config.Preset)], ids=lambda given: Path(given).name)
 def test_every_job_file_and_preset_names_what_there_is(given: str):
     job = config.load(given)
-    augmentation(job.train.augment)
-    build_loss(job.train.loss)
     check_names(job.model.architecture, job.model.encoder)
 
 
+@pytest.mark.parametrize(("key", "build"), [("loss", build_loss), ("augment", augmentation)])
+def test_every_name_that_a_job_takes_can_be_built(key: str, build: Callable[[str], object]):
+    for name in get_args(config.Train.model_fields[key].annotation):
+        build(name)
+    with pytest.raises(ConfigError, match=f"key train.{key}: input should be .*, got"):
+        config.load(None, [f"train.{key}=fokal"])
+
+
 def test_every_preset_has_a_file():
-    assert {path.stem for path in config.PRESETS.iterdir()} == set(get_args(config.Preset))
+    assert {path.stem for path in PRESETS.iterdir()} == set(get_args(config.Preset))
 
 
 def test_every_job_file_gives_the_job_of_its_preset():

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 
-class Search(BaseModel):
+class Search(BaseModel, frozen=True, extra="forbid"):
     """One key of the job and its values: a range from ``low`` to ``high``, or the list ``choose``. A key that takes
     whole numbers gets whole ones, ``high`` included."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str = Field(description="dotted key of the job, as train.learning_rate")
     low: int | float | None = Field(default=None, description="lowest value of a range")
@@ -51,11 +49,9 @@ class Search(BaseModel):
         return self
 
 
-class Tune(BaseModel):
+class Tune(BaseModel, frozen=True, extra="forbid"):
     """How a search runs. After ``grace`` epochs, ``reduction`` times as many, and so on, a trial continues only if it
     is among the best 1 of ``reduction`` of those that came as far."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: Annotated[int, Field(ge=1, description="number of jobs to try")] = 12
     at_once: Annotated[int, Field(ge=1, description="trials in parallel")] = 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from covseg_ray.config import DEFAULT_MODEL
 from covseg_ray.errors import ConfigError
@@ -21,14 +21,12 @@ Seconds = Annotated[float, Field(gt=0)]
 M = TypeVar("M", bound=BaseModel)
 
 
-class ServeConfig(BaseModel):
+class ServeConfig(BaseModel, frozen=True, extra="forbid"):
     """``models``: bundles by name, the first is the default. ``replicas``: the fewest and the most of each model, each
     with so many ``cores`` if there is no GPU; see `sized_for` for the default.
 
     At most ``waiting`` requests are queued at one ingress beside those in flight; more are refused with 503.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], str] = Field(min_length=1)
     engine: Literal["auto", "torch", "openvino", "onnx"] = "auto"
@@ -65,10 +63,8 @@ class ServeConfig(BaseModel):
         return replicas
 
 
-class Endpoint(BaseModel):
+class Endpoint(BaseModel, frozen=True):
     """Where an endpoint listens, and what it serves. Raises ConfigError for a host beyond loopback without API keys."""
-
-    model_config = ConfigDict(frozen=True)
 
     host: str = LOOPBACK[0]
     port: int = Field(default=8000, ge=1, le=65535)

@@ -1,35 +1,22 @@
-"""One frozen tree for a training job: preset < TOML file < environment < ``--set KEY=VALUE``.
-
-A preset is a job file of the package, by name; the defaults are those of ``paper``, the published recipe. An
-environment variable is ``COVSEG_`` and the key in capitals, with two underscores between levels:
-``COVSEG_TRAIN__EPOCHS=3`` sets ``train.epochs``.
+"""One frozen tree for a training job, from the layers of :mod:`covseg_ray.config.layers`. The defaults are those of the
+preset ``paper``, the published recipe.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from covseg_ray.config.layers import Preset, flatten, put, read_layers, read_preset, variable
 from covseg_ray.config.search import Search, Tune
 from covseg_ray.errors import ConfigError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-ENVIRONMENT_PREFIX = "COVSEG_"
-PRESETS = Path(__file__).parent / "presets"
-
 Positive = Annotated[int, Field(ge=1)]
-Preset = Literal["paper", "best", "finish-best", "scratch", "finish-scratch", "tune"]
+Loss = Literal["focal+jaccard", "cross-entropy+jaccard", "cross-entropy+film-jaccard", "dice"]
 Metric = Literal["iou_two_class", "iou_pooled", "dice_pooled", "iou_image", "dice_image", "iou_all", "dice_all"]
 
 
@@ -68,17 +55,16 @@ class Train(_Section):
     optimizer: Literal["adam", "adamw"] = Field(default="adam", description="Adam, or Adam with decoupled weight decay")
     weight_decay: float = Field(default=0.0, ge=0, description="of the optimizer")
     average: float = Field(default=0.0, ge=0, lt=1, description="decay of the weights' moving average, which is kept")
-    loss: str = Field(
-        default="focal+jaccard",
-        description="focal+jaccard, cross-entropy+jaccard, cross-entropy+film-jaccard or dice",
-    )
+    loss: Loss = Field(default="focal+jaccard", description="what the optimizer makes smaller")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware gains from it"
     )
     compile: Literal["auto", "yes", "no"] = Field(
         default="auto", description="compile the training step; auto: on GPUs, where a C compiler is installed"
     )
-    augment: str = Field(default="paper", description="paper, chest, mild, flips or none")
+    augment: Literal["paper", "chest", "mild", "flips", "none"] = Field(
+        default="paper", description="random changes of the training films"
+    )
     select: Metric = Field(
         default="iou_two_class", description="the validation metric that chooses the best checkpoint"
     )
@@ -162,31 +148,25 @@ class Job(_Section):
 def load(path: str | None, overrides: Sequence[str] = ()) -> Job:
     """The job that a preset, a file, the environment and ``--set`` give together. ``path`` is a file, or the name of a
     preset where no file has that name. Raises ConfigError."""
-    tree: dict[str, Any] = {}
-    for _, layer in _layers(path, overrides):
-        for key, value in layer.items():
-            _put(tree, key, value)
-    return _validated(tree, path)
+    given = (pair for _, layer in read_layers(path, overrides, known_keys()) for pair in layer.items())
+    return _validated({}, given, path)
 
 
 def changed(job: Job, values: Mapping[str, Any]) -> Job:
     """The job with other values, by dotted key. Raises ConfigError where they make no job."""
-    tree = job.model_dump()
-    for key, value in values.items():
-        _put(tree, key, value)
-    return _validated(tree, None)
+    return _validated(job.model_dump(), values.items(), None)
 
 
 def written(job: Job) -> str:
     """The job as a file that `load` reads to the same job."""
     searched = (each.model_dump(mode="json", exclude_defaults=True) for each in job.search)
     tables = [f"\n[[search]]\n{_lines(each)}" for each in searched]
-    none = "search = []\n" if "search" in _read_file(preset_file(job.preset)) and not tables else ""
+    none = "search = []\n" if "search" in read_preset(job.preset) and not tables else ""
     return "".join([_lines(job.model_dump(mode="json", exclude={"search"})), none, *tables])
 
 
 def _lines(tree: Mapping[str, Any]) -> str:
-    values = ((key, value) for key, value in _flatten(tree) if value is not None)
+    values = ((key, value) for key, value in flatten(tree) if value is not None)
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values)
 
 
@@ -194,94 +174,24 @@ def sources(path: str | None, overrides: Sequence[str] = ()) -> dict[str, str]:
     """Where each value came from, by dotted key: ``default``, ``preset NAME``, the file's name, the variable's name or
     ``--set``."""
     origin = dict.fromkeys(known_keys(), "default")
-    for name, layer in _layers(path, overrides):
+    for name, layer in read_layers(path, overrides, origin):
         for key in layer:
-            origin[key] = name if name != "environment" else _variable(key)
+            origin[key] = name if name != "environment" else variable(key)
     return origin
 
 
 def known_keys() -> list[str]:
     """Every key of a job file, dotted."""
-    return [key for key, _ in _flatten(Job().model_dump())]
+    return [key for key, _ in flatten(Job().model_dump())]
 
 
-def _validated(tree: Mapping[str, Any], path: str | None) -> Job:
+def _validated(tree: dict[str, Any], values: Iterable[tuple[str, Any]], path: str | None) -> Job:
+    for key, value in values:
+        put(tree, key, value)
     try:
         return Job.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from None
-
-
-def preset_file(name: str) -> str:
-    """The job file of a preset."""
-    return str(PRESETS / f"{name}.toml")
-
-
-def _layers(path: str | None, overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """What is given, later layers over earlier ones, the preset that they name first."""
-    given = [("environment", _from_environment(os.environ)), ("--set", dict(_parse_override(o) for o in overrides))]
-    if path:
-        given.insert(0, (path, {"preset": path} if _is_preset(path) else _read_file(path)))
-    preset = next((layer["preset"] for _, layer in reversed(given) if "preset" in layer), "")
-    return [(f"preset {preset}", _read_file(preset_file(preset))), *given] if preset in get_args(Preset) else given
-
-
-def _is_preset(path: str) -> bool:
-    return path in get_args(Preset) and not Path(path).exists()
-
-
-def _read_file(path: str) -> dict[str, Any]:
-    try:
-        tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"job file {path} does not exist; give a file, or one of the presets {', '.join(get_args(Preset))}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"job file {path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"job file {path} is not TOML: {error}") from None
-    return dict(_flatten(tree))
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    return {key: _value(environment[_variable(key)]) for key in known_keys() if _variable(key) in environment}
-
-
-def _variable(key: str) -> str:
-    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
-
-
-def _parse_override(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {text}: write it as KEY=VALUE, for example --set train.epochs=3")
-    return key.strip(), _value(value)
-
-
-def _value(text: str) -> Any:
-    """A TOML value where it is one (``3``, ``true``, ``["COVID-19"]``), the bare text otherwise."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"key {dotted}: {parent} is a value, not a section")
-    tree[last] = value
 
 
 def _explain(error: ValidationError, path: str | None) -> str:
@@ -318,4 +228,4 @@ def differences(earlier: Job, later: Job) -> dict[str, tuple[Any, Any]]:
 
 def _compared(job: Job) -> dict[str, Any]:
     searched = {f"search of {each.key}": each.model_dump(exclude_defaults=True, exclude={"key"}) for each in job.search}
-    return dict(_flatten(job.model_dump(exclude={"search"}))) | searched
+    return dict(flatten(job.model_dump(exclude={"search"}))) | searched

@@ -32,17 +32,15 @@ def receive_film(channel: socket.socket) -> bytes:
 
 
 def send_answer(channel: socket.socket, film: Radiograph | Rejected) -> None:
-    text = json.dumps(_header(film)).encode()
+    if isinstance(film, Rejected):
+        header: dict[str, Any] = {"reason": film.reason, "detail": film.detail}
+    else:
+        header = {"shape": film.pixels.shape, "dtype": film.pixels.dtype.name}
+        header |= {"spacing_mm": film.spacing_mm, "instance_uid": film.instance_uid}
+    text = json.dumps(header).encode()
     _send(channel, _LENGTH.pack(len(text)) + text, None)
     if isinstance(film, Radiograph):
         _send(channel, np.ascontiguousarray(film.pixels).data.cast("B"), None)
-
-
-def _header(film: Radiograph | Rejected) -> dict[str, Any]:
-    if isinstance(film, Rejected):
-        return {"reason": film.reason, "detail": film.detail}
-    shape, dtype = film.pixels.shape, film.pixels.dtype.name
-    return {"shape": shape, "dtype": dtype, "spacing_mm": film.spacing_mm, "instance_uid": film.instance_uid}
 
 
 def receive_answer(channel: socket.socket, limits: Limits, deadline: float) -> Radiograph | Rejected:

@@ -14,11 +14,10 @@ import threading
 import time
 
 from covseg_ray.errors import CovsegError
-from covseg_ray.radiograph.decode import decode
+from covseg_ray.radiograph.decode import LIMITS, decode
 from covseg_ray.radiograph.decoder_channel import receive, receive_answer, receive_film, send_answer, send_film
 from covseg_ray.radiograph.film import Limits, Radiograph, RefusedError, Rejected, check_bytes
 
-LIMITS = Limits()
 SECONDS = 30.0
 MEMORY_BYTES = 4 * 2**30
 _TRIES = 2
@@ -51,11 +50,6 @@ class DecodingChild:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    @property
-    def pid(self) -> int | None:
-        """The child's process id while there is one."""
-        return self._process.pid if self._process else None
 
     def decode(self, data: bytes) -> Radiograph | Rejected:
         """`covseg_ray.radiograph.decode.decode` in the child.

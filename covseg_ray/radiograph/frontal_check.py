@@ -27,6 +27,7 @@ LEVEL = 0.005
 FITTED = "frontal_check.npz"
 SIDE, CELL, DIRECTIONS = 32, 4, 8
 FEATURES = (SIDE // CELL) ** 2 * DIRECTIONS
+CELLS_P = np.arange((SIDE // CELL) ** 2).reshape(-1, SIDE // CELL).repeat(CELL, 0).repeat(CELL, 1).ravel()  # of a pixel
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -87,19 +88,11 @@ def edge_histogram(picture_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
     turn_P = (np.arctan2(down_SS, right_SS).ravel() * np.float32(DIRECTIONS / (2 * np.pi))) % DIRECTIONS
     first_P = turn_P.astype(np.intp)
     share_P = turn_P - first_P
-    place_P = _cells() * DIRECTIONS
+    place_P = CELLS_P * DIRECTIONS
     sums_D = np.bincount(place_P + first_P % DIRECTIONS, strength_P * (1 - share_P), FEATURES)
     sums_D += np.bincount(place_P + (first_P + 1) % DIRECTIONS, strength_P * share_P, FEATURES)
     features_D: NDArray[np.float32] = np.sqrt(sums_D * (FEATURES / max(sums_D.sum(), 1e-6))).astype(np.float32)
     return features_D
-
-
-@cache
-def _cells() -> NDArray[np.intp]:
-    """The cell of each pixel of the reduced image."""
-    row_S = np.arange(SIDE) // CELL
-    cells_SS: NDArray[np.intp] = row_S[:, None] * (SIDE // CELL) + row_S
-    return cells_SS.ravel()
 
 
 @cache

@@ -36,8 +36,6 @@ class Placement:
             raise UsageError(
                 f"a {self.height} x {self.width} film cannot be laid into {self.size} x {self.size} pixels"
             )
-        if self.resize not in ("stretch", "letterbox"):
-            raise UsageError(f"unknown resize rule {self.resize!r}: use stretch or letterbox")
 
     @property
     def inner_shape(self) -> tuple[int, int]:
@@ -63,7 +61,7 @@ def standardise(
     uint8 is kept as it is (a film that already has the size comes back unchanged); uint16 is scaled so that the film's
     darkest pixel becomes 0 and its brightest 255.
     """
-    placement = _place(pixels_HW, size, resize)
+    placement = Placement(pixels_HW.shape[0], pixels_HW.shape[1], size, resize)
     height, width = placement.inner_shape
     film = Image.fromarray(pixels_HW if pixels_HW.dtype == np.uint8 else _scaled(pixels_HW))
     inner_HW = np.asarray(film.resize((width, height), Image.Resampling.BILINEAR))
@@ -74,7 +72,7 @@ def standardise(
 
 def standardise_mask(mask_HW: NDArray[np.uint8], size: int = 256, resize: Resize = "stretch") -> NDArray[np.uint8]:
     """A mask of 0 and 1, uint8 [H, W], placed as `standardise` places its film: uint8 [size, size], bars are 0."""
-    placement = _place(mask_HW, size, resize)
+    placement = Placement(mask_HW.shape[0], mask_HW.shape[1], size, resize)
     square_SS = np.zeros((size, size), np.uint8)
     square_SS[placement.inner] = resize_mask(mask_HW, placement.inner_shape)
     return square_SS
@@ -82,10 +80,6 @@ def standardise_mask(mask_HW: NDArray[np.uint8], size: int = 256, resize: Resize
 
 def restore_mask(mask_SS: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
     """The way back: a mask of the square, uint8 [size, size], at the film's own size [H, W]; bars are cut off."""
-    if mask_SS.shape != (placement.size, placement.size):
-        raise UsageError(
-            f"a mask of shape {mask_SS.shape} does not fit a placement of {placement.size} x {placement.size}"
-        )
     return resize_mask(mask_SS[placement.inner], (placement.height, placement.width))
 
 
@@ -99,11 +93,6 @@ def shrink(pixels_HW: NDArray[np.uint8] | NDArray[np.uint16], longest: int) -> N
     picture = Image.fromarray(eight_bits(pixels_HW))
     picture.thumbnail((longest, longest), Image.Resampling.BILINEAR, reducing_gap=None)
     return np.asarray(picture)
-
-
-def _place(film_HW: NDArray[np.uint8] | NDArray[np.uint16], size: int, resize: Resize) -> Placement:
-    height, width = film_HW.shape
-    return Placement(height, width, size, resize)
 
 
 def _scaled(pixels_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from scipy.ndimage import binary_erosion
 
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.geometry import eight_bits
+from covseg_ray.radiograph.png import encode_png
 
 AMBER = (255, 140, 32)
 _FILL = 0.18
@@ -34,9 +33,7 @@ def binarise(mask_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint
 
 def encode_png1(mask_HW: NDArray[np.uint8]) -> bytes:
     """A mask of 0 and 1 as a PNG of 1 bit a pixel."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask_HW.astype(bool)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode_png(mask_HW.astype(bool))
 
 
 def decode_png1(data: bytes) -> NDArray[np.uint8]:
@@ -47,32 +44,18 @@ def decode_png1(data: bytes) -> NDArray[np.uint8]:
     return binarise(mask.pixels)
 
 
-def contour(mask_HW: NDArray[np.uint8], width: int = 1) -> NDArray[np.bool_]:
-    """The mask's own outermost pixels, bool [H, W], `width` pixels deep; what lies beyond the image is background."""
-    inside_HW: NDArray[np.bool_] = mask_HW.astype(bool)
-    core_HW = inside_HW
-    for _ in range(width):
-        core_HW = _eroded(core_HW)
-    return np.logical_and(inside_HW, ~core_HW)
-
-
 def overlay(
     pixels_HW: NDArray[np.uint8] | NDArray[np.uint16],
     mask_HW: NDArray[np.uint8],
     colour: tuple[int, int, int] = AMBER,
 ) -> NDArray[np.uint8]:
-    """The film in grey with the mask's contour and a faint fill in `colour` (RGB, 0 to 255): uint8 [H, W, 3]."""
-    if mask_HW.shape != pixels_HW.shape:
-        raise DatasetError(f"a mask of {mask_HW.shape} does not lie on a film of {pixels_HW.shape}: resize one of them")
+    """The film in grey with the mask's contour and a faint fill in `colour` (RGB, 0 to 255): uint8 [H, W, 3].
+
+    The contour is the mask's own outermost pixels; what lies beyond the film is background.
+    """
     line = max(1, round(min(mask_HW.shape) / _PIXELS_PER_LINE))
     picture_HW3 = np.repeat(eight_bits(pixels_HW)[:, :, None], 3, axis=2)
     inside_HW, paint = mask_HW.astype(bool), np.array(colour, np.float32)
     picture_HW3[inside_HW] = (picture_HW3[inside_HW] * (1 - _FILL) + paint * _FILL).round()
-    picture_HW3[contour(mask_HW, line)] = paint
+    picture_HW3[inside_HW & ~binary_erosion(inside_HW, iterations=line)] = paint
     return picture_HW3
-
-
-def _eroded(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    padded = np.pad(mask_HW, 1)
-    core_HW: NDArray[np.bool_] = mask_HW & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return core_HW

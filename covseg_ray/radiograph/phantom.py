@@ -14,15 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from covseg_ray.errors import UsageError
-
 Label = Literal["COVID-19", "Non-COVID", "Normal"]
 Plane = NDArray[np.float32]
 Reals = NDArray[np.floating[Any]]
 
 _CYCLE: tuple[Label, ...] = ("COVID-19", "Non-COVID", "COVID-19", "Normal")
 _APEX, _ANGLE = -0.74, 0.56  # height of the lungs' tips and of the costophrenic angles
-_SMALLEST = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +50,26 @@ class _Body:
     trunk: Plane
 
 
-def make_phantom(seed: int, index: int, size: int = 256, label: Label | None = None) -> Phantom:
-    """Film number `index` of the series `seed` (both >= 0); the same arguments give the same pixels.
+def make_phantom(seed: int, index: int, size: int = 256) -> Phantom:
+    """Film number `index` of the series `seed` (both >= 0); the same arguments give the same pixels. `size` is 32 or
+    more.
 
-    Without `label`, half of a series is COVID-19 and a quarter each Non-COVID and Normal, by `index`. COVID-19 has
-    patchy, mostly peripheral and basal opacities over 8 to 85 % of the lungs; Non-COVID has denser vessels and a
-    softer exposure than Normal, and no mask. Raises `UsageError` for a size under 32.
+    Half of a series is COVID-19 and a quarter each Non-COVID and Normal, by `index`. COVID-19 has patchy, mostly
+    peripheral and basal opacities over 8 to 85 % of the lungs; Non-COVID has denser vessels and a softer exposure than
+    Normal, and no mask.
     """
-    chosen = label or _CYCLE[index % len(_CYCLE)]
-    if size < _SMALLEST:
-        raise UsageError(f"a phantom of {size} pixels shows nothing: ask for {_SMALLEST} or more")
+    label = _CYCLE[index % len(_CYCLE)]
     rng = np.random.default_rng((seed, index))
     body = _patient(rng, size)
     lung_SS = body.lung > 0
     attenuation = _soft_tissue(rng, body) + _bones(rng, body)
-    attenuation += _vessels(rng, body, strength=0.26 if chosen == "Non-COVID" else 0.16)
+    attenuation += _vessels(rng, body, strength=0.26 if label == "Non-COVID" else 0.16)
     infection_SS = np.zeros_like(lung_SS)
-    if chosen == "COVID-19":
+    if label == "COVID-19":
         opacity, infection_SS = _opacities(rng, body)
         attenuation += opacity
-    image_SS = _exposed(rng, attenuation, softness=1.15 if chosen == "Non-COVID" else 1.0)
-    return Phantom(image_SS, infection_SS.astype(np.uint8), lung_SS.astype(np.uint8), chosen)
+    image_SS = _exposed(rng, attenuation, softness=1.15 if label == "Non-COVID" else 1.0)
+    return Phantom(image_SS, infection_SS.astype(np.uint8), lung_SS.astype(np.uint8), label)
 
 
 def _patient(rng: np.random.Generator, size: int) -> _Body:

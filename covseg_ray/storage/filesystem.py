@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,8 +28,6 @@ from covseg_ray.errors import StorageError
 CONNECT_SECONDS = 3
 READ_SECONDS = 20
 PARALLEL_FILES = 8
-PARQUET_ERRORS = (ArrowException, OSError)  # what reading a Parquet file raises
-NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # as exFAT and some network drives answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,7 @@ def locate(uri: str) -> Location:
     if not separator or scheme == "file":
         return Location(LocalFileSystem(), str(Path(rest if separator else uri).expanduser().absolute()))
     if scheme in ("s3", "s3a"):  # a key is taken literally: fsspec would chain URIs at "::"
-        fs = fsspec.filesystem("s3", **_s3_options())
-        s3fs.core.set_custom_error_handler(_server_failed)
-        return Location(fs, rest.rstrip("/"))
+        return Location(fsspec.filesystem("s3", **_s3_options()), rest.rstrip("/"))
     try:
         fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except (ImportError, ValueError) as error:
@@ -68,6 +64,9 @@ def _server_failed(error: Exception) -> bool:
     """Whether s3fs should retry where it does not by itself: it does not retry a 500."""
     status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return isinstance(error, ClientError) and int(status) >= 500
+
+
+s3fs.core.set_custom_error_handler(_server_failed)
 
 
 def _s3_options() -> dict[str, Any]:
@@ -109,10 +108,15 @@ def translated(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri}: {_first_line(error)}") from error
 
 
-def is_parquet_error(error: Exception) -> bool:
-    """Whether an error of reading Parquet is about its bytes rather than the storage: Arrow also raises a plain OSError
-    without a number for bad bytes."""
-    return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)
+@contextmanager
+def parquet_damage(damaged: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Raise what ``damaged`` makes of an error of Parquet's bytes: Arrow's own, or its OSError without a number."""
+    try:
+        yield
+    except (ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise
+        raise damaged(error) from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -137,17 +141,20 @@ def write_bytes(uri: str, data: bytes) -> None:
     location = locate(uri)
     with translated(uri):
         if location.is_local:
-            _replace_local(Path(location.path), data)
+            with _temporary(Path(location.path), data) as temporary:
+                temporary.replace(location.path)
         else:
             location.fs.pipe_file(location.path, data)
 
 
-def _replace_local(path: Path, data: bytes) -> None:
+@contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """A file of ``data`` beside ``path`` while the block runs; makes their folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         temporary.write_bytes(data)
-        temporary.replace(path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -172,18 +179,14 @@ def create_bytes(uri: str, data: bytes) -> bool:
 
 
 def _create_local(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(data)
-        os.link(temporary, path)  # a reader that finds the file finds all of it
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        with path.open("xb") as file:
-            file.write(data)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _temporary(path, data) as temporary:
+        try:
+            os.link(temporary, path)  # a reader that finds the file finds all of it
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):  # as exFAT and some network drives do
+                raise
+            with path.open("xb") as file:
+                file.write(data)
 
 
 def exists(uri: str) -> bool:
@@ -226,13 +229,10 @@ def write_files(uri: str, files: Mapping[str, bytes]) -> None:
         list(pool.map(lambda name: write_bytes(join(uri, name), files[name]), files))
 
 
-def read_files(uri: str, names: Sequence[str] | None = None) -> dict[str, bytes]:
-    """The files ``names`` below ``uri``, or all of them. Raises StorageError where one, or every one, is missing."""
-    wanted = list_files(uri) if names is None else list(names)
-    if not wanted:
-        raise StorageError(f"{uri}: no files there; check the name")
+def read_files(uri: str, names: Sequence[str]) -> dict[str, bytes]:
+    """The files ``names`` below ``uri``, several at a time. Raises StorageError where one is missing."""
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-        return dict(zip(wanted, pool.map(lambda name: read_bytes(join(uri, name)), wanted), strict=True))
+        return dict(zip(names, pool.map(lambda name: read_bytes(join(uri, name)), names), strict=True))
 
 
 def delete_files(uri: str, names: Iterable[str]) -> None:
@@ -247,8 +247,4 @@ def arrow_filesystem(location: Location) -> Any:
 
 
 class _Handler(FSSpecHandler):  # type: ignore[misc]  # pyarrow carries no types
-    """Sets up in another process what `locate` sets up in this one."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        s3fs.core.set_custom_error_handler(_server_failed)
+    """A process that unpickles it imports this module, which tells s3fs when to retry."""

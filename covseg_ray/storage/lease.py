@@ -39,10 +39,6 @@ class Holder:
     beat: str = ""
     free: bool = False
 
-    @property
-    def description(self) -> str:
-        return f"process {self.pid} on {self.host}"
-
 
 class Lease:
     """The lease that ``hold`` yields, renewed by a thread until it ends."""
@@ -66,7 +62,7 @@ class Lease:
         self._thread.join()
         if not self._lost.is_set():
             try:
-                _write(self._output, self._number, replace(self._holder, free=True))
+                self._write(replace(self._holder, free=True))
             except StorageError:  # a full disk still deletes; out of reach, the lease is stale in a while
                 with suppress(StorageError):
                     delete(_path(self._output, self._number))
@@ -77,9 +73,12 @@ class Lease:
                 if _numbers(self._output)[-1:] != [self._number]:
                     self._lost.set()
                     return
-                _write(self._output, self._number, replace(self._holder, beat=secrets.token_hex(4)))
+                self._write(replace(self._holder, beat=secrets.token_hex(4)))
             except StorageError:  # storage that is down for a while is no reason to end; a follower is seen later
                 continue
+
+    def _write(self, holder: Holder) -> None:
+        write_bytes(_path(self._output, self._number), _document(holder))
 
 
 @contextmanager
@@ -97,7 +96,7 @@ def _take(output: str) -> Lease:
     number = numbers[-1] if numbers else 0
     if number:
         _await_end(output, number)
-    holder = _this_process()
+    holder = Holder(socket.gethostname(), _place(), os.getpid(), _started(os.getpid()), secrets.token_hex(4))
     created = create_bytes(_path(output, number + 1), _document(holder))
     if not created and _read(output, number + 1) != holder:  # the answer to ours may have been lost on its way
         raise BusyError(
@@ -111,29 +110,25 @@ def _take(output: str) -> Lease:
 def _await_end(output: str, number: int) -> None:
     """Wait until lease ``number`` has expired; raise BusyError as soon as its holder is seen to be alive."""
     first = _read(output, number)
-    if first is None or first.free or not _may_live(first):
+    if first is None or first.free:
         return
     if first.place == _place():
-        raise _busy(output, first.description)
+        if _runs(first.pid) and _started(first.pid) == first.started:
+            raise _busy(output, first)
+        return
     until = time.monotonic() + STALE_SECONDS
     while time.monotonic() < until:
         time.sleep(POLL_SECONDS)
         now = _read(output, number)
         if now is None or now.beat != first.beat:
-            raise _busy(output, first.description)
+            raise _busy(output, first)
 
 
-def _busy(output: str, who: str) -> BusyError:
-    return BusyError(f"{output}: another run holds it ({who}); wait until it ends, or choose another output")
-
-
-def _may_live(holder: Holder) -> bool:
-    """False when the holder was a process of this machine that is gone."""
-    return holder.place != _place() or (_runs(holder.pid) and _started(holder.pid) == holder.started)
-
-
-def _this_process() -> Holder:
-    return Holder(socket.gethostname(), _place(), os.getpid(), _started(os.getpid()), secrets.token_hex(4))
+def _busy(output: str, holder: Holder) -> BusyError:
+    return BusyError(
+        f"{output}: another run holds it (process {holder.pid} on {holder.host}); "
+        "wait until it ends, or choose another output"
+    )
 
 
 def _place() -> str:
@@ -172,10 +167,6 @@ def _read(output: str, number: int) -> Holder | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
-
-
-def _write(output: str, number: int, holder: Holder) -> None:
-    write_bytes(_path(output, number), _document(holder))
 
 
 def _document(holder: Holder) -> bytes:

@@ -26,16 +26,17 @@ def run(*words: str) -> Result:
 def source(tmp_path: Path) -> Path:
     """Six films as COVID-QU-Ex publishes them."""
     root = tmp_path / "published" / "Infection Segmentation Data"
-    for index, (split, label) in enumerate([("Train", "COVID-19"), ("Train", "Normal"), ("Val", "COVID-19")] * 2):
-        phantom = make_phantom(1, index, 96, label)
+    places = [("Train", 0), ("Train", 3), ("Val", 2), ("Train", 4), ("Train", 7), ("Val", 6)]
+    for index, (split, number) in enumerate(places):
+        phantom = make_phantom(1, number, 96)
         pictures = {
             "images": phantom.image,
             "infection masks": phantom.infection * 255,
             "lung masks": phantom.lung * 255,
         }
         for kind, pixels in pictures.items():
-            (root / split / label / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(root / split / label / kind / f"film ({index}).png")
+            (root / split / phantom.label / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / split / phantom.label / kind / f"film ({index}).png")
     return root.parent
 
 

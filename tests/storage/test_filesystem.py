@@ -55,7 +55,7 @@ def test_what_is_written_is_read_back(place: str) -> None:
 def test_a_folder_of_files_goes_and_comes_back_whole(place: str) -> None:
     files = {f"deep/{number}.bin": bytes([number]) * number for number in range(20)}
     write_files(place, files)
-    assert read_files(place) == files
+    assert read_files(place, list(files)) == files
     assert read_files(place, ["deep/3.bin"]) == {"deep/3.bin": b"\x03\x03\x03"}
 
 
@@ -96,8 +96,8 @@ def test_a_file_is_created_where_there_are_no_links(tmp_path: Path, monkeypatch:
 
 
 def test_nothing_there_is_one_clear_line(place: str) -> None:
-    for action in (lambda: read_bytes(join(place, "absent")), lambda: read_files(place)):
-        with pytest.raises(StorageError, match=r"absent|no files there") as caught:
+    for action in (lambda: read_bytes(join(place, "absent")), lambda: read_files(place, ["absent"])):
+        with pytest.raises(StorageError, match="absent") as caught:
             action()
         assert "\n" not in str(caught.value)
 

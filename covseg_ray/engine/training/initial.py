@@ -10,15 +10,11 @@ from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.network.build import build_network
 from covseg_ray.segmentation.network.weights import load_encoder_state
-from covseg_ray.segmentation.training.augment import augmentation
-from covseg_ray.segmentation.training.losses import build_loss
 from covseg_ray.storage.filesystem import read_bytes
 
 
 def initial_network(job: Job) -> nn.Module:
-    """The network before the first step; also the check that every name in the job is known."""
-    augmentation(job.train.augment)
-    build_loss(job.train.loss)
+    """The network before the first step; also the check that its names in the job are known."""
     torch.manual_seed(job.seed)
     if job.model.start:
         return started_from(job)

@@ -22,8 +22,6 @@ from covseg_ray.engine.tuning.table import in_own_folder, read_ended, result_of,
 from covseg_ray.engine.tuning.trial import TrialInputs, search
 from covseg_ray.reports.search_page import search_report
 from covseg_ray.reports.trial_result import TrialResult, best_of, format_value
-from covseg_ray.segmentation.training.augment import augmentation
-from covseg_ray.segmentation.training.losses import build_loss
 from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.filesystem import delete, exists, join, locate, write_bytes
 from covseg_ray.storage.lease import Lease, hold
@@ -87,8 +85,6 @@ def load_shared(jobs: Sequence[Job]) -> SharedInputs:
     """The films and networks of these jobs; also the check that each of them can be trained."""
     found = SharedInputs({}, {})
     for job in jobs:
-        augmentation(job.train.augment)
-        build_loss(job.train.loss)
         films, network = _films_key(job), _network_key(job)
         if films not in found.films:
             found.films[films] = {split: find_films(job, split) for split in ("train", "val")}

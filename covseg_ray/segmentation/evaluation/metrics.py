@@ -32,17 +32,6 @@ from covseg_ray.errors import DatasetError
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.bootstrap import Floats, Ratio, estimate, value
 
-__all__ = [
-    "LOWER_IS_BETTER",
-    "Counts",
-    "count",
-    "count_lung",
-    "image_iou",
-    "point_values",
-    "ratios",
-    "summarise",
-]
-
 LOWER_IS_BETTER = frozenset({"false_alarm", "severity_error"})
 TWO_CLASS_BATCH = 32
 _SMOOTH = 1e-5
@@ -54,8 +43,6 @@ Masks = NDArray[np.bool_]
 def count(predicted_NHW: Masks, truth_NHW: Masks) -> Counts:
     """Pixels of each image: int64 ``[N, 4]``, columns tp, fp, fn, tn; each row sums to H * W."""
     predicted, truth = predicted_NHW.astype(bool, copy=False), truth_NHW.astype(bool, copy=False)
-    if predicted.shape != truth.shape:
-        raise ValueError(f"predicted {predicted.shape} and truth {truth.shape} differ in shape")
     tp = np.count_nonzero(predicted & truth, axis=(1, 2))
     fp = np.count_nonzero(predicted, axis=(1, 2)) - tp
     fn = np.count_nonzero(truth, axis=(1, 2)) - tp
@@ -74,26 +61,17 @@ def count_lung(predicted_NHW: Masks, truth_NHW: Masks, infected_NHW: Masks) -> C
 
 
 def point_values(image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None = None) -> dict[str, float]:
-    """Each metric's value by name; a metric that has no image to stand on is left out.
-
-    Raises:
-        DatasetError: an image id appears twice.
-    """
+    """Each metric's value by name; one that has no image to stand on is left out. Raises as :func:`ratios` does."""
     return {name: value(ratio) for name, ratio in ratios(image_ids, counts_N4, lungs_N4).items()}
 
 
-def summarise(
-    image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None = None, seed: int = 0
-) -> dict[str, Estimate]:
-    """Each metric with its 95 % percentile interval over 1,000 bootstrap resamples, the same for the same seed.
+def summarise(image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None = None) -> dict[str, Estimate]:
+    """Each metric with its 95 % percentile interval over 1,000 bootstrap resamples, the same ones in each run.
 
     Images are resampled with replacement, and batches for ``iou_two_class``; resamples on which a metric is undefined
-    do not count. See :mod:`covseg_ray.segmentation.evaluation.bootstrap`.
-
-    Raises:
-        DatasetError: an image id appears twice.
+    do not count. See :mod:`covseg_ray.segmentation.evaluation.bootstrap`. Raises as :func:`ratios` does.
     """
-    return estimate(ratios(image_ids, counts_N4, lungs_N4), seed)
+    return estimate(ratios(image_ids, counts_N4, lungs_N4))
 
 
 def ratios(image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None = None) -> dict[str, Ratio]:
@@ -102,7 +80,7 @@ def ratios(image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None 
     Raises:
         DatasetError: an image id appears twice.
     """
-    order = _in_order(image_ids, len(counts_N4))
+    order = _in_order(image_ids)
     infection_N4 = np.asarray(counts_N4, dtype=np.int64).reshape(-1, 4)[order]
     found = _infection_ratios(infection_N4)
     if lungs_N4 is not None:
@@ -116,10 +94,8 @@ def image_iou(counts_N4: Counts) -> Floats:
     return _or_one(tp, tp + fp + fn)
 
 
-def _in_order(image_ids: Sequence[str], rows: int) -> list[int]:
-    if len(image_ids) != rows:
-        raise ValueError(f"{len(image_ids)} image ids for {rows} rows of counts")
-    order = sorted(range(rows), key=image_ids.__getitem__)
+def _in_order(image_ids: Sequence[str]) -> list[int]:
+    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
     for earlier, later in itertools.pairwise(order):
         if image_ids[earlier] == image_ids[later]:
             raise DatasetError(f"image {image_ids[later]!r} was counted twice; image ids must be unique in a dataset")

@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from covseg_ray.segmentation.evaluation.metrics import image_iou
+from covseg_ray.segmentation.evaluation.metrics import Counts, image_iou
 from covseg_ray.segmentation.network.decision import CONNECTIVITY, MAX_LEVEL
 
 LEVELS = tuple(range(13, 243, 10))  # probabilities in 255ths: 0.05 to 0.95
 SHARES = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)  # smallest regions, of the film's pixels
-
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,7 @@ On a GPU there is torch alone: :mod:`covseg_ray.segmentation.inference.cuda_grap
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from covseg_ray.errors import UsageError
@@ -21,56 +19,20 @@ _PACKAGES = {"torch": (), "openvino": ("openvino",), "onnx": ("onnx", "onnxscrip
 
 
 def engine_by_name(name: str) -> str:
-    """The engine that a name stands for, whether it is installed here or not. Raises UsageError for an unknown one."""
+    """The engine that a name stands for, whether it is installed here or not. Raises UsageError for an unknown one.
+
+    ``auto`` is torch everywhere: the same bytes must give the same mask everywhere, also on nodes without the other
+    packages. Of the 61 million pixels of 932 films the others in fp32 each set 2 differently from torch.
+    """
     if name not in ENGINES:
         raise UsageError(f"engine: unknown {name!r}; choose one of {', '.join(ENGINES)}")
     return "torch" if name == "auto" else name
 
 
-def choose_engine(name: str = "auto", device: str = "cpu") -> str:
-    """The engine that a name stands for on a device: ``torch``, ``openvino`` or ``onnx``.
-
-    ``auto`` is torch everywhere: the same bytes must give the same mask everywhere, also on nodes without the other
-    packages. Of the 61 million pixels of 932 films the others in fp32 each set 2 differently from torch.
-
-    Raises:
-        UsageError: an unknown name, an engine that is not installed, or one that cannot compute on the device.
-    """
-    engine = engine_by_name(name)
+def require_engine(engine: str, device: str) -> None:
+    """Raise UsageError for an engine that is not installed, or cannot compute on the device."""
     if engine != "torch" and torch.device(device).type != "cpu":
         raise UsageError(f"engine: {engine} computes on a CPU, not on {device}; choose torch or auto")
-    _require(engine)
-    return engine
-
-
-def build_forward(engine: str, module: nn.Module, shape_NHW: Shape, threads: int | None, precision: str) -> Forward:
-    """The module, in evaluation mode, as a function of films of one shape.
-
-    Args:
-        engine: as :func:`choose_engine` returned it.
-        threads: of a CPU, 1 or more, for OpenVINO and ONNX Runtime; by default as many as torch has.
-        precision: ``fp32`` or ``bf16``, for OpenVINO; torch has its own from the context that it is called in.
-    """
-    if engine == "torch":
-        return torch_forward(module)
-    return graph_forward(translate(engine, module, shape_NHW), threads or torch.get_num_threads(), precision)
-
-
-def torch_forward(module: nn.Module) -> Forward:
-    """The module by torch, on as many threads as torch has.
-
-    The caller sets up ``inference_mode`` and ``autocast`` around many chunks: each new context casts the weights anew.
-    """
-    ready = channels_last(module)
-
-    def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        output: NDArray[np.uint8] = ready(torch.from_numpy(films_NHW)).numpy()
-        return output
-
-    return forward
-
-
-def _require(engine: str) -> None:
     for package in _PACKAGES[engine]:
         try:
             load(package)
@@ -78,3 +40,18 @@ def _require(engine: str) -> None:
             raise UsageError(
                 f"engine: {engine} cannot be imported ({error}); pip install 'covseg-ray[{engine}]'"
             ) from error
+
+
+def build_forward(engine: str, module: nn.Module, shape_NHW: Shape, threads: int | None, precision: str) -> Forward:
+    """The module, in evaluation mode, as a function of films of one shape.
+
+    Args:
+        engine: as :func:`engine_by_name` returned it.
+        threads: of a CPU, 1 or more, for OpenVINO and ONNX Runtime; by default as many as torch has.
+        precision: ``fp32`` or ``bf16``, for OpenVINO; torch has its own from the context that it is called in.
+    """
+    if engine == "torch":
+        # The caller sets up inference mode and autocast around many chunks: each new context casts the weights anew.
+        ready = channels_last(module)
+        return lambda films_NHW: ready(torch.from_numpy(films_NHW)).numpy()
+    return graph_forward(translate(engine, module, shape_NHW), threads or torch.get_num_threads(), precision)

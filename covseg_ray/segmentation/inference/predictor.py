@@ -14,7 +14,7 @@ from torch import nn
 from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.inference.batchnorm_folding import prepare
 from covseg_ray.segmentation.inference.cuda_graph import CudaGraphModel
-from covseg_ray.segmentation.inference.engines import build_forward, choose_engine, engine_by_name
+from covseg_ray.segmentation.inference.engines import build_forward, engine_by_name, require_engine
 from covseg_ray.segmentation.inference.packed_weights import has_onednn_layouts, pack_weights
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Decide, Rule, remove_small_regions
@@ -62,7 +62,8 @@ class BatchPredictor:
         self.spec = bundle.spec
         self.model_id = bundle.model_id
         self.device = torch.device(device)
-        self.engine = choose_engine(engine_of(bundle, engine), device)
+        self.engine = engine_of(bundle, engine)
+        require_engine(self.engine, device)
         self.precision = _checked_precision(bundle, self.engine, self.device, precision)
         self.chunk = 1 if bundle.graph else chunk or default_chunk(device)
         self._start = self._build(bundle, threads)
@@ -112,7 +113,7 @@ class BatchPredictor:
             raise ValueError(f"films must be uint8 [N, {size}, {size}], not {images_NHW.dtype} {images_NHW.shape}")
         output_NKHW = np.empty((len(images_NHW), outputs, size, size), dtype=np.uint8)
         in_flight: deque[tuple[NDArray[np.uint8], Callable[[], NDArray[np.uint8]]]] = deque()
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self.device, self.precision if self.engine == "torch" else "fp32"):
             for start in range(0, len(images_NHW), self.chunk):
                 part = slice(start, start + self.chunk)
                 in_flight.append((output_NKHW[part], self._start(self._padded(images_NHW[part]), outputs)))
@@ -125,9 +126,6 @@ class BatchPredictor:
     def _store(self, output_NKHW: NDArray[np.uint8], wait: Callable[[], NDArray[np.uint8]]) -> None:
         output_NKHW[:] = wait()[: len(output_NKHW), : output_NKHW.shape[1]]
         remove_small_regions(output_NKHW[:, 0], self.spec.infection, self.spec.fallback_class, self._smallest_region)
-
-    def _autocast(self) -> torch.autocast:
-        return autocast(self.device, self.precision if self.engine == "torch" else "fp32")
 
     def _padded(self, part_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         chunk_NHW = np.zeros((self.chunk, *part_NHW.shape[1:]), dtype=np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import sys
 from typing import Any
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.inference.predictor import films_to_classes
 from covseg_ray.segmentation.network.bundle import Bundle, Int8
-from covseg_ray.segmentation.network.bundle_files import digest
 from covseg_ray.segmentation.network.graph import Graph, load, openvino_graph, openvino_model, translate
 
 FIRST_KEPT, LAST_KEPT = 1, 6  # convolutions at the network's input and output stay in floating point
@@ -59,7 +59,7 @@ def _bundle(bundle: Bundle, graph: Graph, dataset_digest: str, films: int) -> Bu
         made_of=bundle.model_id,
         dataset=dataset_digest,
         films=films,
-        sha256={name: digest(data) for name, data in graph.files.items()},
+        sha256={name: hashlib.sha256(data).hexdigest() for name, data in graph.files.items()},
     )
     changes = {"int8": made, "metrics": {}, "metrics_how": ""}
     return Bundle(bundle.spec.model_copy(update=changes), bundle.state, graph)

@@ -15,12 +15,7 @@ from covseg_ray.segmentation.network.torchvision_operators import smp
 from covseg_ray.segmentation.network.weights import load_packaged, packaged_imagenet, require_imagenet
 
 
-def build_network(
-    architecture: str = "unet",
-    encoder: str = "resnet34",
-    encoder_weights: str | None = None,
-    classes: int = 2,
-) -> nn.Module:
+def build_network(architecture: str, encoder: str, encoder_weights: str | None = None, classes: int = 2) -> nn.Module:
     """A network from float ``[N, 3, H, W]`` to ``logits_NCHW``, float ``[N, classes, H, W]``.
 
     Args:

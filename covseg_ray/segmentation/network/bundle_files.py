@@ -79,13 +79,9 @@ def _read_graph(spec: BundleSpec, files: Mapping[str, bytes]) -> Graph | None:
     if spec.int8 is None:
         return None
     for path, name in INT8.items():
-        if path not in files or digest(files[path]) != spec.int8.sha256.get(name):
+        if path not in files or hashlib.sha256(files[path]).hexdigest() != spec.int8.sha256.get(name):
             raise ModelError(f"bundle: {path} is missing or damaged; fetch it again")
     return Graph("openvino", {name: files[path] for path, name in INT8.items()})
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _read_spec(data: bytes) -> tuple[BundleSpec, str]:

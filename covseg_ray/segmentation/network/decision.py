@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -15,14 +15,12 @@ MAX_LEVEL = 255  # a probability of 1, in the bytes that `Decide` returns
 CONNECTIVITY = np.ones((3, 3))  # 8 neighbours: pixels of a region may touch at corners
 
 
-class Rule(BaseModel):
+class Rule(BaseModel, frozen=True, extra="forbid"):
     """Infection where its probability is at least ``threshold``, else the most probable of the other classes.
 
     8-connected regions of fewer than ``smallest_region`` pixels, counted at the model's input size, are removed. With
     ``flip`` the probabilities are the mean over the film and its mirror image.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = Field(gt=0, lt=1)
     smallest_region: int = Field(default=0, ge=0)

@@ -65,38 +65,20 @@ def graph_forward(graph: Graph, threads: int, precision: str) -> Forward:
     """A function that computes the graph on this CPU. OpenVINO computes float32 operations in ``precision``, ``fp32``
     or ``bf16``; ONNX Runtime in float32."""
     if graph.engine == "openvino":
-        return _openvino_forward(graph, threads, precision)
-    return _onnx_forward(graph, threads)
-
-
-def _openvino_forward(graph: Graph, threads: int, precision: str) -> Forward:
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,  # the actors of one machine would all pin their threads to the same cores
-    }
-    compiled = load("openvino").Core().compile_model(openvino_model(graph), "CPU", settings)
-
-    def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        output: NDArray[np.uint8] = compiled.infer_new_request(films_NHW)[0]
-        return output
-
-    return forward
-
-
-def _onnx_forward(graph: Graph, threads: int) -> Forward:
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # the actors of one machine would all pin their threads to the same cores
+        }
+        compiled = load("openvino").Core().compile_model(openvino_model(graph), "CPU", settings)
+        return lambda films_NHW: compiled.infer_new_request(films_NHW)[0]
     onnxruntime = load("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(graph.files[ONNX], options, providers=["CPUExecutionProvider"])
     films_name = session.get_inputs()[0].name
-
-    def forward(films_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        output: NDArray[np.uint8] = session.run(None, {films_name: films_NHW})[0]
-        return output
-
-    return forward
+    return lambda films_NHW: session.run(None, {films_name: films_NHW})[0]
 
 
 def load(package: str) -> Any:

@@ -11,6 +11,7 @@ import functools
 import gc
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,7 +30,8 @@ def ensure_operators() -> tuple[Any, ...]:
     Call it before anything imports torchvision; again costs nothing. The returned libraries are kept by the cache:
     a declaration lives only as long as its ``Library`` object.
     """
-    if importlib.util.find_spec("torchvision") is None or _compiled_operators_load():
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or hasattr(torch.ops.torchvision, "nms") or _load_compiled(spec.submodule_search_locations or ()):
         return ()
     torch_library: Any = torch.library
     library = torch_library.Library("torchvision", "FRAGMENT")
@@ -39,13 +41,9 @@ def ensure_operators() -> tuple[Any, ...]:
     return (library,)
 
 
-def _compiled_operators_load() -> bool:
-    if hasattr(torch.ops.torchvision, "nms"):
-        return True
+def _load_compiled(folders: Iterable[str]) -> bool:
     torch_ops: Any = torch.ops
-    spec = importlib.util.find_spec("torchvision")
-    folders = spec.submodule_search_locations if spec else None
-    for library in (path for folder in folders or () for path in sorted(Path(folder).glob("_C*"))):
+    for library in (path for folder in folders for path in sorted(Path(folder).glob("_C*"))):
         try:
             torch_ops.load_library(str(library))
         except OSError:

@@ -116,7 +116,7 @@ def load_encoder_state(data: bytes, encoder: nn.Module) -> None:
 
 
 def _read_tensors(data: bytes) -> dict[str, Tensor]:
-    if _looks_like_safetensors(data):
+    if len(data) > 8 and data[8:9] == b"{":  # safetensors: a length of 8 bytes, and a JSON object of that length
         return read_safetensors(data, "model.encoder_weights")
     try:
         with warnings.catch_warnings():
@@ -143,8 +143,3 @@ def read_safetensors(data: bytes, where: str) -> dict[str, Tensor]:
         return load(data)
     except SafetensorError as error:
         raise ModelError(f"{where}: not a whole safetensors file ({error}); bring it again") from error
-
-
-def _looks_like_safetensors(data: bytes) -> bool:
-    """An 8-byte little-endian header length, then a JSON object (the safetensors format)."""
-    return len(data) > 8 and data[8:9] == b"{"

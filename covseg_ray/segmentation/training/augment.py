@@ -7,15 +7,12 @@ gives the same augmentation everywhere. Nothing waits for that device.
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from covseg_ray.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +45,8 @@ _PRESETS = {
 
 def augmentation(name: str) -> Augmentation:
     """The preset ``none``, ``flips``, ``paper`` (flips, then shift, scale and rotate), ``chest`` (wider movements,
-    and gamma; no vertical flip) or ``mild`` (as between two films of one patient).
-
-    Raises:
-        ConfigError: no preset has that name.
-    """
-    if name in _PRESETS:
-        return _PRESETS[name]
-    near = difflib.get_close_matches(name, _PRESETS, n=1, cutoff=0.0)[0]
-    raise ConfigError(f"train.augment: no augmentation {name!r}; nearest is {near!r}, known are {', '.join(_PRESETS)}")
+    and gamma; no vertical flip) or ``mild`` (as between two films of one patient)."""
+    return _PRESETS[name]
 
 
 def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
@@ -77,7 +67,8 @@ def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed:
             )
     if config.gamma:
         drawn_N = contrast_N2[:, 0] < config.probability
-        images_NHW = adjust_gamma(images_NHW, torch.where(drawn_N, _exponents(contrast_N2[:, 1], config), 1.0))
+        exponents_N = torch.exp((contrast_N2[:, 1] * 2 - 1) * config.gamma)
+        images_NHW = adjust_gamma(images_NHW, torch.where(drawn_N, exponents_N, 1.0))
     if config.probability:
         height, width = images_NHW.shape[1:]
         drawn_N11 = (chance_N3[:, 2] < config.probability)[:, None, None]
@@ -104,10 +95,6 @@ def adjust_gamma(images_NHW: Tensor, exponents_N: Tensor) -> Tensor:
     greys_N256 = (torch.arange(256) / 255) ** exponents_N[:, None]
     table_N256 = _on(images_NHW, (greys_N256 * 255).round().to(torch.uint8))
     return table_N256.gather(1, images_NHW.flatten(1).long()).view_as(images_NHW)
-
-
-def _exponents(chance_N: Tensor, config: Augmentation) -> Tensor:
-    return torch.exp((chance_N * 2 - 1) * config.gamma)
 
 
 def _on(films: Tensor, drawn: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from covseg_ray.errors import DatasetError
-from covseg_ray.storage.filesystem import PARQUET_ERRORS, Location, is_parquet_error, translated
+from covseg_ray.storage.filesystem import Location, parquet_damage, translated
 
 MANIFESTS = (".csv", ".parquet")
 COLUMNS = ("uri", "image")
@@ -40,18 +40,17 @@ def _csv_entries(uri: str, file: IO[bytes]) -> Iterator[str]:
 
 
 def _parquet_entries(uri: str, file: IO[bytes]) -> Iterator[str]:
+    def damaged(error: Exception) -> Exception:
+        return DatasetError(f"{uri}: not a Parquet file with names in it ({str(error).splitlines()[0]})")
+
     number = 0
-    try:
+    with parquet_damage(damaged):
         parquet = pq.ParquetFile(file)
         column = _column(uri, parquet.schema_arrow.names)
         for batch in parquet.iter_batches(columns=[column]):
             for value in batch.column(0).cast(pa.string()).to_pylist():
                 number += 1
                 yield _entry(f"{uri}, row {number}", column, value)
-    except (*PARQUET_ERRORS, UnicodeDecodeError) as error:
-        if not is_parquet_error(error):
-            raise
-        raise DatasetError(f"{uri}: not a Parquet file with names in it ({str(error).splitlines()[0]})") from error
 
 
 def _column(uri: str, names: Collection[str]) -> str:

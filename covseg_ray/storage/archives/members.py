@@ -14,8 +14,10 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Literal, TypeVar
 
 from covseg_ray.errors import StorageError
@@ -151,6 +153,18 @@ def try_read(container: str, read: Callable[[], Film]) -> Film | Rejected:
             return read()
     except StorageError as error:
         return reject_unreadable(container, error)
+
+
+def read_in_order(
+    container: str, members: Iterable[Member], reader: Callable[[str, ExitStack], Callable[[Member], Film | Rejected]]
+) -> Iterator[tuple[Member, Film | Rejected]]:
+    """Each member by the function that ``reader`` makes for the container, or its rejection. What that function opens
+    on the stack stays open for all of them. Raises StorageError where the storage itself fails."""
+    with ExitStack() as files:
+        read = reader(container, files)
+        for member in members:
+            refused = check_member(member)
+            yield member, try_read(container, partial(read, member)) if refused is None else refused
 
 
 def reject_damaged(error: Exception) -> Rejected:

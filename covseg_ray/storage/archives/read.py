@@ -10,7 +10,6 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from itertools import groupby, islice
 
@@ -24,13 +23,14 @@ from covseg_ray.storage.archives.members import (
     check_member,
     check_size,
     read_film,
+    read_in_order,
     reject,
     reject_unreadable,
     try_read,
 )
 from covseg_ray.storage.archives.source_files import SourceFile, list_source, locate_file
-from covseg_ray.storage.archives.tars import TarGzReader, list_tar
-from covseg_ray.storage.archives.zips import ZipReader, list_zip
+from covseg_ray.storage.archives.tars import list_tar, tar_gz_reader
+from covseg_ray.storage.archives.zips import list_zip, zip_reader
 from covseg_ray.storage.datasets.shards import DATASET_FILE
 from covseg_ray.storage.filesystem import Location, exists, join, read_bytes, translated
 
@@ -43,7 +43,7 @@ AHEAD_BYTES = 64 * 2**20
 
 Lister = Callable[[SourceFile], Iterator[Member]]
 
-_SEQUENTIAL_READERS: dict[str, type[TarGzReader] | type[ZipReader]] = {"tar.gz": TarGzReader, "zip": ZipReader}
+_ARCHIVE_READERS = {"tar.gz": tar_gz_reader, "zip": zip_reader}
 
 
 def list_members(source: str) -> Iterator[Member]:
@@ -68,14 +68,10 @@ def read_members(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | Re
     them, if they come in the order of listing. Raises StorageError where the storage itself fails.
     """
     for (kind, container), run in groupby(members, key=_read_strategy):
-        if kind == "shard":
-            raise ValueError(f"{container}: rows hold pixels; read_rows gives them")
         if kind == "range":
             yield from _read_ranges(run)
-            continue
-        with closing(_SEQUENTIAL_READERS[kind](container)) as archive:
-            for member in run:
-                yield member, check_member(member) or archive.read(member)
+        else:
+            yield from read_in_order(container, run, _ARCHIVE_READERS[kind])
 
 
 def _is_dataset(source: str) -> bool:
@@ -129,7 +125,8 @@ def _page(members: Iterator[Member]) -> list[Member]:
 def _list_archive(file: SourceFile, lister: Lister) -> Iterator[Member]:
     try:
         with translated(file.uri):
-            if file.size < 0 and not _is_file(locate_file(file.uri)):
+            location = locate_file(file.uri)
+            if file.size < 0 and location.fs.info(location.path)["type"] != "file":
                 yield _file_member(file, "not-a-file")
                 return
             try:
@@ -138,10 +135,6 @@ def _list_archive(file: SourceFile, lister: Lister) -> Iterator[Member]:
                 yield _file_member(file, "broken-archive")
     except StorageError as error:
         yield _file_member(file, reject_unreadable(file.uri, error).reason)
-
-
-def _is_file(location: Location) -> bool:
-    return bool(location.fs.info(location.path)["type"] == "file")
 
 
 def _file_member(file: SourceFile, problem: str | None) -> Member:
@@ -179,25 +172,18 @@ def _read_range(member: Member) -> bytes | Rejected:
     refused = check_member(member)
     if refused is not None:
         return refused
-    location, read = locate_file(member.container), _read_from_tar if member.kind == "tar" else _read_file
-    return try_read(member.container, lambda: read(location, member))
+    return try_read(member.container, lambda: _read_located(locate_file(member.container), member))
 
 
-def _read_from_tar(location: Location, member: Member) -> bytes | Rejected:
-    start = member.offset
-    return check_size(
-        read_film(lambda first, last: _fetch(location, start + first, start + last), member.size), member.size
-    )
-
-
-def _read_file(location: Location, member: Member) -> bytes | Rejected:
+def _read_located(location: Location, member: Member) -> bytes | Rejected:
     if member.size < 0:
         info = location.fs.info(location.path)
         if info["type"] != "file":
             return reject("not-a-file")
         return _read_range(replace(member, size=int(info["size"])))
-    # One byte more than there should be, to see whether there are more.
-    return check_size(read_film(lambda first, last: _fetch(location, first, last), member.size + 1), member.size)
+    # Of a file one byte more than there should be, to see whether there are more.
+    size, start = member.size + (member.kind == "file"), member.offset
+    return check_size(read_film(lambda first, last: _fetch(location, start + first, start + last), size), member.size)
 
 
 def _fetch(location: Location, first: int, last: int) -> bytes:

@@ -190,18 +190,12 @@ def _s3_entries(location: Location, prefix: str) -> Iterator[Entry]:
 
 def _uri(location: Location) -> str:
     """The URI of a file; a local name that is no UTF-8 becomes a percent-encoded ``file://``."""
-    if location.is_local:
-        name = os.fsencode(location.path)
-        return location.path if _is_utf8(name) else f"file://{quote_from_bytes(name)}"
-    return location.uri
-
-
-def _is_utf8(name: bytes) -> bool:
+    name = os.fsencode(location.path) if location.is_local else b""
     try:
         name.decode()
     except UnicodeDecodeError:
-        return False
-    return True
+        return f"file://{quote_from_bytes(name)}"
+    return location.uri
 
 
 def _manifest(location: Location) -> Iterator[SourceFile]:

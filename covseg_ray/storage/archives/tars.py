@@ -10,7 +10,7 @@ import gzip
 import os
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import IO, cast
 
@@ -24,7 +24,6 @@ from covseg_ray.storage.archives.members import (
     member_name,
     read_stream,
     reject_damaged,
-    try_read,
 )
 from covseg_ray.storage.archives.source_files import SourceFile, is_hidden, open_archive
 
@@ -89,36 +88,23 @@ def _problem(info: tarfile.TarInfo) -> str | None:
     return "unsupported" if info.issparse() else None
 
 
-class TarGzReader:
+def tar_gz_reader(container: str, files: ExitStack) -> Callable[[Member], bytes | Rejected]:
     """Reads members of one tar.gz as a stream; a member before the current place starts it again from the beginning."""
+    stream: IO[bytes] | None = None
+    damage: tuple[int, Rejected] | None = None
 
-    def __init__(self, container: str) -> None:
-        self._container = container
-        self._files = ExitStack()
-        self._stream: IO[bytes] | None = None
-        self._damage: tuple[int, Rejected] | None = None
-
-    def close(self) -> None:
-        self._files.close()
-
-    def read(self, member: Member) -> bytes | Rejected:
-        """Raises StorageError where the storage itself fails."""
-        if self._damage is not None and member.offset >= self._damage[0]:
-            return self._damage[1]
-        return try_read(self._container, lambda: self._film(member))
-
-    def _film(self, member: Member) -> bytes | Rejected:
+    def read(member: Member) -> bytes | Rejected:
+        nonlocal stream, damage
+        if damage is not None and member.offset >= damage[0]:
+            return damage[1]
         try:
-            stream = self._seek(member.offset)
+            if stream is None or stream.tell() > member.offset:
+                files.close()
+                stream = _gunzip(files.enter_context(open_archive(container)))
+            stream.seek(member.offset)
             return read_stream(stream, member.size)
         except DAMAGE as error:
-            self._stream = None
-            self._damage = member.offset, reject_damaged(error)
-            return self._damage[1]
+            stream, damage = None, (member.offset, reject_damaged(error))
+            return damage[1]
 
-    def _seek(self, offset: int) -> IO[bytes]:
-        if self._stream is None or self._stream.tell() > offset:
-            self._files.close()
-            self._stream = _gunzip(self._files.enter_context(open_archive(self._container)))
-        self._stream.seek(offset)
-        return self._stream
+    return read

@@ -6,8 +6,9 @@ import os
 import stat
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from typing import IO, cast
 
 from covseg_ray.radiograph.film import Rejected
@@ -20,7 +21,6 @@ from covseg_ray.storage.archives.members import (
     read_stream,
     reject,
     reject_damaged,
-    try_read,
 )
 from covseg_ray.storage.archives.source_files import SourceFile, is_hidden, open_archive
 
@@ -71,24 +71,13 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-class ZipReader:
+def zip_reader(container: str, files: ExitStack) -> Callable[[Member], bytes | Rejected]:
     """Reads members of one zip, whose directory is read once."""
+    open_once = cache(lambda: _open_zip(files.enter_context(open_archive(container))))
 
-    def __init__(self, container: str) -> None:
-        self._container = container
-        self._files = ExitStack()
-        self._members: zipfile.ZipFile | None = None
-
-    def close(self) -> None:
-        self._files.close()
-
-    def read(self, member: Member) -> bytes | Rejected:
-        """Raises StorageError where the storage itself fails."""
-        return try_read(self._container, lambda: self._film(member))
-
-    def _film(self, member: Member) -> bytes | Rejected:
+    def read(member: Member) -> bytes | Rejected:
         try:
-            archive = self._open()
+            archive = open_once()
             listed = archive.infolist()[member.offset : member.offset + 1]
             if [(member_name(info.filename), info.file_size) for info in listed] != [(member.name, member.size)]:
                 return reject("changed")
@@ -97,7 +86,4 @@ class ZipReader:
         except DAMAGE as error:
             return reject_damaged(error)
 
-    def _open(self) -> zipfile.ZipFile:
-        if self._members is None:
-            self._members = _open_zip(self._files.enter_context(open_archive(self._container)))
-        return self._members
+    return read

@@ -6,18 +6,19 @@ before train) and the other reported. With a ``side``, the film of that split is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from covseg_ray.errors import UsageError
 from covseg_ray.storage.datasets.layouts import read_layout
-from covseg_ray.storage.datasets.near_duplicates import Fingerprint, Pair, find_duplicates, fingerprint
-from covseg_ray.storage.datasets.pack import Progress, map_in_threads, read_sample, with_progress
+from covseg_ray.storage.datasets.near_duplicates import Fingerprint, find_duplicates, fingerprint
+from covseg_ray.storage.datasets.pack import Progress, map_in_threads, read_sample
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
-from covseg_ray.storage.datasets.shards import DATASET_FILE, Reject, ShardRow
+from covseg_ray.storage.datasets.shards import DATASET_FILE, Reject
 from covseg_ray.storage.filesystem import exists, join
 
 INFECTED = frozenset({"COVID-19"})
@@ -63,24 +64,14 @@ class _Film:
     fingerprint: Fingerprint
 
 
-def audit(uri: str, *, layout: str | None = None, side: str | None = None, progress: Progress | None = None) -> Audit:
+def audit(uri: str, *, side: str | None = None, progress: Progress | None = None) -> Audit:
     """Audit every film of a dataset, or of a folder or manifest that is not packed yet.
 
     Exact copies are reported everywhere, near copies and shared patients across splits. ``side`` is the split whose
     film is reported where the other film of a pair lies in another split. Raises as reading does, and UsageError for a
     ``side`` that is not a split.
     """
-    films: list[_Film] = []
-    rejected: list[Reject] = []
-    if exists(join(uri, DATASET_FILE)):
-        rejected += read_info(uri).rejected
-        films += _packed(uri, progress)
-    else:
-        for row in _unpacked(uri, layout, progress):
-            if isinstance(row, Reject):
-                rejected.append(row)
-            else:
-                films.append(row)
+    films, rejected = _packed(uri, progress) if exists(join(uri, DATASET_FILE)) else _unpacked(uri, progress)
     films.sort(key=lambda each: each.image_id)
     splits = sorted({each.split for each in films})
     if side is not None and side not in splits:
@@ -91,9 +82,9 @@ def audit(uri: str, *, layout: str | None = None, side: str | None = None, progr
     return Audit(len(films), without_patient, tuple(findings), tuple(rejected))
 
 
-def _packed(uri: str, progress: Progress | None) -> Iterator[_Film]:
+def _packed(uri: str, progress: Progress | None) -> tuple[list[_Film], Sequence[Reject]]:
     info = read_info(uri)
-    done = 0
+    found: list[_Film] = []
     for split in info.splits:
         for unit in list_units(uri, split):
             films = read_unit(uri, unit)
@@ -101,22 +92,24 @@ def _packed(uri: str, progress: Progress | None) -> Iterator[_Film]:
             for index, image_id in enumerate(films.image_ids):
                 label, patient_id = films.labels[index], films.patient_ids[index]
                 mark = fingerprint(films.images_NHW[index])
-                yield _Film(image_id, split, label, bool(infected[index]), patient_id, mark)
-            done += len(films.image_ids)
+                found.append(_Film(image_id, split, label, bool(infected[index]), patient_id, mark))
             if progress:
-                progress(done, info.rows)
+                progress(len(found), info.rows)
+    return found, info.rejected
 
 
-def _unpacked(source: str, layout: str | None, progress: Progress | None) -> Iterator[_Film | Reject]:
-    found = read_layout(source, layout)
-    rows = map_in_threads(lambda sample: read_sample(found.root, sample, SOURCE_SIZE, "stretch"), found.samples)
-    for row in with_progress(rows, len(found.samples), progress):
-        yield _fingerprinted(row) if isinstance(row, ShardRow) else row
-
-
-def _fingerprinted(row: ShardRow) -> _Film:
-    infected = bool(np.any(row.mask_HW))
-    return _Film(row.image_id, row.split, row.label, infected, row.patient_id, fingerprint(row.image_HW))
+def _unpacked(source: str, progress: Progress | None) -> tuple[list[_Film], Sequence[Reject]]:
+    layout = read_layout(source)
+    found: list[_Film] = []
+    rejected: list[Reject] = []
+    read = partial(read_sample, layout.root, size=SOURCE_SIZE, resize="stretch")
+    for row in map_in_threads(read, layout.samples, progress):
+        if isinstance(row, Reject):
+            rejected.append(row)
+        else:
+            infected, mark = bool(np.any(row.mask_HW)), fingerprint(row.image_HW)
+            found.append(_Film(row.image_id, row.split, row.label, infected, row.patient_id, mark))
+    return found, rejected
 
 
 def _duplicates(films: list[_Film], side: str | None) -> Iterator[Finding]:
@@ -125,11 +118,8 @@ def _duplicates(films: list[_Film], side: str | None) -> Iterator[Finding]:
         if pair.exact or first.split != second.split:
             kept, excluded = (first, second) if _rank(first, side) >= _rank(second, side) else (second, first)
             kind: Kind = "exact-duplicate" if pair.exact else "near-duplicate"
-            yield Finding(kind, excluded.image_id, _describe(kept, pair))
-
-
-def _describe(kept: _Film, pair: Pair) -> str:
-    return f"of {kept.image_id}" if pair.exact else f"of {kept.image_id}, correlation {pair.correlation:.3f}"
+            correlation = "" if pair.exact else f", correlation {pair.correlation:.3f}"
+            yield Finding(kind, excluded.image_id, f"of {kept.image_id}{correlation}")
 
 
 def _shared_patients(films: list[_Film], side: str | None) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from covseg_ray.radiograph.masks import overlay
-from covseg_ray.storage.datasets.read import Films, list_units, read_info, read_unit
+from covseg_ray.radiograph.png import encode_png
+from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 
 FILMS_PER_ROW = 6
 TILE = 224
@@ -37,14 +37,12 @@ def contact_sheet(dataset_uri: str) -> bytes:
             left = GAP + column * (TILE + GAP)
             sheet.paste(Image.fromarray(tile_HW3).resize((TILE, TILE)), (left, top + CAPTION))
             draw.text((left, top + CAPTION + TILE + 2), image_id[-36:], fill=INK)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode_png(np.asarray(sheet))
 
 
 def _first(dataset_uri: str, split: str, label: str, count: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     for unit in list_units(dataset_uri, split, [label]):
-        films: Films = read_unit(dataset_uri, unit)
+        films = read_unit(dataset_uri, unit)
         for image_id, image_HW, mask_HW in zip(films.image_ids, films.images_NHW, films.masks_NHW, strict=True):
             if count == 0:
                 return

@@ -15,15 +15,14 @@ import csv
 import hashlib
 import io
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from covseg_ray.errors import DatasetError, StorageError, UsageError
+from covseg_ray.errors import DatasetError, StorageError
 from covseg_ray.storage.filesystem import join, list_files, locate, read_bytes
 
-LAYOUTS = ("covid-qu-ex", "pairs", "csv")
 UNLABELLED = "unlabelled"
 INFECTION_FOLDER = "Infection Segmentation Data/"
 VAL_SHARE = 0.2
@@ -58,11 +57,9 @@ class Layout:
 def read_layout(source: str, name: str | None = None) -> Layout:
     """The samples at ``source`` (a folder or a ``.csv``, local or ``s3://``); the layout is recognised unless named.
 
-    Raises UsageError for an unknown name, StorageError where nothing is there, DatasetError where films and masks do
-    not make a layout: no masks at all, or an ``image_id`` twice. A film that alone lacks its mask stays, without.
+    Raises StorageError where nothing is there, DatasetError where films and masks do not make a layout: no masks at
+    all, or an ``image_id`` twice. A film that alone lacks its mask stays, without.
     """
-    if name is not None and name not in LAYOUTS:
-        raise UsageError(f"unknown layout {name!r}; use one of {', '.join(LAYOUTS)}")
     if name == "csv" or (name is None and source.lower().endswith(".csv")):
         root, samples = locate(source).uri.rpartition("/")[0], _manifest(source)
         name = "csv"
@@ -72,7 +69,10 @@ def read_layout(source: str, name: str | None = None) -> Layout:
         raise DatasetError(
             f"{source}: {len(samples)} images but no masks ({name} layout); put a mask beside each image"
         )
-    _refuse_duplicates(source, samples)
+    twice = [image_id for image_id, count in Counter(sample.image_id for sample in samples).items() if count > 1]
+    if twice:
+        first = ", ".join(twice[:3])
+        raise DatasetError(f"{source}: {len(twice)} image ids stand for several films ({first}); make each unique")
     return Layout(name, root, tuple(samples))
 
 
@@ -84,9 +84,9 @@ def _folder(source: str, name: str | None) -> tuple[str, str, list[Sample]]:
     if infection and name != "pairs":
         # Paths count from that folder, so that the dataset is the same whichever of the two was given.
         source, paths = join(source, INFECTION_FOLDER.rstrip("/")), infection
-    readers = {"covid-qu-ex": _covid_qu_ex, "pairs": _pairs}
-    for candidate in readers if name is None else [name]:
-        samples = readers[candidate](paths)
+    patterns = {"covid-qu-ex": _COVID_QU_EX, "pairs": _PAIRS}
+    for candidate in patterns if name is None else [name]:
+        samples = _samples(patterns[candidate], paths)
         if samples:
             return candidate, source, samples
     raise DatasetError(
@@ -95,38 +95,23 @@ def _folder(source: str, name: str | None) -> tuple[str, str, list[Sample]]:
     )
 
 
-def _covid_qu_ex(paths: Sequence[str]) -> list[Sample]:
-    kinds = _by_kind(_COVID_QU_EX, paths)
-    return [
-        Sample(
-            image_id=f"{split.lower()}/{label}/{name}",
-            split=split.lower(),
-            label=label,
-            patient_id=None,
-            image=image,
-            mask=kinds["infection masks"].get((split, label, name)),
-            lung=kinds["lung masks"].get((split, label, name)),
-        )
-        for (split, label, name), image in kinds["images"].items()
-    ]
-
-
-def _pairs(paths: Sequence[str]) -> list[Sample]:
-    kinds = _by_kind(_PAIRS, paths)
-    masks = {(split, label, name.removesuffix("_mask")): path for (split, label, name), path in kinds["masks"].items()}
+def _samples(pattern: re.Pattern[str], paths: Sequence[str]) -> list[Sample]:
+    kinds = _by_kind(pattern, paths)
+    masks = kinds["masks"].items()
+    suffixed = {(split, label, name.removesuffix("_mask")): path for (split, label, name), path in masks}
     samples = []
-    for (split, label, name), image in kinds["images"].items():
-        image_id = f"{split.lower()}/{name}" if split else name
-        key = (split, label, name)
+    for key, image in kinds["images"].items():
+        split, label, name = key
+        image_id = "/".join(filter(None, (split.lower(), label, name)))
         samples.append(
             Sample(
                 image_id=image_id,
                 split=split.lower() or hashed_split(image_id),
-                label=UNLABELLED,
+                label=label or UNLABELLED,
                 patient_id=None,
                 image=image,
-                mask=kinds["masks"].get(key) or masks.get(key),
-                lung=kinds["lungs"].get(key),
+                mask=kinds["infection masks"].get(key) or kinds["masks"].get(key) or suffixed.get(key),
+                lung=kinds["lung masks"].get(key) or kinds["lungs"].get(key),
             )
         )
     return samples
@@ -134,9 +119,7 @@ def _pairs(paths: Sequence[str]) -> list[Sample]:
 
 def _by_kind(pattern: re.Pattern[str], paths: Sequence[str]) -> dict[str, dict[tuple[str, str, str], str]]:
     """Paths by the kind of folder they lie in, then by (split, label, name)."""
-    kinds: dict[str, dict[tuple[str, str, str], str]] = {
-        kind: {} for kind in ("images", "infection masks", "lung masks", "masks", "lungs")
-    }
+    kinds: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
     for path in paths:
         match = pattern.fullmatch(path)
         if match:
@@ -177,10 +160,3 @@ def hashed_split(identity: str) -> str:
     """``train`` or ``val``, always the same for one patient or image."""
     share = int.from_bytes(hashlib.sha256(f"split:{identity}".encode()).digest()[:8], "big") / 2**64
     return "val" if share < VAL_SHARE else "train"
-
-
-def _refuse_duplicates(source: str, samples: Sequence[Sample]) -> None:
-    twice = [image_id for image_id, count in Counter(sample.image_id for sample in samples).items() if count > 1]
-    if twice:
-        first = ", ".join(twice[:3])
-        raise DatasetError(f"{source}: {len(twice)} image ids stand for several films ({first}); make each unique")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -57,9 +57,8 @@ def pack(
     if exclude and len(samples) == len(found.samples):
         raise DatasetError(f"none of the {len(exclude)} excluded image ids is in {source}; check the list")
     samples.sort(key=lambda sample: shard_order(sample.split, sample.image_id))
-    rows = map_in_threads(lambda sample: read_sample(found.root, sample, size, resize), samples)
     return write_dataset(
-        with_progress(rows, len(samples), progress),
+        map_in_threads(lambda sample: read_sample(found.root, sample, size, resize), samples, progress),
         dataset,
         size=size,
         resize=resize,
@@ -89,8 +88,7 @@ def synthesise(
         )
 
     counts = Counter(split for _, split in ids)
-    rows = with_progress(map_in_threads(row, order), count, progress)
-    return write_dataset(rows, dataset, size=size, layout="phantom", counts=counts)
+    return write_dataset(map_in_threads(row, order, progress), dataset, size=size, layout="phantom", counts=counts)
 
 
 def read_exclusions(uri: str) -> frozenset[str]:
@@ -150,24 +148,22 @@ def _mask(root: str, path: str, kind: str, shape: tuple[int, ...]) -> NDArray[np
         raise RefusedError(f"{kind}-not-binary", str(error)) from error
 
 
-def map_in_threads(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
-    """Apply ``function`` to ``items`` in several threads; results in order, at most ``READ_AHEAD`` of them ahead."""
+def map_in_threads(
+    function: Callable[[Given], Made], items: Collection[Given], progress: Progress | None = None
+) -> Iterator[Made]:
+    """Apply ``function`` to ``items`` in several threads; results in order, at most ``READ_AHEAD`` of them ahead. For
+    each, ``progress`` is called with how many of all items there were so far."""
     remaining = iter(items)
     with ThreadPoolExecutor(READERS) as pool:
         pending: deque[Future[Made]] = deque(pool.submit(function, item) for item in islice(remaining, READ_AHEAD))
+        done = 0
         try:
             while pending:
                 result = pending.popleft().result()
                 pending.extend(pool.submit(function, item) for item in islice(remaining, 1))
+                done += 1
+                if progress:
+                    progress(done, len(items))
                 yield result
         finally:
-            for future in pending:
-                future.cancel()
-
-
-def with_progress(items: Iterable[Given], total: int, progress: Progress | None) -> Iterator[Given]:
-    """Yield ``items``; after each, call ``progress`` with how many of ``total`` there were so far."""
-    for number, item in enumerate(items, start=1):
-        if progress:
-            progress(number, total)
-        yield item
+            pool.shutdown(cancel_futures=True)

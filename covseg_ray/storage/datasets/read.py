@@ -22,7 +22,7 @@ from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.masks import decode_png1
 from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Reject, Shard
-from covseg_ray.storage.filesystem import PARQUET_ERRORS, exists, is_parquet_error, join, locate, read_bytes, translated
+from covseg_ray.storage.filesystem import Location, exists, join, locate, parquet_damage, read_bytes, translated
 
 PARALLEL_LABELS = 8
 
@@ -141,41 +141,37 @@ def read_unit(dataset_uri: str, unit: Unit, *, with_lung: bool = False, lung_nee
     if len(unit.rows) != table.num_rows:
         table = table.take(list(unit.rows))
     shape = (int(table["height"][0].as_py()), int(table["width"][0].as_py()))
+    image_ids = table["image_id"].to_pylist()
+    images = [_image(*stored) for stored in zip(table["image"], table["image_encoding"], image_ids, strict=True)]
     return Films(
-        image_ids=table["image_id"].to_pylist(),
+        image_ids=image_ids,
         labels=table["label"].to_pylist(),
-        images_NHW=_images(table, shape),
+        images_NHW=_stacked(images, shape, image_ids),
         masks_NHW=_masks(table, "mask", shape),
         patient_ids=table["patient_id"].to_pylist(),
         lungs_NHW=_masks(table, "lung", shape, needed=lung_needed) if with_lung else None,
     )
 
 
+def open_shard(location: Location) -> Any:
+    """The file, without a cache that reads ahead: Parquet asks for exact ranges, and most would be fetched again."""
+    return location.fs.open(location.path, "rb", cache_type="none")
+
+
 def _read_groups(dataset_uri: str, path: str, groups: Sequence[int], columns: list[str]) -> list[pa.Table]:
     location = locate(join(dataset_uri, path))
-    # Parquet asks for exact ranges: a cache that reads ahead would fetch most of the file again.
-    with translated(location.uri), location.fs.open(location.path, "rb", cache_type="none") as file:
-        try:
+    with translated(location.uri), open_shard(location) as file:
+
+        def damaged(error: Exception) -> Exception:
+            written = next((shard.bytes for shard in read_info(dataset_uri).shards if shard.path == path), 0)
+            return DatasetError(
+                f"{join(dataset_uri, path)}: not the shard that was written ({file.size:,} bytes, {written:,} in "
+                f"{DATASET_FILE}: {str(error).splitlines()[0]}); pack the dataset again under another name"
+            )
+
+        with parquet_damage(damaged):
             parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
             return [parquet.read_row_group(group, columns=columns) for group in groups]
-        except PARQUET_ERRORS as error:
-            if not is_parquet_error(error):
-                raise
-            raise _damaged(dataset_uri, path, int(file.size), error) from error
-
-
-def _damaged(dataset_uri: str, path: str, size: int, error: Exception) -> DatasetError:
-    written = next((shard.bytes for shard in read_info(dataset_uri).shards if shard.path == path), None)
-    return DatasetError(
-        f"{join(dataset_uri, path)}: not the shard that was written ({size:,} bytes, {written or 0:,} in "
-        f"{DATASET_FILE}: {str(error).splitlines()[0]}); pack the dataset again under another name"
-    )
-
-
-def _images(table: pa.Table, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    image_ids = table["image_id"].to_pylist()
-    images = [_image(*stored) for stored in zip(table["image"], table["image_encoding"], image_ids, strict=True)]
-    return _stacked(images, shape, image_ids)
 
 
 def _image(stored: pa.BinaryScalar, encoding: pa.StringScalar, image_id: str) -> NDArray[Any]:

@@ -144,20 +144,17 @@ def write_dataset(
     resize: Resize = "stretch",
     layout: str = "",
     encoding: Encoding = "raw",
-    counts: Mapping[str, int] | None = None,
+    counts: Mapping[str, int],
 ) -> DatasetInfo:
     """Write ``rows`` as a dataset; ``dataset.json`` is written last, so that half a dataset is never valid.
 
-    With ``counts`` (rows and rejects by split) the rows are streamed and must come in the order of :func:`shard_order`;
-    without, they are gathered and sorted first. Raises DatasetError where a dataset is already there or no row is left.
+    The rows are streamed and must come in the order of :func:`shard_order`; ``counts`` says how many rows and rejects
+    each split has. Raises DatasetError where a dataset is already there or no row is left.
     """
     refuse_existing(uri)
     for name in list_files(uri):
         if name.startswith("split=") and name.endswith(".parquet"):
             delete(join(uri, name))  # left by a run that did not finish
-    if counts is None:
-        gathered = sorted(rows, key=lambda row: shard_order(*_place(row)))
-        counts, rows = Counter(_place(row)[0] for row in gathered), gathered
     rejected: list[Reject] = []
     splits: dict[str, Counter[str]] = {}
     shards: list[Shard] = []
@@ -176,23 +173,13 @@ def write_dataset(
                 shards.append(pending.popleft().result())
         shards += [future.result() for future in pending]
     if not shards:
-        raise DatasetError(f"{uri}: none of {len(rejected)} films could be packed{_first_reason(rejected)}")
-    info = DatasetInfo(size, resize, encoding, layout, _sorted_counts(splits), tuple(shards), tuple(rejected))
+        reason = "".join(f"; the first: {each.image}: {each.reason}, {each.detail}" for each in rejected[:1])
+        raise DatasetError(f"{uri}: none of {len(rejected)} films could be packed{reason}")
+    sorted_counts = {split: dict(sorted(splits[split].items())) for split in sorted(splits)}
+    info = DatasetInfo(size, resize, encoding, layout, sorted_counts, tuple(shards), tuple(rejected))
     if not create_bytes(join(uri, DATASET_FILE), json.dumps(info.to_json(), indent=1).encode()):
         raise DatasetError(f"{uri}: another run wrote a dataset there meanwhile; choose another name")
     return info
-
-
-def _place(row: ShardRow | Reject) -> tuple[str, str]:
-    return (row.split, row.image_id) if isinstance(row, ShardRow) else ("", row.image)
-
-
-def _first_reason(rejected: list[Reject]) -> str:
-    return f"; the first: {rejected[0].image}: {rejected[0].reason}, {rejected[0].detail}" if rejected else ""
-
-
-def _sorted_counts(splits: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
-    return {split: dict(sorted(splits[split].items())) for split in sorted(splits)}
 
 
 def even_cuts(rows: int, row_bytes: int, target_bytes: int, at_least: int) -> list[int]:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from covseg_ray import __version__
@@ -36,6 +37,7 @@ _ZONES = [f"{side}-{zone}" for side in ("left", "right") for zone in ZONES]
 _SEVERITY = ["whole", "left", "right", *_ZONES, "plausible"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _INFECTION = {"id": 1, "name": "infection"}
+_SEGMENTED = pc.field("status") == "ok"
 
 
 def export_csv(out: str, target: str) -> int:
@@ -66,8 +68,8 @@ def export_png(out: str, target: str) -> int:
     """
     _check_export(out, target, PNG_FOLDER)
     count = 0
-    for batch in _batches(scan(out, ["image_id", "status", "mask"])):
-        films = [row for row in batch.to_pylist() if row["status"] == "ok"]
+    for batch in _batches(scan(out, ["image_id", "mask"], _SEGMENTED)):
+        films = batch.to_pylist()
         write_files(join(target, PNG_FOLDER), {_mask_name(row["image_id"]): row["mask"] for row in films})
         count += len(films)
     return count
@@ -151,18 +153,15 @@ def _mask_name(image_id: str) -> str:
 
 
 def _coco_images(out: str) -> Iterator[dict[str, Any]]:
-    for row in _rows(scan(out, ["item", "image_id", "status", "height", "width"])):
-        if row["status"] == "ok":
-            size = {"height": row["height"], "width": row["width"]}
-            yield {"id": row["item"], "file_name": row["image_id"], **size}
+    for row in _rows(scan(out, ["item", "image_id", "height", "width"], _SEGMENTED)):
+        yield {"id": row["item"], "file_name": row["image_id"], "height": row["height"], "width": row["width"]}
 
 
 def _coco_annotations(out: str) -> Iterator[dict[str, Any]]:
-    for row in _rows(scan(out, ["item", "image_id", "status", "height", "width", "mask"])):
-        if row["status"] == "ok":
-            mask_HW = _mask(out, row)
-            if mask_HW.any():
-                yield _coco_annotation(row["item"], mask_HW)
+    for row in _rows(scan(out, ["item", "image_id", "height", "width", "mask"], _SEGMENTED)):
+        mask_HW = _mask(out, row)
+        if mask_HW.any():
+            yield _coco_annotation(row["item"], mask_HW)
 
 
 def _mask(out: str, row: dict[str, Any]) -> NDArray[np.uint8]:

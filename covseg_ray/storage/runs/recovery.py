@@ -74,8 +74,7 @@ def compact_records(out: str) -> None:
 def finished_items(out: str) -> NDArray[np.int64]:
     """The items of all finished blocks, after `recover`, each once: a kill during `compact_records` leaves some records
     under two names."""
-    names = _names(out, RECORDS)
-    records = read_files(join(out, RECORDS), names).values() if names else ()
+    records = read_files(join(out, RECORDS), _names(out, RECORDS)).values()
     items = [pq.read_table(io.BytesIO(data), columns=["item"])["item"].to_numpy() for data in records]
     return np.unique(np.concatenate([np.empty(0, np.int64), *items]))
 

@@ -65,7 +65,9 @@ def write_worklist(out: str, members: Iterable[Member], on_progress: Callable[[i
     inputs, size, kinds, starts = 0, 0, Counter[str](), list[int]()
     for run in split_tasks(members):
         rows = [{"item": inputs + place, **asdict(member)} for place, member in enumerate(run)]
-        _write(part_uri(out, len(starts)), pa.Table.from_pylist(rows, schema=SCHEMA))
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer, compression="zstd")
+        write_bytes(part_uri(out, len(starts)), buffer.getvalue().to_pybytes())
         starts.append(inputs)
         inputs += len(run)
         size += sum(max(member.size, 0) for member in run)
@@ -96,12 +98,6 @@ def split_tasks(members: Iterable[Member]) -> Iterator[list[Member]]:
         run.append(member)
     if run:
         yield run
-
-
-def _write(uri: str, table: pa.Table) -> None:
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    write_bytes(uri, buffer.getvalue().to_pybytes())
 
 
 def read_items(out: str, worklist: Worklist, items: Iterable[int]) -> dict[int, Member]:

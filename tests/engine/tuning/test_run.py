@@ -199,7 +199,7 @@ def test_another_search_of_the_same_name_is_refused(searched: Searched, settings
 def test_what_cannot_be_trained_is_told_before_ray_starts(settings: list[str], tmp_path: Path) -> None:
     for change, error, told in (
         ("data.dataset=", UsageError, "data.dataset is not set"),
-        ('search=[{key = "train.loss", choose = ["focal+jackard"]}]', UsageError, "nearest is 'focal.jaccard'"),
+        ('search=[{key = "train.loss", choose = ["focal+jackard"]}]', UsageError, "input should be 'focal.jaccard'"),
         ('search=[{key = "model.encoder", choose = ["resnet19"]}]', UsageError, "unknown name 'resnet19'"),
         ('search=[{key = "train.batch_size", choose = [8, 800]}]', DatasetError, "fewer than one global batch of 800"),
     ):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.inference.engines import build_forward, choose_engine
+from covseg_ray.segmentation.inference.engines import build_forward, require_engine
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, engine_of
 from covseg_ray.segmentation.network.build import build_network
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec
@@ -148,7 +148,7 @@ def test_other_precisions_and_devices_are_refused(engine: str, bundle: Bundle, p
         with pytest.raises(ConfigError, match="precision: onnx computes in fp32, not in bf16"):
             BatchPredictor(bundle, precision="bf16", engine=engine)
     with pytest.raises(UsageError, match=f"engine: {engine} computes on a CPU, not on cuda:0"):
-        choose_engine(engine, "cuda:0")
+        require_engine(engine, "cuda:0")
 
 
 def test_openvino_in_bf16_is_near_the_network_in_float32(bundle: Bundle):
@@ -176,7 +176,8 @@ def test_openvinos_precision_is_torchs_where_it_is_not_given(bundle: Bundle):
 
 
 def test_auto_is_torch_and_threads_are_torchs(bundle: Bundle):
-    assert [choose_engine(name, device) for name in ("auto", "torch") for device in ("cpu", "cuda")] == ["torch"] * 4
+    assert [engine_of(bundle, name) for name in ("auto", "torch")] == ["torch"] * 2
+    require_engine("torch", "cuda")
     films = _films(4)
     expected = BatchPredictor(bundle, precision="fp32").predict(films)
     assert np.array_equal(BatchPredictor(bundle, precision="fp32", engine="torch", threads=1).predict(films), expected)
@@ -205,8 +206,8 @@ def test_the_name_of_an_engine_needs_no_package(bundle: Bundle, monkeypatch: pyt
 
 SEES_TELEMETRY = """
 import sys
-from covseg_ray.segmentation.inference.engines import choose_engine
-choose_engine("openvino")
+from covseg_ray.segmentation.inference.engines import require_engine
+require_engine("openvino", "cpu")
 print("openvino.tools.ovc" in sys.modules, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
 """
 

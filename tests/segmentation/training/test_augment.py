@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy import ndimage
 
-from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.training.augment import Augmentation, adjust_gamma, augment, augmentation, move
 
 STILL = Augmentation(flip_horizontal=0, flip_vertical=0, probability=0)
@@ -134,8 +133,3 @@ def test_no_film_of_a_chest_stands_on_its_head(name: str):
     _, moved = augment(films, films, augmentation(name), seed=4)
     rows = torch.stack([mask.nonzero()[:, 0].double().mean() for mask in moved])
     assert rows.max() < 32
-
-
-def test_unknown_preset_names_the_nearest():
-    with pytest.raises(ConfigError, match="nearest is 'flips'"):
-        augmentation("flip")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from packed import write_rows
 from PIL import Image
 
 from covseg_ray.errors import UsageError
@@ -12,7 +13,7 @@ from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.datasets.audit import audit
 from covseg_ray.storage.datasets.near_duplicates import find_duplicates, fingerprint
 from covseg_ray.storage.datasets.pack import pack, read_exclusions
-from covseg_ray.storage.datasets.shards import ShardRow, write_dataset
+from covseg_ray.storage.datasets.shards import ShardRow
 
 SIZE = 128
 FILMS = [make_phantom(5, index, SIZE).image for index in range(12)]
@@ -45,7 +46,7 @@ def dataset(tmp_path: Path) -> str:
         row("val/clean", "COVID-19", FILMS[10], EMPTY),
         row("val/sick", "Normal", FILMS[11], DRAWN),
     ]
-    write_dataset(rows, uri, size=SIZE)
+    write_rows(rows, uri, size=SIZE)
     return uri
 
 
@@ -145,7 +146,7 @@ def test_patients_in_two_splits_are_found_by_whichever_side(tmp_path: Path) -> N
         ShardRow(name, name.split("/")[0], "COVID-19", film_HW, DRAWN, patient_id=patient)
         for film_HW, (name, patient) in zip(FILMS, patients.items(), strict=False)
     ]
-    write_dataset(rows, str(tmp_path / "dataset"), size=SIZE)
+    write_rows(rows, str(tmp_path / "dataset"), size=SIZE)
 
     def shared(side: str | None) -> dict[str, str]:
         found = audit(str(tmp_path / "dataset"), side=side)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packed import write_rows
 
 from covseg_ray.errors import DatasetError
 from covseg_ray.storage.datasets.read import exclude_films, list_units, read_unit
-from covseg_ray.storage.datasets.shards import ShardRow, write_dataset
+from covseg_ray.storage.datasets.shards import ShardRow
 
 SIDE = 16
 DRAWN = np.eye(SIDE, dtype=np.uint8)
@@ -28,7 +29,7 @@ def dataset(tmp_path: Path) -> str:
         )
         for index in range(40)
     ]
-    write_dataset(rows, str(tmp_path / "dataset"), size=SIDE)
+    write_rows(rows, str(tmp_path / "dataset"), size=SIDE)
     return str(tmp_path / "dataset")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from packed import write_rows
 
 from covseg_ray.errors import DatasetError, StorageError
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
@@ -32,7 +33,7 @@ def make_rows(count: int, split: str = "train", lung: bool = True) -> list[Shard
 @pytest.fixture
 def dataset(tmp_path: Path) -> str:
     uri = str(tmp_path / "dataset")
-    write_dataset(make_rows(50) + make_rows(11, "val"), uri, size=SIZE, layout="pairs")
+    write_rows(make_rows(50) + make_rows(11, "val"), uri, size=SIZE, layout="pairs")
     return uri
 
 
@@ -43,7 +44,7 @@ def test_every_film_comes_back_bit_for_bit(
 ) -> None:
     uri = str(tmp_path / "d") if where == "local" else f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
     rows = {row.image_id: row for row in make_rows(37)}
-    write_dataset(rows.values(), uri, size=SIZE, encoding=encoding)
+    write_rows(rows.values(), uri, size=SIZE, encoding=encoding)
     seen: Counter[str] = Counter()
     for unit in list_units(uri, "train"):
         films = read_unit(uri, unit, with_lung=True)
@@ -93,11 +94,11 @@ def test_dataset_json_counts_what_was_written(dataset: str) -> None:
 
 def test_the_same_films_in_any_order_give_the_same_digest(dataset: str, tmp_path: Path) -> None:
     shuffled = make_rows(11, "val") + make_rows(50)[::-1]
-    again = write_dataset(shuffled, str(tmp_path / "again"), size=SIZE)
+    again = write_rows(shuffled, str(tmp_path / "again"), size=SIZE)
     assert again.digest == read_info(dataset).digest
     changed = make_rows(50) + make_rows(11, "val")
     changed[7].image_HW[3, 3] ^= 1
-    assert write_dataset(changed, str(tmp_path / "changed"), size=SIZE).digest != again.digest
+    assert write_rows(changed, str(tmp_path / "changed"), size=SIZE).digest != again.digest
 
 
 def test_rows_are_ordered_by_a_hash_of_their_id(dataset: str) -> None:
@@ -139,7 +140,7 @@ def test_what_the_dataset_lacks_is_named_with_what_it_has(
 def test_a_written_dataset_never_changes(dataset: str) -> None:
     before = {file: file.read_bytes() for file in Path(dataset).rglob("*") if file.is_file()}
     with pytest.raises(DatasetError, match="a written dataset never changes; choose another name"):
-        write_dataset(make_rows(9), dataset, size=SIZE)
+        write_rows(make_rows(9), dataset, size=SIZE)
     assert {file: file.read_bytes() for file in Path(dataset).rglob("*") if file.is_file()} == before
 
 
@@ -155,7 +156,7 @@ def test_a_run_cut_short_is_no_dataset_and_leaves_nothing_behind(tmp_path: Path)
     assert list(Path(uri).rglob("*.parquet"))
     with pytest.raises(DatasetError, match="no dataset there"):
         read_info(uri)
-    write_dataset(make_rows(3), uri, size=SIZE)
+    write_rows(make_rows(3), uri, size=SIZE)
     assert len(list(Path(uri).rglob("*.parquet"))) == 3
 
 
@@ -184,7 +185,7 @@ def test_a_strange_dataset_json_is_refused(dataset: str, text: str) -> None:
 
 
 def test_a_film_without_a_lung_mask_is_named_when_one_is_asked_for(tmp_path: Path) -> None:
-    write_dataset(make_rows(1, lung=False), str(tmp_path), size=SIZE)
+    write_rows(make_rows(1, lung=False), str(tmp_path), size=SIZE)
     (unit,) = list_units(str(tmp_path), "train")
     assert read_unit(str(tmp_path), unit).lungs_NHW is None
     with pytest.raises(DatasetError, match="train/0: the dataset holds no lung"):
