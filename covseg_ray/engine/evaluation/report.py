@@ -13,7 +13,7 @@ from covseg_ray.reports.measured import (
     ReliabilityLine,
     StratumRow,
 )
-from covseg_ray.reports.page import evaluation_report
+from covseg_ray.reports.page import model_report
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
@@ -28,7 +28,7 @@ GROUPS = {"label": "", "infected_share": "Infection "}
 def evaluation_page(request: EvaluationRequest, evaluation: Evaluation) -> str:
     """The report of a model on films, as HTML."""
     spec = request.bundle.spec
-    return evaluation_report(
+    return model_report(
         title=f"{spec.architecture} {spec.encoder} on {request.films.split}",
         metrics=intervals(evaluation.metrics),
         films=evaluation.films,
