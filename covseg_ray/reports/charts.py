@@ -70,9 +70,8 @@ def reliability(lines: Sequence[ReliabilityLine]) -> Chart:
 
 def free_response(view: FreeResponseView) -> Chart:
     """Lesions found against false regions."""
-    points, own = ({line.name: getattr(line, what) for line in view.lines} for what in ("points", "own"))
     return _both(
-        lambda theme: figures.free_response(points, own, axis=view.axis, theme=theme),
+        lambda theme: figures.free_response(view.points, view.own, axis=view.axis, theme=theme),
         f"Lesions found over false regions. {view.summary}",
         view.summary,
     )
