@@ -17,8 +17,7 @@ from covseg_ray.cli.segment import segment
 from covseg_ray.cli.serving.client import client
 from covseg_ray.cli.serving.serve import serve
 from covseg_ray.cli.training.evaluate import compare, evaluate
-from covseg_ray.cli.training.train import train
-from covseg_ray.cli.training.tune import tune
+from covseg_ray.cli.training.train import train, tune
 from covseg_ray.errors import CovsegError
 
 app = typer.Typer(

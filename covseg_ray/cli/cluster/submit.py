@@ -14,8 +14,7 @@ from covseg_ray.cli.options import AllowOpen, Json, say
 from covseg_ray.cli.segment import segment
 from covseg_ray.cli.serving.serve import serve
 from covseg_ray.cli.training.evaluate import evaluate
-from covseg_ray.cli.training.train import train
-from covseg_ray.cli.training.tune import tune
+from covseg_ray.cli.training.train import train, tune
 from covseg_ray.errors import EXIT_SIGINT
 
 if TYPE_CHECKING:
