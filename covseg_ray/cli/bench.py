@@ -33,11 +33,6 @@ Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measure this many 
 Films = Annotated[int, typer.Option("--films", min=8, help="Keep this many films in memory.")]
 
 
-@app.callback()
-def root() -> None:
-    pass
-
-
 @app.command()
 def predict(
     bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Paths or s3:// URIs of model bundles.")],

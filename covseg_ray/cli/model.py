@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Show, calibrate and export model bundles.", no_args_is_help=True)
 
 
-@app.callback()
-def root() -> None:
-    pass
-
-
 @app.command()
 def decide(
     bundle: BundleUri,
