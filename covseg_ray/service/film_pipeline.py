@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ from covseg_ray.service.settings import Settings
 MODEL_CHANGES = 4
 UNAVAILABLE_SECONDS = 2.0
 OVERLOADED_SECONDS = 1.0
+
+Resized: TypeAlias = tuple[NDArray[np.uint8], Placement]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -127,12 +129,12 @@ class FilmPipeline:
         decoded = time.perf_counter()
         if isinstance(film, Rejected):
             return film
-        classes_SS, resized, model = await self._predict(film, model_name)
+        classes_SS, (square_SS, placement), model = await self._predict(film, model_name)
         predicted = time.perf_counter()
         return SegmentedFilm(
             film,
-            await in_thread(class_masks, classes_SS, resized.placement, model.classes),
-            resized.frontal,
+            await in_thread(class_masks, classes_SS, placement, model.classes),
+            await in_thread(frontal, square_SS, placement),
             model,
             hashlib.sha256(data).hexdigest(),
             is_dicom(data),
@@ -140,12 +142,13 @@ class FilmPipeline:
             predict_ms=1000 * (predicted - decoded),
         )
 
-    async def _predict(self, film: Radiograph, name: str | None) -> tuple[NDArray[np.uint8], _ResizedFilm, ModelInfo]:
+    async def _predict(self, film: Radiograph, name: str | None) -> tuple[NDArray[np.uint8], Resized, ModelInfo]:
+        """The classes, uint8 [S, S], the square that they were predicted on, and the model that answered."""
         model = await self.model(name)
-        resized: dict[InputSpec, _ResizedFilm] = {}
+        resized: dict[InputSpec, Resized] = {}
         for _ in range(MODEL_CHANGES):
-            resized[InputSpec.of(model)] = await in_thread(_resize, film, InputSpec.of(model))
-            inputs = {spec: each.square_SS for spec, each in resized.items()}
+            resized[InputSpec.of(model)] = await in_thread(standardise, film.pixels, model.input_size, model.resize)
+            inputs = {spec: square_SS for spec, (square_SS, _) in resized.items()}
             try:
                 prediction = await self._backend.predict(model.name, inputs)
             except OverloadedError as error:
@@ -156,20 +159,6 @@ class FilmPipeline:
             if prediction.classes_SS is not None:
                 return prediction.classes_SS, resized[InputSpec.of(model)], model
         raise unavailable("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
-
-
-@dataclass(frozen=True)
-class _ResizedFilm:
-    """A film as a model's square, uint8 [S, S], and its similarity to frontal chest films."""
-
-    square_SS: NDArray[np.uint8]
-    placement: Placement
-    frontal: float
-
-
-def _resize(film: Radiograph, spec: InputSpec) -> _ResizedFilm:
-    square_SS, placement = standardise(film.pixels, spec.size, spec.resize)
-    return _ResizedFilm(square_SS, placement, frontal(square_SS, placement))
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
