@@ -13,7 +13,7 @@ from covseg_ray.cli.options import Json, Overrides
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-app = typer.Typer(help="Show a job's configuration.", no_args_is_help=True)
+app = typer.Typer(name="config", help="Show a job's configuration.")
 
 
 @app.command()

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from covseg_ray.storage.datasets.audit import Audit
     from covseg_ray.storage.datasets.shards import DatasetInfo, Reject
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Pack, generate, show and audit datasets of chest films."
-)
+app = typer.Typer(name="data", help="Pack, generate, show and audit datasets of chest films.")
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or s3:// URI of the dataset.")]
 REJECTS_SHOWN = 20

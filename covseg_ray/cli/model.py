@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from covseg_ray.engine.evaluation.export import Compared
     from covseg_ray.segmentation.network.bundle import Bundle
 
-app = typer.Typer(help="Show, calibrate and export model bundles.", no_args_is_help=True)
+app = typer.Typer(name="model", help="Show, calibrate and export model bundles.")
 
 
 @app.command()

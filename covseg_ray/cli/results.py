@@ -11,7 +11,7 @@ from covseg_ray.cli import tables
 from covseg_ray.cli.options import Json
 from covseg_ray.errors import StorageError
 
-app = typer.Typer(no_args_is_help=True, help="Show and export the results of bulk segmentation.")
+app = typer.Typer(name="results", help="Show and export the results of bulk segmentation.")
 
 Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// URI that `segment` wrote.")]
 

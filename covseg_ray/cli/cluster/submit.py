@@ -25,7 +25,7 @@ JOB_FILE = "job.toml"
 SERVE_FILE = "serve.yaml"
 WITH_ITS_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-app = typer.Typer(help="Run a command as a job on a Ray cluster.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(name="submit", help="Run a command as a job on a Ray cluster.")
 
 Cluster = Annotated[str, typer.Option("--address", metavar="URL", help="Use this jobs API, as http://HEAD:8265.")]
 Image = Annotated[
