@@ -47,16 +47,13 @@ def series(history: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> 
     return {text: line for text, line in points.items() if line}
 
 
-def curves(lines: Series, *, ylabel: str, best_epoch: int | None, theme: Theme, unit_range: bool = False) -> bytes:
+def curves(lines: Series, *, ylabel: str, best_epoch: int, theme: Theme, unit_range: bool = False) -> bytes:
     """Lines over epochs, the best epoch marked; ``unit_range`` keeps the vertical axis within 0 and 1."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _chart("Epoch", ylabel, theme)
     _plot(axes, lines, theme)
-    if best_epoch is not None:
-        axes.axvline(
-            best_epoch, color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label=f"best epoch ({best_epoch})"
-        )
+    axes.axvline(best_epoch, color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label=f"best epoch ({best_epoch})")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, 1 if unit_range else None)
     return _png(figure, theme)
