@@ -59,7 +59,7 @@ def compare_report(
             ("Where B is less wrong", [(film, _strip(film)) for film in gained]),
             ("Where B is more wrong", [(film, _strip(film)) for film in lost]),
         ],
-        **findings_shown(replace(findings, strata=strata)),
+        findings=findings_shown(replace(findings, strata=strata)),
     )
 
 

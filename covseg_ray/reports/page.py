@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from covseg_ray.reports import charts, pictures
 from covseg_ray.reports.film_result import FilmResult, representative, with_infection
 from covseg_ray.reports.measured import Findings, Interval
-from covseg_ray.reports.metric_words import MetricWords, place, words_for
+from covseg_ray.reports.metric_words import place, words_for
 from covseg_ray.reports.render import render
 
 HEADLINES = ("iou_two_class", "iou_pooled", "iou_image", "iou_all", "false_alarm", "severity_error")
 IN_STRATA = ("iou_image", "iou_all", "false_alarm", "lung_iou", "severity_error")
 PAIRS_SHOWN = 3
 TRIPLETS_SHOWN = 4
-
-
-@dataclass(frozen=True)
-class Metric:
-    name: str
-    words: MetricWords
-    value: float
-    low: float
-    high: float
 
 
 def model_report(
@@ -44,7 +34,7 @@ def model_report(
     that chose the best epoch; ``ious`` are the scores behind the histogram; ``findings`` have a section each.
     """
     columns = list(dict.fromkeys(key for row in history for key in row))
-    rows = [Metric(name, words_for(name), *metrics[name]) for name in sorted(metrics, key=place)]
+    rows = [(name, words_for(name), *metrics[name]) for name in sorted(metrics, key=place)]
     pairs = with_infection(films, PAIRS_SHOWN) if history else []
     triplets = with_infection(films, len(pairs) + TRIPLETS_SHOWN)[len(pairs) :] or pairs
     return render(
@@ -52,7 +42,7 @@ def model_report(
         title=title,
         facts=facts,
         metrics=rows,
-        cards=[row for row in rows if row.name in HEADLINES],
+        cards=[row for row in rows if row[0] in HEADLINES],
         epochs=[[_cell(row.get(column)) for column in columns] for row in history],
         columns=columns,
         training_charts=charts.training_charts(history, select) if history else [],
@@ -62,12 +52,12 @@ def model_report(
         triplets=[("", film, _triplet(film)) for film in triplets],
         iou_histogram=charts.iou_histogram(ious) if ious else None,
         representative=[(role, film, _triplet(film)) for role, film in representative(films)],
-        **findings_shown(findings),
+        findings=findings_shown(findings),
     )
 
 
 def findings_shown(findings: Findings) -> dict[str, object]:
-    """The arguments of the macros of ``findings.html.j2``."""
+    """What ``findings.html.j2`` takes."""
     columns = [name for name in IN_STRATA if any(name in row.metrics for row in findings.strata)]
     return {
         "strata": findings.strata,

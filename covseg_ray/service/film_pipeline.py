@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import ParamSpec, TypeAlias, TypeVar
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.radiograph.decoder_process import DecodingChild
-from covseg_ray.radiograph.film import Radiograph, Rejected
+from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.formats import is_dicom
 from covseg_ray.radiograph.frontal_check import frontal
@@ -56,9 +56,8 @@ class DecoderPool:
     """Decoder processes, each with one film at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        self._children = [
-            DecodingChild(settings.film_limits, settings.decode_seconds) for _ in range(settings.decoders)
-        ]
+        limits = Limits(settings.max_body_bytes, settings.max_pixels)
+        self._children = [DecodingChild(limits, settings.decode_seconds) for _ in range(settings.decoders)]
         self._free: SimpleQueue[DecodingChild] = SimpleQueue()
         for child in self._children:
             self._free.put(child)
@@ -91,21 +90,18 @@ class FilmPipeline:
     def __init__(self, backend: Backend, settings: Settings) -> None:
         self.decoders = DecoderPool(settings)
         self._backend = backend
-        self._max_requests, self._requests = settings.max_requests, 0
+        self._max_requests, self._slots = settings.max_requests, asyncio.Semaphore(settings.max_requests)
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def admit(self) -> AsyncIterator[None]:
         """Count a request with films. Raises 503 before any of its body is read if too many are in flight: decoding a
         film that is refused afterwards would slow down the others."""
-        if self._requests >= self._max_requests:
+        if self._slots.locked():
             raise unavailable(
                 "overloaded", f"{self._max_requests} requests are in flight; try again", OVERLOADED_SECONDS
             )
-        self._requests += 1
-        try:
+        async with self._slots:
             yield
-        finally:
-            self._requests -= 1
 
     async def models(self) -> dict[str, ModelInfo]:
         """Raises 503 if a model is not ready."""
