@@ -67,12 +67,15 @@ def archive_report(
         "archive.html.j2",
         title=title,
         facts=facts,
+        inputs=inputs,
         ok=ok,
-        cards=_cards(ok, inputs, len(found_N), len(shares_N)),
-        found=_found_words(len(found_N), len(shares_N)),
+        found=len(found_N),
+        segmented=len(shares_N),
         chart_of_shares=charts.marked_shares(found_N) if len(found_N) else None,
         films=[(film, _picture(film)) for film in by_infection],
-        unlike_words=_unlike_words(np.asarray(frontal, np.float64)),
+        judged=len(frontal),
+        unlike_count=int((np.asarray(frontal) < LEVEL).sum()),
+        level=LEVEL,
         unlike=[(film, _picture(film)) for film in unlike],
         rejected=[
             (name, count, percent(count / inputs), rejects.get(name, ()))
@@ -89,42 +92,6 @@ def short_id(image_id: str) -> str:
     if len(image_id) <= ID_HEAD + 1 + ID_TAIL:
         return image_id
     return f"{image_id[:ID_HEAD]}…{image_id[-ID_TAIL:]}"
-
-
-def _cards(ok: int, inputs: int, found: int, films: int) -> list[tuple[str, str, str]]:
-    """Title, value and note of each card."""
-    rejected = inputs - ok
-    of_inputs = [f"{percent(count / inputs)} of the inputs" if inputs else "" for count in (ok, rejected)]
-    return [
-        ("Inputs", f"{inputs:,}", ""),
-        ("Segmented", f"{ok:,}", of_inputs[0]),
-        ("Rejected", f"{rejected:,}", of_inputs[1]),
-        ("Infection found", percent(found / films), f"on {found:,} of {films:,} films")
-        if films
-        else ("Infection found", "–", "no film was segmented"),
-    ]
-
-
-def _found_words(found: int, films: int) -> str:
-    """How many films had nothing marked on them, which the chart leaves out."""
-    none = films - found
-    if not films:
-        return "No film was segmented."
-    if not none:
-        return "Infection was found on every film."
-    count = f"{none:,} of {films:,} films ({percent(none / films)})"
-    return f"No infection was found on {count}" + ("; the chart counts the others." if found else ".")
-
-
-def _unlike_words(frontal_N: NDArray[np.float64]) -> str:
-    """How many films do not look like frontal chest films."""
-    unlike = int((frontal_N < LEVEL).sum())
-    if not unlike:
-        return "Every film looks like a frontal chest film."
-    return (
-        f"{unlike:,} of {len(frontal_N):,} films ({percent(unlike / len(frontal_N))}) with a frontal below {LEVEL:g}, "
-        f"which about {percent(LEVEL)} of true frontal chest films have, too. Do not rely on their masks."
-    )
 
 
 def _picture(film: SegmentedFilm) -> pictures.Picture:
