@@ -111,12 +111,7 @@ class SegmentProgress(Display):
     Call ``listed`` while the archive is listed, ``begin`` once, then ``update`` as often as is handy.
     """
 
-    def __init__(self, file: TextIO | None = None, clock: Clock = time.monotonic) -> None:
-        super().__init__(file, clock)
-        self._inputs = self._finished = 0
-        self._reasons: Mapping[str, int] = {}
-        self._begun: tuple[float, int] | None = None
-        self._speed = Speed(clock(), 0)
+    _begun: tuple[float, int] | None = None
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
