@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +142,7 @@ def _chart(xlabel: str, ylabel: str, theme: Theme) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _png(figure: Figure, theme: Theme, legend_at: str = "best") -> bytes:
+def _png(figure: Figure, theme: Theme, legend_at: Literal["best", "lower right"] = "best") -> bytes:
     figure.axes[0].legend(frameon=False, labelcolor=theme.ink, fontsize=10, loc=legend_at)
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
