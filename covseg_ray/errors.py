@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-EXIT_DONE = 0
 EXIT_REJECTS = 3
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143

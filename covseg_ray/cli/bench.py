@@ -27,15 +27,10 @@ if TYPE_CHECKING:
 
     from covseg_ray.reports.bench import Bench, Rate
 
-app = typer.Typer(help="Measure the throughput of this machine or a cluster, stage by stage.", no_args_is_help=True)
+app = typer.Typer(name="bench", help="Measure the throughput of this machine or a cluster, stage by stage.")
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measure this many rounds, and report medians.")]
 Films = Annotated[int, typer.Option("--films", min=8, help="Keep this many films in memory.")]
-
-
-@app.callback()
-def root() -> None:
-    pass
 
 
 @app.command()

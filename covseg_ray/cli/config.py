@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from covseg_ray.cli import tables
 from covseg_ray.cli.options import Json, Overrides
-from covseg_ray.cli.tables import show as print_tables
-from covseg_ray.cli.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-app = typer.Typer(help="Show a job's configuration.", no_args_is_help=True)
-
-
-@app.callback()
-def root() -> None:
-    pass
+app = typer.Typer(name="config", help="Show a job's configuration.")
 
 
 @app.command()
@@ -48,7 +42,7 @@ def show(
         [key, json.dumps(value, ensure_ascii=False), Text(origins[key], style=styles[origins[key]])]
         for key, value in _flatten(tree)
     ]
-    print_tables(table(["Key", "Value", "From"], rows))
+    tables.show(tables.table(["Key", "Value", "From"], rows))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from covseg_ray.cli import tables
 from covseg_ray.cli.options import Json
-from covseg_ray.cli.tables import show as print_tables
-from covseg_ray.cli.tables import table
 from covseg_ray.errors import EXIT_REJECTS
 
 if TYPE_CHECKING:
     from covseg_ray.storage.datasets.audit import Audit
     from covseg_ray.storage.datasets.shards import DatasetInfo, Reject
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Pack, generate, show and audit datasets of chest films."
-)
+app = typer.Typer(name="data", help="Pack, generate, show and audit datasets of chest films.")
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or s3:// URI of the dataset.")]
 REJECTS_SHOWN = 20
@@ -137,41 +135,34 @@ def audit(
 def _print_dataset(dataset: str, info: DatasetInfo, as_json: bool) -> None:
     if as_json:
         document = {"dataset": dataset, "digest": info.digest, "rows": info.rows, "splits": info.splits}
-        typer.echo(json.dumps({**document, "rejected": [_reject(each) for each in info.rejected]}))
+        typer.echo(json.dumps({**document, "rejected": [asdict(each) for each in info.rejected]}))
         return
     labels = sorted({label for counts in info.splits.values() for label in counts})
     rows = [
         [split, *(f"{counts.get(label, 0):,}" for label in labels), f"{sum(counts.values()):,}"]
         for split, counts in info.splits.items()
     ]
-    print_tables(dataset, table(["split", *labels, "films"], rows, right=(*labels, "films")))
+    tables.show(dataset, tables.table(["split", *labels, "films"], rows, right=(*labels, "films")))
     typer.echo(f"{info.size} x {info.size} ({info.resize}), {len(info.shards)} shards, {info.bytes / 2**20:,.1f} MiB")
     typer.echo(f"digest {info.digest}")
 
 
 def _print_audit(dataset: str, found: Audit, as_json: bool) -> None:
     if as_json:
-        findings = [{"kind": each.kind, "image_id": each.image_id, "detail": each.detail} for each in found.findings]
-        rejected = [_reject(each) for each in found.rejected]
-        counts = {"films": found.films, "without_patient": found.without_patient}
-        typer.echo(json.dumps({"dataset": dataset, **counts, "findings": findings, "rejected": rejected}))
+        typer.echo(json.dumps({"dataset": dataset, **asdict(found)}))
         return
     typer.echo(f"{found.films:,} films, {len(found.findings):,} findings")
     if found.without_patient:
         typer.echo(f"{found.without_patient:,} films without patient_id: their patients may be in several splits")
     if found.findings:
         rows = [[each.kind, each.image_id, each.detail] for each in found.findings]
-        print_tables("films to leave out", table(["finding", "image", "detail"], rows))
+        tables.show("films to leave out", tables.table(["finding", "image", "detail"], rows))
     if found.rejected:
         _print_rejects(found.rejected)
 
 
 def _print_rejects(rejected: Sequence[Reject]) -> None:
     rows = [[each.image, each.reason, each.detail] for each in rejected[:REJECTS_SHOWN]]
-    print_tables(f"{len(rejected):,} films left out", table(["image", "reason", "detail"], rows), to_stderr=True)
+    tables.show(f"{len(rejected):,} films left out", tables.table(["image", "reason", "detail"], rows), to_stderr=True)
     if len(rejected) > REJECTS_SHOWN:
         typer.echo(f"... and {len(rejected) - REJECTS_SHOWN:,} more, all in dataset.json", err=True)
-
-
-def _reject(reject: Reject) -> dict[str, Any]:
-    return {"image": reject.image, "reason": reject.reason, "detail": reject.detail}

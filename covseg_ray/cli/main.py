@@ -16,10 +16,8 @@ from covseg_ray.cli.demo import demo
 from covseg_ray.cli.segment import segment
 from covseg_ray.cli.serving.client import client
 from covseg_ray.cli.serving.serve import serve
-from covseg_ray.cli.training.compare import compare
-from covseg_ray.cli.training.evaluate import evaluate
-from covseg_ray.cli.training.train import train
-from covseg_ray.cli.training.tune import tune
+from covseg_ray.cli.training.evaluate import compare, evaluate
+from covseg_ray.cli.training.train import train, tune
 from covseg_ray.errors import CovsegError
 
 app = typer.Typer(
@@ -31,13 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.add_typer(data.app, name="data")
-app.add_typer(model.app, name="model")
-app.add_typer(results.app, name="results")
-app.add_typer(config.app, name="config")
-app.add_typer(submit.app, name="submit")
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(bench.app, name="bench")
+for group in (data, model, results, config, submit, jobs, bench):
+    app.add_typer(group.app, no_args_is_help=True)
 for command in (demo, train, tune, evaluate, compare, segment, serve, client, doctor):
     app.command()(command)
 

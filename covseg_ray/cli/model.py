@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from covseg_ray.cli.options import BundleUri, DatasetUri, Json, Labels, Split, named, require_reachable, say
+from covseg_ray.cli.options import BundleUri, DatasetUri, Json, Labels, Split, require_reachable, say, subset
 from covseg_ray.cli.tables import show, table
 from covseg_ray.errors import UsageError
 
@@ -18,12 +18,7 @@ if TYPE_CHECKING:
     from covseg_ray.engine.evaluation.export import Compared
     from covseg_ray.segmentation.network.bundle import Bundle
 
-app = typer.Typer(help="Show, calibrate and export model bundles.", no_args_is_help=True)
-
-
-@app.callback()
-def root() -> None:
-    pass
+app = typer.Typer(name="model", help="Show, calibrate and export model bundles.")
 
 
 @app.command()
@@ -40,14 +35,12 @@ def decide(
     as_json: Json = False,
 ) -> None:
     """Choose the threshold and the smallest region that score best on a split, and save them in a new bundle."""
-    require_reachable(dataset)
+    films = subset(dataset, split, labels)
     from covseg_ray.cli.progress import CountProgress
     from covseg_ray.engine.bundle_io import load_bundle, save_bundle
     from covseg_ray.engine.evaluation import threshold as engine
     from covseg_ray.engine.session import session
-    from covseg_ray.storage.datasets.subset import Subset
 
-    films = Subset(dataset, split, named(labels) or None)
     model = load_bundle(bundle)
     with CountProgress("predicting") as progress:
         decided, found = engine.decide(model.half_precision() if half else model, films, flip, progress.update)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from covseg_ray.config import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from covseg_ray.storage.datasets.subset import Subset
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")]
 Address = Annotated[
@@ -56,3 +59,12 @@ def require_reachable(uri: str) -> None:
     from covseg_ray.storage.filesystem import exists
 
     exists(uri)
+
+
+def subset(dataset: str, split: str, labels: str | None, exclude: str | None = None) -> Subset:
+    """The films of a dataset that the options name. Raises StorageError where it is out of reach."""
+    require_reachable(dataset)
+    from covseg_ray.storage.datasets.pack import read_exclusions
+    from covseg_ray.storage.datasets.subset import Subset
+
+    return Subset(dataset, split, named(labels) or None, read_exclusions(exclude) if exclude else frozenset())

@@ -49,11 +49,12 @@ class Display:
     def _show(self, words: str, done: int = 0, total: int = 0) -> None:
         self._words, self._done, self._total = words, done, total
 
-    def _print_when_due(self) -> None:
-        """Off a terminal, the words as a line, every ``LINE_SECONDS`` at most."""
+    def _report(self, words: str, done: int = 0, total: int = 0) -> None:
+        """Show; off a terminal print the words as a line, every ``LINE_SECONDS`` at most."""
+        self._show(words, done, total)
         if not self._on_terminal and self._clock() - self._line_at >= LINE_SECONDS:
             self._line_at = self._clock()
-            self._print(self._words)
+            self._print(words)
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -101,8 +102,7 @@ class CountProgress(Display):
 
     def update(self, done: int, total: int) -> None:
         self._speed.add(self._clock(), done)
-        self._show(joined(self._what, f"{done:,}/{total:,} films", self._speed.left(total - done)), done, total)
-        self._print_when_due()
+        self._report(joined(self._what, f"{done:,}/{total:,} films", self._speed.left(total - done)), done, total)
 
 
 class SegmentProgress(Display):
@@ -111,12 +111,7 @@ class SegmentProgress(Display):
     Call ``listed`` while the archive is listed, ``begin`` once, then ``update`` as often as is handy.
     """
 
-    def __init__(self, file: TextIO | None = None, clock: Clock = time.monotonic) -> None:
-        super().__init__(file, clock)
-        self._inputs = self._finished = 0
-        self._reasons: Mapping[str, int] = {}
-        self._begun: tuple[float, int] | None = None
-        self._speed = Speed(clock(), 0)
+    _begun: tuple[float, int] | None = None
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
@@ -128,8 +123,7 @@ class SegmentProgress(Display):
 
     def listed(self, inputs: int) -> None:
         """So many ``inputs`` were found in the archive so far."""
-        self._show(f"{inputs:,} inputs listed")
-        self._print_when_due()
+        self._report(f"{inputs:,} inputs listed")
 
     def begin(self, total: int, done: int, reasons: Mapping[str, int]) -> None:
         """Of ``total`` inputs, earlier commands did ``done``, those rejected for ``reasons`` among them."""
@@ -145,12 +139,11 @@ class SegmentProgress(Display):
         self._finished, self._reasons = ok + sum(reasons.values()), dict(reasons)
         self._speed.add(self._clock(), self._finished)
         self._update("1 actor" if actors == 1 else f"{actors} actors")
-        self._print_when_due()
 
     def _update(self, actors: str) -> None:
         speed, left = films_per_second(self._speed.rate), self._speed.left(self._inputs - self._finished)
         words = joined(self._counted(), speed, left, actors, rejected_words(self._reasons))
-        self._show(words, self._finished, self._inputs)
+        self._report(words, self._finished, self._inputs)
 
     def _counted(self) -> str:
         return f"{self._finished:,}/{self._inputs:,} inputs"
@@ -176,8 +169,7 @@ class ClientProgress(Display):
         failed = f"{self._statuses['failed']:,} failed" if self._statuses["failed"] else ""
         speed, left = films_per_second(self._speed.rate), self._speed.left(self._films - done)
         words = joined(f"{done:,}/{self._films:,} films", speed, left, rejected_words(self._reasons), failed)
-        self._show(words, done, self._films)
-        self._print_when_due()
+        self._report(words, done, self._films)
 
 
 def rejected_words(reasons: Mapping[str, int]) -> str:

@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from covseg_ray.cli import tables
 from covseg_ray.cli.options import Json
-from covseg_ray.cli.tables import show as print_tables
-from covseg_ray.cli.tables import table
 from covseg_ray.errors import StorageError
 
-app = typer.Typer(no_args_is_help=True, help="Show and export the results of bulk segmentation.")
+app = typer.Typer(name="results", help="Show and export the results of bulk segmentation.")
 
 Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// URI that `segment` wrote.")]
 
@@ -86,7 +85,8 @@ def _show(document: dict[str, Any]) -> None:
         # 0 where the run had ended before the last command
         "films per second": f"{document['films_per_second']:,.1f}" if document["films_per_second"] else "-",
     }
-    print_tables(document["out"], table(["name", "value"], list(rows.items()), right=("value",), show_header=False))
+    shown = tables.table(["name", "value"], list(rows.items()), right=("value",), show_header=False)
+    tables.show(document["out"], shown)
 
 
 def _percent(share: float | None) -> str:

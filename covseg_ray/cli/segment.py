@@ -49,47 +49,36 @@ def segment(
     """Segment every film of an archive; run the same command again to resume."""
     require_reachable(out)
     from covseg_ray.cli.progress import SegmentProgress
+    from covseg_ray.engine.bulk import dry_run as dry
     from covseg_ray.engine.bulk import run as bulk
 
-    kinds = tuple(named(write))
-    request = bulk.Request(source, out, model, kinds, engine, max_rejects, actors)
-    with SegmentProgress() as progress:
-        if dry_run:
-            from covseg_ray.engine.bulk.dry_run import preview
-
-            plan = preview(request, progress)
-        else:
-            summary = bulk.segment(request, progress, address, allow_open)
+    request = bulk.Request(source, out, model, tuple(named(write)), engine, max_rejects, actors)
     if dry_run:
+        with SegmentProgress() as progress:
+            plan = dry.preview(request, progress)
         typer.echo(json.dumps(asdict(plan)) if as_json else _plan(plan, out))
         return
-    if as_json:
-        typer.echo(json.dumps({key: summary[key] for key in ("ok", "rejected", "reasons", "films_per_second", "out")}))
-    else:
-        typer.echo(_summary(summary))
+    with SegmentProgress() as progress:
+        summary = bulk.segment(request, progress, address, allow_open)
+    document = {key: summary[key] for key in ("ok", "rejected", "reasons", "films_per_second", "out")}
+    typer.echo(json.dumps(document) if as_json else _summary(summary))
     if summary["rejected"]:
         raise typer.Exit(EXIT_REJECTS)
 
 
 def _summary(summary: Mapping[str, Any]) -> str:
     out = summary["out"]
+    counts = dict(summary["reasons"])
+    if summary["not_frontal"]:
+        counts[f"not like a frontal chest film (frontal below {summary['frontal_level']:g})"] = summary["not_frontal"]
     lines = [
         f"films    {summary['ok']:,} segmented, {summary['rejected']:,} rejected, {summary['inputs']:,} in all",
-        *(f"         {count:,} {reason}" for reason, count in summary["reasons"].items()),
-        *_not_frontal(summary),
+        *(f"         {count:,} {what}" for what, count in counts.items()),
         f"speed    {summary['films_per_second']:.1f} films/s, engine {summary['engine']}",
         f"results  {out}/results",
         f"report   {out}/report.html",
     ]
     return "\n".join(lines)
-
-
-def _not_frontal(summary: Mapping[str, Any]) -> list[str]:
-    """A line where films do not look like those the model was trained on."""
-    if not summary["not_frontal"]:
-        return []
-    level = summary["frontal_level"]
-    return [f"         {summary['not_frontal']:,} not like a frontal chest film (frontal below {level:g})"]
 
 
 def _plan(plan: Preview, out: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from covseg_ray import __version__
 from covseg_ray.errors import ModelError, StorageError
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.bundle_files import check_listing, from_files, needed, to_files
 from covseg_ray.segmentation.network.graph import Graph
+from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
+from covseg_ray.service.schema import ModelInfo
 from covseg_ray.storage.filesystem import join, list_files, read_files, write_files
 
 SHIPPED = Path(__file__).parents[1] / "models"
@@ -52,6 +55,14 @@ def resolve(uri: str) -> str:
 def save_bundle(uri: str, bundle: Bundle) -> None:
     """Write a bundle's files to ``uri``."""
     write_files(uri, to_files(bundle))
+
+
+def model_info(name: str, bundle: Bundle) -> ModelInfo:
+    """What an endpoint says of a bundle that it serves under ``name``."""
+    known = bundle.spec.model_dump(include=set(ModelInfo.model_fields))
+    return ModelInfo(
+        name=name, model_id=bundle.model_id, preprocess_version=PREPROCESS_VERSION, version=__version__, **known
+    )
 
 
 def save_graph(uri: str, graph: Graph) -> None:

@@ -14,7 +14,6 @@ from covseg_ray.reports import charts, pictures
 from covseg_ray.reports.charts import percent
 from covseg_ray.reports.render import render
 
-EXAMPLES_SHOWN = 3
 ID_HEAD, ID_TAIL = 20, 39  # what stays of a long id: paths differ most at their end
 
 
@@ -35,28 +34,10 @@ class SegmentedFilm:
 
 @dataclass(frozen=True, slots=True)
 class RejectedInput:
-    """An input that was rejected: ``reason`` is a stable code, ``detail`` one line for a person."""
+    """An input that was rejected: ``detail`` is one line for a person."""
 
     image_id: str
-    reason: str
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    title: str
-    value: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One reason for rejects: how many inputs, which share of all, and a few of them."""
-
-    name: str
-    count: int
-    share: str
-    examples: Sequence[RejectedInput]
 
 
 def archive_report(
@@ -69,38 +50,41 @@ def archive_report(
     films: Sequence[SegmentedFilm],
     frontal: Sequence[float] | NDArray[np.floating[Any]],
     unlike: Sequence[SegmentedFilm],
-    rejects: Sequence[RejectedInput],
+    rejects: Mapping[str, Sequence[RejectedInput]],
 ) -> str:
     """The report as HTML.
 
     ``ok`` inputs were segmented, and ``reasons`` counts those that were rejected; ``fractions`` holds the infected
-    share (0..1) of each segmented film. All ``films`` are shown, at up to 0.1 MB each, the most infected first; of
-    ``rejects`` the first three of each reason. ``frontal`` says how much each segmented film is like a frontal chest
+    share (0..1) of each segmented film. All ``films`` are shown, at up to 0.1 MB each, the most infected first, and all
+    ``rejects``, which are examples by reason. ``frontal`` says how much each segmented film is like a frontal chest
     film (0..1), and ``unlike`` are films least like one, all shown in their order.
     """
     shares_N = np.asarray(fractions, np.float64)
     found_N = shares_N[shares_N > 0]
     inputs = ok + sum(reasons.values())
+    by_infection = sorted(films, key=lambda film: (-film.infection_fraction, film.image_id))
     return render(
         "archive.html.j2",
         title=title,
         facts=facts,
+        inputs=inputs,
         ok=ok,
-        cards=_cards(ok, inputs, len(found_N), len(shares_N)),
-        found=_found_words(len(found_N), len(shares_N)),
+        found=len(found_N),
+        segmented=len(shares_N),
         chart_of_shares=charts.marked_shares(found_N) if len(found_N) else None,
-        films=[(film, short_id(film.image_id), _picture(film)) for film in most_infected_first(films)],
-        unlike_words=_unlike_words(np.asarray(frontal, np.float64)),
-        unlike=[(film, short_id(film.image_id), _picture(film)) for film in unlike],
-        rejected=_by_reason(reasons, inputs, rejects),
+        films=[(film, _picture(film)) for film in by_infection],
+        judged=len(frontal),
+        unlike_count=int((np.asarray(frontal) < LEVEL).sum()),
+        level=LEVEL,
+        unlike=[(film, _picture(film)) for film in unlike],
+        rejected=[
+            (name, count, percent(count / inputs), rejects.get(name, ()))
+            for name, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+            if count
+        ],
         percent=percent,
         short_id=short_id,
     )
-
-
-def most_infected_first(films: Sequence[SegmentedFilm]) -> list[SegmentedFilm]:
-    """By the marked share of the film; equal ones by id."""
-    return sorted(films, key=lambda film: (-film.infection_fraction, film.image_id))
 
 
 def short_id(image_id: str) -> str:
@@ -110,54 +94,7 @@ def short_id(image_id: str) -> str:
     return f"{image_id[:ID_HEAD]}…{image_id[-ID_TAIL:]}"
 
 
-def _cards(ok: int, inputs: int, found: int, films: int) -> list[Card]:
-    rejected = inputs - ok
-    of_inputs = [f"{percent(count / inputs)} of the inputs" if inputs else "" for count in (ok, rejected)]
-    return [
-        Card("Inputs", f"{inputs:,}", ""),
-        Card("Segmented", f"{ok:,}", of_inputs[0]),
-        Card("Rejected", f"{rejected:,}", of_inputs[1]),
-        Card("Infection found", percent(found / films), f"on {found:,} of {films:,} films")
-        if films
-        else Card("Infection found", "–", "no film was segmented"),
-    ]
-
-
-def _found_words(found: int, films: int) -> str:
-    """How many films had nothing marked on them, which the chart leaves out."""
-    none = films - found
-    if not films:
-        return "No film was segmented."
-    if not none:
-        return "Infection was found on every film."
-    count = f"{none:,} of {films:,} films ({percent(none / films)})"
-    return f"No infection was found on {count}" + ("; the chart counts the others." if found else ".")
-
-
-def _unlike_words(frontal_N: NDArray[np.float64]) -> str:
-    """How many films do not look like frontal chest films."""
-    unlike = int((frontal_N < LEVEL).sum())
-    if not unlike:
-        return "Every film looks like a frontal chest film."
-    return (
-        f"{unlike:,} of {len(frontal_N):,} films ({percent(unlike / len(frontal_N))}) with a frontal below {LEVEL:g}, "
-        f"which about {percent(LEVEL)} of true frontal chest films have, too. Do not rely on their masks."
-    )
-
-
 def _picture(film: SegmentedFilm) -> pictures.Picture:
     share = percent(film.infection_fraction)
     alternative = f"{film.image_id} with the predicted mask: {share} of the film is infection"
     return pictures.segmented(film.image_HW, film.mask_HW, alternative)
-
-
-def _by_reason(reasons: Mapping[str, int], inputs: int, rejects: Sequence[RejectedInput]) -> list[Reason]:
-    """The commonest first; equal ones by name."""
-    examples: dict[str, list[RejectedInput]] = {}
-    for reject in rejects:
-        examples.setdefault(reject.reason, []).append(reject)
-    return [
-        Reason(name, count, percent(count / inputs), examples.get(name, [])[:EXAMPLES_SHOWN])
-        for name, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-        if count
-    ]

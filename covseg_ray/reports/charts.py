@@ -16,7 +16,6 @@ from covseg_ray.reports.trial_result import TrialResult, format_value
 LOSSES = {"loss": "training", "val_loss": "validation"}
 OVERLAPS = {
     "iou_two_class": "validation, two classes",
-    "train_iou_two_class": "training, two classes",
     "iou_pooled": "validation, pooled",
     "train_iou_pooled": "training, pooled",
 }
@@ -30,13 +29,9 @@ class Chart:
     caption: str
 
 
-def best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int | None:
-    """The first epoch at which ``select`` is highest (lowest for a loss or ``false_alarm``); None where none has it."""
-    rows = [row for row in history if np.isfinite(row.get(select, np.nan))]
-    if not rows:
-        return None
-    sign = -1 if "loss" in select or select == "false_alarm" else 1
-    return int(max(rows, key=lambda row: sign * row[select])["epoch"])
+def best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
+    """The first epoch at which ``select`` is highest."""
+    return int(max(history, key=lambda row: row[select])["epoch"])
 
 
 def training_charts(history: Sequence[Mapping[str, float]], select: str) -> list[Chart]:
@@ -46,8 +41,7 @@ def training_charts(history: Sequence[Mapping[str, float]], select: str) -> list
     for what, names in (("Loss", LOSSES), ("IoU", OVERLAPS)):
         lines = figures.series(history, names)
         if lines:
-            caption = f"{what} over epochs" + ("" if best is None else f"; the best epoch by {select} is marked")
-            charts.append(_curves(lines, what, best, caption))
+            charts.append(_curves(lines, what, best, f"{what} over epochs; the best epoch by {select} is marked"))
     return charts
 
 
@@ -70,9 +64,8 @@ def reliability(lines: Sequence[ReliabilityLine]) -> Chart:
 
 def free_response(view: FreeResponseView) -> Chart:
     """Lesions found against false regions."""
-    points, own = ({line.name: getattr(line, what) for line in view.lines} for what in ("points", "own"))
     return _both(
-        lambda theme: figures.free_response(points, own, axis=view.axis, theme=theme),
+        lambda theme: figures.free_response(view.points, view.own, axis=view.axis, theme=theme),
         f"Lesions found over false regions. {view.summary}",
         view.summary,
     )
@@ -96,7 +89,7 @@ def percent(share: float) -> str:
     return "over 99.9%" if text == "100.0%" and share < 1 else text
 
 
-def _curves(lines: figures.Series, what: str, best: int | None, caption: str) -> Chart:
+def _curves(lines: figures.Series, what: str, best: int, caption: str) -> Chart:
     ends = "; ".join(f"{text} from {line[0][1]:.3f} to {line[-1][1]:.3f}" for text, line in lines.items())
     return _both(
         lambda theme: figures.curves(lines, ylabel=what, best_epoch=best, theme=theme, unit_range=what == "IoU"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from covseg_ray.reports import pictures
 from covseg_ray.reports.film_result import ChangedFilm
 from covseg_ray.reports.measured import Findings, Interval, StratumRow
-from covseg_ray.reports.metric_words import METRICS, MetricWords, words_for
+from covseg_ray.reports.metric_words import MetricWords, place, words_for
 from covseg_ray.reports.page import HEADLINES, findings_shown
 from covseg_ray.reports.render import render
 
@@ -46,8 +46,7 @@ def compare_report(
     films: Sequence[ChangedFilm],
 ) -> str:
     """The report as HTML. ``metrics`` of ``strata`` are differences, B minus A; all ``films`` are shown."""
-    order = list(METRICS)
-    rows = sorted(metrics, key=lambda metric: order.index(metric.name) if metric.name in order else len(order))
+    rows = sorted(metrics, key=lambda metric: place(metric.name))
     gained = [film for film in films if film.second_wrong < film.first_wrong]
     lost = [film for film in films if film.second_wrong > film.first_wrong]
     return render(
@@ -60,7 +59,7 @@ def compare_report(
             ("Where B is less wrong", [(film, _strip(film)) for film in gained]),
             ("Where B is more wrong", [(film, _strip(film)) for film in lost]),
         ],
-        **findings_shown(replace(findings, strata=strata)),
+        findings=findings_shown(replace(findings, strata=strata)),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,24 +47,16 @@ def series(history: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> 
     return {text: line for text, line in points.items() if line}
 
 
-def curves(lines: Series, *, ylabel: str, best_epoch: int | None, theme: Theme, unit_range: bool = False) -> bytes:
+def curves(lines: Series, *, ylabel: str, best_epoch: int, theme: Theme, unit_range: bool = False) -> bytes:
     """Lines over epochs, the best epoch marked; ``unit_range`` keeps the vertical axis within 0 and 1."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _chart("Epoch", ylabel, theme)
     _plot(axes, lines, theme)
-    if best_epoch is not None:
-        axes.axvline(
-            best_epoch, color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label=f"best epoch ({best_epoch})"
-        )
+    axes.axvline(best_epoch, color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label=f"best epoch ({best_epoch})")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if unit_range:
-        axes.set_ylim(0, 1)
-    else:
-        axes.set_ylim(bottom=0)
-    if lines:
-        axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
-    return _png(figure)
+    axes.set_ylim(0, 1 if unit_range else None)
+    return _png(figure, theme)
 
 
 def reliability(lines: Series, *, theme: Theme) -> bytes:
@@ -73,8 +65,7 @@ def reliability(lines: Series, *, theme: Theme) -> bytes:
     axes.plot((0, 1), (0, 1), color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label="calibrated")
     _plot(axes, lines, theme)
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
-    return _png(figure)
+    return _png(figure, theme)
 
 
 def free_response(lines: Series, own: Mapping[str, tuple[float, float]], *, axis: str, theme: Theme) -> bytes:
@@ -89,15 +80,14 @@ def free_response(lines: Series, own: Mapping[str, tuple[float, float]], *, axis
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10, loc="lower right")
-    return _png(figure)
+    return _png(figure, theme, "lower right")
 
 
 def histogram(values: Sequence[float], *, theme: Theme) -> bytes:
     """Histogram of IoU in bins of 0.05, with the median marked. ``values`` in 0..1, at least one."""
     figure, axes = _chart("IoU of one film", "Films", theme)
     _bars(axes, values, 1, f"median {float(np.median(values)):.2f}", theme)
-    return _png(figure)
+    return _png(figure, theme)
 
 
 def percent_histogram(shares_N: NDArray[np.float64], *, theme: Theme) -> bytes:
@@ -111,7 +101,7 @@ def percent_histogram(shares_N: NDArray[np.float64], *, theme: Theme) -> bytes:
     most = next(end for end in PERCENT_AXES if end >= shares_N.max())
     _bars(axes, shares_N, most, f"median {float(np.median(shares_N)):.1%}", theme)
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
-    return _png(figure)
+    return _png(figure, theme)
 
 
 def _plot(axes: Axes, lines: Series, theme: Theme) -> None:
@@ -123,15 +113,14 @@ def _plot(axes: Axes, lines: Series, theme: Theme) -> None:
 
 
 def _bars(axes: Axes, values: Sequence[float] | NDArray[np.float64], most: float, median: str, theme: Theme) -> None:
-    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+    from matplotlib.ticker import MaxNLocator
 
     edges = np.linspace(0, most, BARS + 1).tolist()
     axes.hist(values, bins=edges, color=theme.lines[0], edgecolor=theme.faint, linewidth=0.6)
     axes.axvline(float(np.median(values)), color=theme.lines[1], linewidth=2, linestyle="--", label=median)
     axes.set_xlim(0, most)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _chart(xlabel: str, ylabel: str, theme: Theme) -> tuple[Figure, Axes]:
@@ -153,7 +142,8 @@ def _chart(xlabel: str, ylabel: str, theme: Theme) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, theme: Theme, legend_at: Literal["best", "lower right"] = "best") -> bytes:
+    figure.axes[0].legend(frameon=False, labelcolor=theme.ink, fontsize=10, loc=legend_at)
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
@@ -168,8 +158,7 @@ def learning_curves(lines: Sequence[Sequence[tuple[float, float]]], best: int, *
         axes.plot(*zip(*line, strict=True), "o-", color=theme.lines[0], alpha=0.5, linewidth=1.2, markersize=3)
     axes.plot(*zip(*lines[best], strict=True), "o-", color=theme.lines[1], linewidth=2.5, label="best trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
-    return _png(figure)
+    return _png(figure, theme)
 
 
 def scores_over_values(
@@ -188,5 +177,4 @@ def scores_over_values(
     if log:
         axes.set_xscale("log")
     axes.margins(x=0.15)
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=10)
-    return _png(figure)
+    return _png(figure, theme)

@@ -49,11 +49,9 @@ def representative(films: Sequence[FilmResult]) -> list[tuple[str, FilmResult]]:
     scored = sorted(
         ((film.iou, film.image_id, film) for film in films if film.iou is not None), key=lambda row: row[:2]
     )
-    chosen: list[tuple[str, FilmResult]] = []
-    if scored:
-        roles = {"Best": len(scored) - 1, "Median": (len(scored) - 1) // 2, "Worst": 0}
-        first_role = {index: role for role, index in reversed(roles.items())}
-        chosen = [(role, scored[index][2]) for role, index in roles.items() if first_role[index] == role]
+    last = len(scored) - 1
+    roles = {0: "Worst", last // 2: "Median", last: "Best"} if scored else {}  # the better role stays
+    chosen = [(role, scored[index][2]) for index, role in reversed(roles.items())]
     alarms = [film for film in films if not film.truth_HW.any() and film.predicted_HW.any()]
     if alarms:
         chosen.append(("Largest false alarm", max(alarms, key=lambda film: float(film.predicted_HW.mean()))))

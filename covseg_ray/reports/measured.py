@@ -28,20 +28,12 @@ class ReliabilityLine:
 
 
 @dataclass(frozen=True, slots=True)
-class FreeResponseLine:
-    """``points`` are false regions (a film of the kind that the axis names) and the share of lesions found, one a
-    threshold; ``own`` is the point of the model's own rule."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
-    own: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
 class FreeResponseView:
-    """``axis`` says per which films false regions are counted, ``summary`` the model's own point in words."""
+    """By model, ``points`` are false regions (a film of the kind that ``axis`` names) and the share of lesions found,
+    one a threshold; ``own`` is the point of the model's own rule, and ``summary`` says the same in words."""
 
-    lines: Sequence[FreeResponseLine]
+    points: Mapping[str, Sequence[tuple[float, float]]]
+    own: Mapping[str, tuple[float, float]]
     axis: str
     summary: str
     rule: str

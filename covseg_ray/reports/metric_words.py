@@ -51,6 +51,11 @@ METRICS = {
 }
 
 
+def place(name: str) -> int:
+    """The place of a metric among others: by METRICS, an unknown one after those."""
+    return [*METRICS, name].index(name)
+
+
 def words_for(name: str) -> MetricWords:
     """The words of a metric; an unknown metric is titled by its name."""
     return METRICS.get(name, MetricWords(name, ""))

@@ -99,7 +99,7 @@ def _add_films(app: FastAPI, pipeline: FilmPipeline, keys: ApiKeys, settings: Se
     ) -> Response:
         """Segment the infection on one film, or on the films of a form."""
         media_type = negotiated_type(request)
-        with pipeline.admit():
+        async with pipeline.admit():
             upload = await read_upload(request, settings)
             if media_type != JSON and len(upload.films) > 1:
                 raise RequestError(406, "not-acceptable", f"several films are answered as {JSON} alone")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.radiograph.decoder_process import DecodingChild
-from covseg_ray.radiograph.film import Radiograph, Rejected
+from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.formats import is_dicom
 from covseg_ray.radiograph.frontal_check import frontal
@@ -30,6 +30,8 @@ from covseg_ray.service.settings import Settings
 MODEL_CHANGES = 4
 UNAVAILABLE_SECONDS = 2.0
 OVERLOADED_SECONDS = 1.0
+
+Resized: TypeAlias = tuple[NDArray[np.uint8], Placement]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,9 +56,8 @@ class DecoderPool:
     """Decoder processes, each with one film at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        self._children = [
-            DecodingChild(settings.film_limits, settings.decode_seconds) for _ in range(settings.decoders)
-        ]
+        limits = Limits(settings.max_body_bytes, settings.max_pixels)
+        self._children = [DecodingChild(limits, settings.decode_seconds) for _ in range(settings.decoders)]
         self._free: SimpleQueue[DecodingChild] = SimpleQueue()
         for child in self._children:
             self._free.put(child)
@@ -89,21 +90,18 @@ class FilmPipeline:
     def __init__(self, backend: Backend, settings: Settings) -> None:
         self.decoders = DecoderPool(settings)
         self._backend = backend
-        self._max_requests, self._requests = settings.max_requests, 0
+        self._max_requests, self._slots = settings.max_requests, asyncio.Semaphore(settings.max_requests)
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def admit(self) -> AsyncIterator[None]:
         """Count a request with films. Raises 503 before any of its body is read if too many are in flight: decoding a
         film that is refused afterwards would slow down the others."""
-        if self._requests >= self._max_requests:
+        if self._slots.locked():
             raise unavailable(
                 "overloaded", f"{self._max_requests} requests are in flight; try again", OVERLOADED_SECONDS
             )
-        self._requests += 1
-        try:
+        async with self._slots:
             yield
-        finally:
-            self._requests -= 1
 
     async def models(self) -> dict[str, ModelInfo]:
         """Raises 503 if a model is not ready."""
@@ -127,12 +125,12 @@ class FilmPipeline:
         decoded = time.perf_counter()
         if isinstance(film, Rejected):
             return film
-        classes_SS, resized, model = await self._predict(film, model_name)
+        classes_SS, (square_SS, placement), model = await self._predict(film, model_name)
         predicted = time.perf_counter()
         return SegmentedFilm(
             film,
-            await in_thread(class_masks, classes_SS, resized.placement, model.classes),
-            resized.frontal,
+            await in_thread(class_masks, classes_SS, placement, model.classes),
+            await in_thread(frontal, square_SS, placement),
             model,
             hashlib.sha256(data).hexdigest(),
             is_dicom(data),
@@ -140,12 +138,13 @@ class FilmPipeline:
             predict_ms=1000 * (predicted - decoded),
         )
 
-    async def _predict(self, film: Radiograph, name: str | None) -> tuple[NDArray[np.uint8], _ResizedFilm, ModelInfo]:
+    async def _predict(self, film: Radiograph, name: str | None) -> tuple[NDArray[np.uint8], Resized, ModelInfo]:
+        """The classes, uint8 [S, S], the square that they were predicted on, and the model that answered."""
         model = await self.model(name)
-        resized: dict[InputSpec, _ResizedFilm] = {}
+        resized: dict[InputSpec, Resized] = {}
         for _ in range(MODEL_CHANGES):
-            resized[InputSpec.of(model)] = await in_thread(_resize, film, InputSpec.of(model))
-            inputs = {spec: each.square_SS for spec, each in resized.items()}
+            resized[InputSpec.of(model)] = await in_thread(standardise, film.pixels, model.input_size, model.resize)
+            inputs = {spec: square_SS for spec, (square_SS, _) in resized.items()}
             try:
                 prediction = await self._backend.predict(model.name, inputs)
             except OverloadedError as error:
@@ -156,20 +155,6 @@ class FilmPipeline:
             if prediction.classes_SS is not None:
                 return prediction.classes_SS, resized[InputSpec.of(model)], model
         raise unavailable("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
-
-
-@dataclass(frozen=True)
-class _ResizedFilm:
-    """A film as a model's square, uint8 [S, S], and its similarity to frontal chest films."""
-
-    square_SS: NDArray[np.uint8]
-    placement: Placement
-    frontal: float
-
-
-def _resize(film: Radiograph, spec: InputSpec) -> _ResizedFilm:
-    square_SS, placement = standardise(film.pixels, spec.size, spec.resize)
-    return _ResizedFilm(square_SS, placement, frontal(square_SS, placement))
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -93,11 +93,7 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     406: _error("Media type not available.", "not-acceptable", "answers are application/json, image/png or ..."),
     408: _error("The body did not arrive in time.", "too-slow", "the body did not arrive within 30 s"),
     413: _error("The body is too large.", "body-too-large", "the body is larger than 268,435,456 bytes"),
-    415: _error(
-        "The bytes are of no supported type.",
-        NOT_AN_IMAGE,
-        UNKNOWN_FORMAT,
-    ),
+    415: _error("The bytes are of no supported type.", NOT_AN_IMAGE, UNKNOWN_FORMAT),
     422: _error("The film cannot be used.", "truncated", "the PNG ends after 1,024 bytes, before its last chunk"),
     503: NO_MODEL,
 }

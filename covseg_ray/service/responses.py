@@ -6,9 +6,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-import numpy as np
 from fastapi import Request
-from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.contours import polygons, run_lengths
@@ -67,7 +65,12 @@ def film_document(
     infection_HW, measures = found.masks["infection"], measure(found.masks)
     height, width = infection_HW.shape
     contours = tuple(tuple(map(tuple, contour_P2.tolist())) for contour_P2 in polygons(infection_HW))
-    mask = _png_mask(infection_HW) if encoding == "png" else _rle_mask(infection_HW)
+    mask: PngMask | RleMask
+    if encoding == "png":
+        mask = PngMask(encoding="png", data=encode_png1(infection_HW))
+    else:
+        runs = run_lengths(infection_HW).tolist()
+        mask = RleMask.model_construct(encoding="coco-rle", size=(height, width), counts=runs)
     extra: dict[str, Any] = {"picture": encode_png(shrink(found.film.pixels, PICTURE_SIDE))} if picture else {}
     render_ms = 1000 * (time.perf_counter() - start)
     return Film.model_construct(
@@ -105,12 +108,3 @@ def dicom_seg(found: SegmentedFilm, source: bytes) -> bytes:
         return encode_seg(source, found.masks, found.model.model_id, datetime.now(timezone.utc))
     except DatasetError as error:
         raise RequestError(422, "no-dicom-seg", str(error)) from None
-
-
-def _png_mask(mask_HW: NDArray[np.uint8]) -> PngMask:
-    return PngMask(encoding="png", data=encode_png1(mask_HW))
-
-
-def _rle_mask(mask_HW: NDArray[np.uint8]) -> RleMask:
-    height, width = mask_HW.shape
-    return RleMask.model_construct(encoding="coco-rle", size=(height, width), counts=run_lengths(mask_HW).tolist())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from covseg_ray.radiograph.film import Limits
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,7 +21,3 @@ class Settings:
     decode_seconds: float = 20.0
     decoders: int = 2
     keys_file: str | None = None
-
-    @property
-    def film_limits(self) -> Limits:
-        return Limits(self.max_body_bytes, self.max_pixels)

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from covseg_ray.cli.data import app
+from covseg_ray.cli.main import app
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.phantom import make_phantom
 
 
 def run(*words: str) -> Result:
-    result = CliRunner().invoke(app, list(words))
+    result = CliRunner().invoke(app, ["data", *words])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

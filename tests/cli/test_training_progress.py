@@ -30,13 +30,6 @@ def test_away_from_a_terminal_an_epoch_is_one_plain_line() -> None:
     )
 
 
-def test_a_record_without_optional_values_is_shown_with_what_it_has() -> None:
-    out = io.StringIO()
-    with TrainingProgress(select="iou_pooled", file=out) as progress:
-        progress.epoch_done({"epoch": 1, "loss": 0.5}, 0.3)
-    assert out.getvalue() == "epoch 1 · loss 0.5000 · iou_pooled nan (best 0.3000)\n"
-
-
 def test_standard_output_stays_free() -> None:
     done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True)
     assert done.stdout == ""

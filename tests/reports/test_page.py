@@ -11,7 +11,8 @@ from PIL import Image
 from report_pages import Page, make_films
 
 from covseg_ray.reports.film_result import FilmResult
-from covseg_ray.reports.page import evaluation_report, training_report
+from covseg_ray.reports.measured import Findings
+from covseg_ray.reports.page import model_report
 
 METRICS = {"iou_pooled": (0.713, 0.69, 0.735), "false_alarm": (0.25, 0.2, 0.3), "iou_two_class": (0.828, 0.81, 0.84)}
 HISTORY = [{"epoch": e, "loss": 1 / e, "val_loss": 1.1 / e, "iou_two_class": 0.2 * e} for e in (1, 2, 3)]
@@ -19,9 +20,12 @@ HISTORY = [{"epoch": e, "loss": 1 / e, "val_loss": 1.1 / e, "iou_two_class": 0.2
 
 def train_page(films: list[FilmResult], **changes: object) -> str:
     facts = {"Dataset": "s3://films/set", "Digest": "3fa9"}
-    return training_report(
-        **{"title": "A run", "history": HISTORY, "metrics": METRICS, "films": films, "facts": facts} | changes
-    )
+    return page_of(films, **{"title": "A run", "history": HISTORY, "facts": facts} | changes)
+
+
+def page_of(films: list[FilmResult], **changes: object) -> str:
+    given = {"title": "t", "metrics": METRICS, "films": films, "facts": {}, "findings": Findings()}
+    return model_report(**given | {"ious": [film.iou for film in films]} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +100,14 @@ def test_names_cannot_inject_markup() -> None:
 
 
 def test_an_evaluation_has_no_training_section() -> None:
-    page = Page(evaluation_report(title="Val", metrics=METRICS, films=make_films(3, size=32), facts={}))
+    page = Page(page_of(make_films(3, size=32)))
     assert "IoU of each film" in page.text
-    for heading in ("Training", "Film and mask", "What was measured"):
+    for heading in ("Training", "Film and mask"):
         assert heading not in page.text
 
 
 def test_groups_calibration_and_false_regions_have_a_section_each() -> None:
-    html = evaluation_report(title="t", metrics=METRICS, films=[], facts={}, findings=findings("model"))
+    html = page_of([], findings=findings("model"))
     page = Page(html)
     for text in ("Results by group", "Calibration", "Lesions found, false regions marked", "a rule", "1,466"):
         assert text in page.text
@@ -126,11 +130,11 @@ def test_without_them_the_sections_are_not_there(html: str) -> None:
 
 
 def test_a_page_about_nothing_still_stands() -> None:
-    page = Page(evaluation_report(title="Empty", metrics={}, films=[], facts={}))
+    page = Page(page_of([], metrics={}))
     assert "not a medical device" in page.text
     assert not page.all("img")
 
 
 def test_the_histogram_takes_scores_of_films_that_are_not_shown() -> None:
-    html = evaluation_report(title="t", metrics={}, films=make_films(2, size=32), facts={}, ious=[0.2, 0.4, 0.9])
+    html = page_of(make_films(2, size=32), ious=[0.2, 0.4, 0.9])
     assert "3 films with infection; median 0.40" in html

@@ -13,36 +13,20 @@ from dataclasses import dataclass, field
 import anyio
 import uvicorn
 
-from covseg_ray import __version__
+from covseg_ray.engine.bundle_io import model_info
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.service.app import create_app
 from covseg_ray.service.backend import InputSpec, ModelInputs, Prediction
 from covseg_ray.service.schema import ModelInfo
 from covseg_ray.service.settings import Settings
 
 
-def info(bundle: Bundle, name: str = "default") -> ModelInfo:
-    spec = bundle.spec
-    return ModelInfo(
-        name=name,
-        model_id=bundle.model_id,
-        classes=spec.classes,
-        input_size=spec.input_size,
-        resize=spec.resize,
-        architecture=spec.architecture,
-        encoder=spec.encoder,
-        preprocess_version=PREPROCESS_VERSION,
-        version=__version__,
-    )
-
-
 class InProcess:
     """Predicts with a bundle, one film at a time; ``fails`` are raised first, one a call."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._predictor, self._info = BatchPredictor(bundle), info(bundle)
+        self._predictor, self._info = BatchPredictor(bundle), model_info("default", bundle)
         self.fails: list[Exception] = []
         self.calls = 0
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from covseg_ray.reports.measured import Findings, FreeResponseLine, FreeResponseView, ReliabilityLine, StratumRow
+from covseg_ray.reports.measured import Findings, FreeResponseView, ReliabilityLine, StratumRow
 
 LINES = [(0.03, 0.01), (0.5, 0.4), (0.97, 0.9)]
 
 
 def view(*names: str) -> FreeResponseView:
     points = [(3.0, 0.9), (1.0, 0.6), (0.2, 0.3)]
-    lines = [FreeResponseLine(name, points, own=(1.1, 0.62)) for name in names]
-    return FreeResponseView(lines, "False regions per infection-free film", "61.5% of 13 lesions found", "a rule")
+    by_model, own = dict.fromkeys(names, points), dict.fromkeys(names, (1.1, 0.62))
+    axis = "False regions per infection-free film"
+    return FreeResponseView(by_model, own, axis, "61.5% of 13 lesions found", "a rule")
 
 
 def findings(*names: str) -> Findings:

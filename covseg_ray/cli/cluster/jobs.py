@@ -16,7 +16,7 @@ from covseg_ray.cli.tables import show, table
 if TYPE_CHECKING:
     from covseg_ray.engine.cluster.jobs import JobState
 
-app = typer.Typer(help="Jobs on a Ray cluster.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(name="jobs", help="Jobs on a Ray cluster.")
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The id that `submit` printed.")]
 

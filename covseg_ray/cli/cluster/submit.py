@@ -14,8 +14,7 @@ from covseg_ray.cli.options import AllowOpen, Json, say
 from covseg_ray.cli.segment import segment
 from covseg_ray.cli.serving.serve import serve
 from covseg_ray.cli.training.evaluate import evaluate
-from covseg_ray.cli.training.train import train
-from covseg_ray.cli.training.tune import tune
+from covseg_ray.cli.training.train import train, tune
 from covseg_ray.errors import EXIT_SIGINT
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ JOB_FILE = "job.toml"
 SERVE_FILE = "serve.yaml"
 WITH_ITS_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-app = typer.Typer(help="Run a command as a job on a Ray cluster.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(name="submit", help="Run a command as a job on a Ray cluster.")
 
 Cluster = Annotated[str, typer.Option("--address", metavar="URL", help="Use this jobs API, as http://HEAD:8265.")]
 Image = Annotated[
@@ -43,14 +42,6 @@ class Submission(NamedTuple):
     models: tuple[str, ...] = ()
 
 
-class Target(NamedTuple):
-    """The cluster, and the image of its nodes that holds the package; None: the package is sent."""
-
-    address: str
-    allow_open: bool
-    image: str | None
-
-
 def job(name: str) -> Callable[[Callable[[list[str]], Submission]], None]:
     """Make a command of a function that turns its words into the job to send; its docstring is the command's help."""
 
@@ -64,7 +55,17 @@ def job(name: str) -> Callable[[Callable[[list[str]], Submission]], None]:
             detach: Detach = False,
             as_json: Json = False,
         ) -> None:
-            _submit(prepared(context.args), Target(address, allow_open, image), detach, as_json)
+            submission = prepared(context.args)
+            from covseg_ray.engine.cluster import jobs as engine
+
+            flags = {"--json": as_json, "--allow-open-cluster": allow_open}
+            words = [*submission.words, *(flag for flag, given in flags.items() if given)]
+            client = engine.connect(address, allow_open)
+            job_id = engine.send(client, words, submission.files, say, image, submission.models)
+            say(f"job {job_id}: covseg-ray jobs logs|stop|wait {job_id} --address {address}")
+            if not detach:
+                raise typer.Exit(_follow(client, job_id, as_json))
+            typer.echo(json.dumps({"job": job_id}) if as_json else job_id)
 
     return register
 
@@ -72,7 +73,7 @@ def job(name: str) -> Callable[[Callable[[list[str]], Submission]], None]:
 @job("train")
 def train_job(words: list[str]) -> Submission:
     """Train on a cluster, with the options of `covseg-ray train`; the job is checked before it is sent."""
-    return with_file(["train"], checked(parsed(train, words)))
+    return with_file(train, words)[0]
 
 
 @job("tune")
@@ -80,9 +81,9 @@ def tune_job(words: list[str]) -> Submission:
     """Search on a cluster, with the options of `covseg-ray tune`; the job is checked before it is sent."""
     from covseg_ray.engine.tuning import plan as trials
 
-    wanted = checked(parsed(tune, words))
+    submission, wanted = with_file(tune, words)
     trials.plan(wanted)
-    return with_file(["tune"], wanted)
+    return submission
 
 
 @job("evaluate")
@@ -111,18 +112,14 @@ def serve_job(words: list[str]) -> Submission:
     return Submission(["serve", "-c", SERVE_FILE], {SERVE_FILE: wanted.to_yaml()}, models)
 
 
-def checked(given: Mapping[str, Any]) -> TrainingJob:
-    """The job of a command's job file and overrides. Raises ConfigError."""
+def with_file(command: Callable[..., None], words: list[str]) -> tuple[Submission, TrainingJob]:
+    """The command with a job file of all that was given here, overrides among it, and that job. Raises ConfigError."""
     from covseg_ray.config import train as config
 
-    return config.load(given["job_file"], given["overrides"] or [])
-
-
-def with_file(words: list[str], wanted: TrainingJob) -> Submission:
-    """The command with a job file of all that was given here, overrides among it."""
-    from covseg_ray.config import train as config
-
-    return Submission([*words, "-c", JOB_FILE], {JOB_FILE: config.written(wanted)}, (wanted.model.start,))
+    given = parsed(command, words)
+    wanted = config.load(given["job_file"], given["overrides"] or [])
+    files = {JOB_FILE: config.written(wanted)}
+    return Submission([command.__name__, "-c", JOB_FILE], files, (wanted.model.start,)), wanted
 
 
 def parsed(command: Callable[..., None], words: Sequence[str]) -> dict[str, Any]:
@@ -130,20 +127,6 @@ def parsed(command: Callable[..., None], words: Sequence[str]) -> dict[str, Any]
     alone = typer.Typer(add_completion=False)
     alone.command()(command)
     return typer.main.get_command(alone).make_context(command.__name__, list(words)).params
-
-
-def _submit(job: Submission, target: Target, detach: bool, as_json: bool) -> None:
-    from covseg_ray.engine.cluster import jobs as engine
-
-    flags = {"--json": as_json, "--allow-open-cluster": target.allow_open}
-    words = [*job.words, *(flag for flag, given in flags.items() if given)]
-    client = engine.connect(target.address, target.allow_open)
-    job_id = engine.send(client, words, job.files, say, target.image, job.models)
-    say(f"job {job_id}: covseg-ray jobs logs|stop|wait {job_id} --address {target.address}")
-    if detach:
-        typer.echo(json.dumps({"job": job_id}) if as_json else job_id)
-        return
-    raise typer.Exit(_follow(client, job_id, as_json))
 
 
 def _follow(client: Client, job_id: str, as_json: bool) -> int:

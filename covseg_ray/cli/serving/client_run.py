@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,7 +28,6 @@ FIELDS = {
 MIN_FAILURES_TO_STOP = 3
 
 Row = dict[str, Any]
-Work = Callable[[Path, str], Row]
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,7 @@ def run(service: Client, request: ClientRequest, progress: ClientProgress) -> tu
     rows: list[Row] = [{"file": str(file), "status": "unsent"} for file in request.files]
     queue = deque(enumerate(zip(request.files, request.names(), strict=True)))
     limit, in_a_row, stopped = max(MIN_FAILURES_TO_STOP, request.concurrency), 0, None
-    for index, result in _results(
-        queue, lambda file, name: _segment(service, request, file, name), request.concurrency
-    ):
+    for index, result in _results(service, request, queue):
         if isinstance(result, UsageError):
             raise result
         rows[index] |= {"status": "failed", "detail": str(result)} if isinstance(result, CovsegError) else result
@@ -101,9 +98,9 @@ def run(service: Client, request: ClientRequest, progress: ClientProgress) -> tu
 
 
 def _results(
-    queue: deque[tuple[int, tuple[Path, str]]], work: Work, threads: int
+    service: Client, request: ClientRequest, queue: deque[tuple[int, tuple[Path, str]]]
 ) -> Iterator[tuple[int, Row | CovsegError]]:
-    """The result of ``work`` for each item of the queue, in order of completion.
+    """The result of each film of the queue, in order of completion.
 
     The threads are daemons: an executor waits for its threads at exit, and Ctrl-C would last as long as a film.
     """
@@ -114,7 +111,7 @@ def _results(
             while queue:
                 index, film = queue.popleft()
                 try:
-                    done.put((index, work(*film)))
+                    done.put((index, _segment(service, request, *film)))
                 except CovsegError as error:
                     done.put((index, error))
         except IndexError:  # another thread took the last item
@@ -122,7 +119,7 @@ def _results(
         finally:
             done.put(None)
 
-    running = min(threads, len(queue))
+    running = min(request.concurrency, len(queue))
     for _ in range(running):
         threading.Thread(target=worker, daemon=True).start()
     while running:

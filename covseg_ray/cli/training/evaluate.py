@@ -1,4 +1,4 @@
-"""``covseg-ray evaluate``: a bundle against the masks of a dataset."""
+"""``covseg-ray evaluate`` and ``compare``: one bundle, or two, against the masks of a dataset."""
 
 from __future__ import annotations
 
@@ -20,17 +20,14 @@ from covseg_ray.cli.options import (
     Report,
     Split,
     Workers,
-    named,
-    require_reachable,
     say,
+    subset,
 )
 from covseg_ray.cli.tables import show, table
 
 if TYPE_CHECKING:
+    from covseg_ray.engine.evaluation.compare import ComparedStratum, Comparison
     from covseg_ray.engine.evaluation.run import Evaluation
-    from covseg_ray.segmentation.estimate import Estimate
-    from covseg_ray.segmentation.evaluation.calibration import Calibration
-    from covseg_ray.segmentation.evaluation.froc import FreeResponse
     from covseg_ray.segmentation.evaluation.subgroups import Stratum
 
 IN_STRATA = ("iou_image", "iou_all", "false_alarm")
@@ -50,16 +47,13 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model on films with masks: every metric with its bootstrap 95 % interval."""
-    require_reachable(dataset)
+    films = subset(dataset, split, labels, exclude)
     from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.engine.evaluation import run as engine
     from covseg_ray.engine.evaluation.report import evaluation_page
     from covseg_ray.engine.session import session
-    from covseg_ray.storage.datasets.pack import read_exclusions
-    from covseg_ray.storage.datasets.subset import Subset
     from covseg_ray.storage.filesystem import write_bytes
 
-    films = Subset(dataset, split, named(labels) or None, read_exclusions(exclude) if exclude else frozenset())
     request = engine.EvaluationRequest(load_bundle(bundle), films, workers, batch_size)
     with session(address, workers, allow_open):
         found = engine.evaluate(request)
@@ -68,41 +62,82 @@ def evaluate(
     for note in found.notes:
         say(f"note: {note}")
     if as_json:
-        typer.echo(json.dumps(_document(found)))
+        typer.echo(json.dumps(_evaluation_document(found)))
     else:
-        _show(found)
+        _show_evaluation(found)
 
 
-def metrics_document(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: asdict(estimate) for name, estimate in metrics.items()}
+def compare(
+    first: BundleUri,
+    second: BundleUri,
+    dataset: DatasetUri,
+    split: Split = "val",
+    labels: Labels = None,
+    exclude: Exclude = None,
+    workers: Workers = 1,
+    report: Report = None,
+    address: Address = None,
+    allow_open: AllowOpen = False,
+    as_json: Json = False,
+) -> None:
+    """Compare two models on the same films: every metric of both, and the paired difference with its 95 % interval."""
+    films = subset(dataset, split, labels, exclude)
+    from covseg_ray.engine.bundle_io import load_bundle
+    from covseg_ray.engine.evaluation import compare as engine
+    from covseg_ray.engine.evaluation.compare_report import compare_page
+    from covseg_ray.engine.session import session
+    from covseg_ray.storage.filesystem import write_bytes
+
+    request = engine.ComparisonRequest(load_bundle(first), load_bundle(second), films, workers)
+    with session(address, workers, allow_open):
+        found = engine.compare(request)
+    if report:
+        write_bytes(report, compare_page(request, found).encode())
+    for note in found.notes:
+        say(f"note: {note}")
+    if as_json:
+        typer.echo(json.dumps(_comparison_document(found)))
+    else:
+        _show_comparison(first, second, found)
 
 
-def _document(found: Evaluation) -> dict[str, Any]:
+def _evaluation_document(found: Evaluation) -> dict[str, Any]:
+    from covseg_ray.segmentation.evaluation.froc import RULE
+
+    curve = [point._asdict() for point in found.free_response.curve]
     return {
         "images": len(found.image_ids),
-        "metrics": metrics_document(found.metrics),
-        "strata": {
-            group: {
-                name: {"images": each.images, "metrics": metrics_document(each.metrics)} for name, each in of.items()
-            }
-            for group, of in found.strata.items()
+        "metrics": {name: asdict(each) for name, each in found.metrics.items()},
+        "strata": _strata_document(found.strata),
+        "calibration": {
+            name: {**asdict(each), "bins": [each_bin._asdict() for each_bin in each.bins]}
+            for name, each in found.calibration.items()
         },
-        "calibration": {name: _calibration(each) for name, each in found.calibration.items()},
-        "free_response": _free_response(found.free_response),
+        "free_response": {"rule": RULE, **asdict(found.free_response), "curve": curve},
     }
 
 
-def _calibration(found: Calibration) -> dict[str, Any]:
-    return {**asdict(found), "bins": [each._asdict() for each in found.bins]}
+def _comparison_document(found: Comparison) -> dict[str, Any]:
+    first, second = found.first.metrics, found.second.metrics
+    return {
+        "images": len(found.first.image_ids),
+        "metrics": {
+            name: {"a": asdict(first[name]), "b": asdict(second[name]), "difference": asdict(each)}
+            for name, each in found.differences.items()
+        },
+        "strata": _strata_document(found.strata),
+        "changed": [
+            {"image_id": each.first.image_id, "label": each.first.label, "a": each.first_wrong, "b": each.second_wrong}
+            for each in found.changed
+        ],
+    }
 
 
-def _free_response(found: FreeResponse) -> dict[str, Any]:
-    from covseg_ray.segmentation.evaluation.froc import RULE
-
-    return {"rule": RULE, **asdict(found), "curve": [point._asdict() for point in found.curve]}
+def _strata_document(strata: Mapping[str, Mapping[str, Stratum | ComparedStratum]]) -> dict[str, Any]:
+    return {group: {name: asdict(each) for name, each in of.items()} for group, of in strata.items()}
 
 
-def _show(found: Evaluation) -> None:
+def _show_evaluation(found: Evaluation) -> None:
     from covseg_ray.engine.evaluation.report import free_response_words, stratum_words
     from covseg_ray.engine.evaluation.run import ALL
 
@@ -112,10 +147,9 @@ def _show(found: Evaluation) -> None:
         for group, of in found.strata.items()
         for name, each in of.items()
     ]
-    films = f"{len(found.image_ids):,} films" + (f", {found.left_out:,} left out" if found.left_out else "")
     whole = found.calibration[ALL]
     show(
-        films,
+        _films(found),
         table(["metric", "value", "95 % interval"], metrics),
         "",
         table(["of them", "films", *IN_STRATA], strata),
@@ -123,6 +157,35 @@ def _show(found: Evaluation) -> None:
         f"calibration: expected error {whole.expected_error:.4f}, Brier score {whole.brier:.4f}, over all pixels",
         f"free response: {free_response_words(found.free_response)}",
     )
+
+
+def _show_comparison(first: str, second: str, found: Comparison) -> None:
+    one, two = found.first.metrics, found.second.metrics
+    metrics = [
+        [
+            name,
+            f"{one[name].value:.4f}",
+            f"{two[name].value:.4f}",
+            f"{each.value:+.4f}",
+            f"{each.low:+.4f} to {each.high:+.4f}",
+            f"{each.not_better:.1%}",
+        ]
+        for name, each in found.differences.items()
+    ]
+    changed = [[each.first.image_id, f"{each.first_wrong:.1%}", f"{each.second_wrong:.1%}"] for each in found.changed]
+    show(
+        f"A  {first}",
+        f"B  {second}",
+        _films(found.first),
+        table(["metric", "A", "B", "B - A", "95 % interval", "B not better"], metrics),
+        "",
+        table(["films that changed most", "A wrong", "B wrong"], changed),
+        "(wrong: the share of a film's pixels marked without infection, or missed)",
+    )
+
+
+def _films(found: Evaluation) -> str:
+    return f"{len(found.image_ids):,} films" + (f", {found.left_out:,} left out" if found.left_out else "")
 
 
 def _cells(stratum: Stratum) -> list[str]:

@@ -39,15 +39,14 @@ class TrainingProgress(Display):
 
     def epoch_done(self, record: Mapping[str, float], best: float) -> None:
         """Print a finished epoch; ``best`` is the best score so far, this epoch's included."""
-        current = record.get(self._select, math.nan)
+        current = record[self._select]
         short = "IoU" if self._select.startswith("iou") else self._select  # the live line has 80 columns
         self._score = f"{short} {current:.3f}, best {best:.3f}"
         of = f"/{self._epochs}" if self._epochs else ""
-        losses = [f"{key} {record[key]:.4f}" for key in ("loss", "val_loss") if key in record]
-        speed = f"{record['images_per_second']:.1f} images/s" if "images_per_second" in record else ""
-        seconds = f"{record['seconds']:.0f} s" if "seconds" in record else ""
-        score = f"{self._select} {current:.4f} (best {best:.4f})"
-        self._print(joined(f"epoch {int(record['epoch'])}{of}", *losses, score, speed, seconds))
+        epoch, score = f"epoch {int(record['epoch'])}{of}", f"{self._select} {current:.4f} (best {best:.4f})"
+        losses = [f"{key} {record[key]:.4f}" for key in ("loss", "val_loss")]
+        speed, seconds = f"{record['images_per_second']:.1f} images/s", f"{record['seconds']:.0f} s"
+        self._print(joined(epoch, *losses, score, speed, seconds))
 
 
 class SearchProgress(Display):

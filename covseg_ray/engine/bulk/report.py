@@ -47,7 +47,7 @@ def archive_page(summary: Mapping[str, Any], listing: Worklist) -> str:
         films=[films[item] for item in spread if item in films],
         frontal=frontal,
         unlike=[films[item] for item in unlike if item in films],
-        rejects=_rejects(out, summary["reasons"]),
+        rejects=_rejects(out),
     )
 
 
@@ -93,11 +93,11 @@ def _outlined(row: Mapping[str, Any], film: Radiograph) -> SegmentedFilm:
     )
 
 
-def _rejects(out: str, reasons: Mapping[str, int]) -> list[RejectedInput]:
+def _rejects(out: str) -> dict[str, list[RejectedInput]]:
     """The first few of each reason."""
     found: dict[str, list[RejectedInput]] = defaultdict(list)
     for table in scan(out, ("image_id", "reason", "detail"), pc.field("reason").is_valid()):
         for row in table.to_pylist():
             if len(found[row["reason"]]) < EXAMPLES:
-                found[row["reason"]].append(RejectedInput(row["image_id"], row["reason"], row["detail"] or ""))
-    return [example for reason in reasons for example in found[reason]]
+                found[row["reason"]].append(RejectedInput(row["image_id"], row["detail"] or ""))
+    return found

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from covseg_ray.engine.evaluation.run import ALL, Evaluation, EvaluationRequest
-from covseg_ray.reports.measured import (
-    Findings,
-    FreeResponseLine,
-    FreeResponseView,
-    Interval,
-    ReliabilityLine,
-    StratumRow,
-)
-from covseg_ray.reports.page import evaluation_report
+from covseg_ray.reports.measured import Findings, FreeResponseView, Interval, ReliabilityLine, StratumRow
+from covseg_ray.reports.page import model_report
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
@@ -28,7 +21,7 @@ GROUPS = {"label": "", "infected_share": "Infection "}
 def evaluation_page(request: EvaluationRequest, evaluation: Evaluation) -> str:
     """The report of a model on films, as HTML."""
     spec = request.bundle.spec
-    return evaluation_report(
+    return model_report(
         title=f"{spec.architecture} {spec.encoder} on {request.films.split}",
         metrics=intervals(evaluation.metrics),
         films=evaluation.films,
@@ -69,16 +62,13 @@ def free_response_view(by_model: Mapping[str, FreeResponse]) -> FreeResponseView
         return None
     across = "false_regions_per_infection_free_film" if first.infection_free_films else "false_regions_per_film"
     which = "infection-free film" if first.infection_free_films else "film"
-    lines = [
-        FreeResponseLine(
-            name=name,
-            points=[(getattr(point, across), point.lesions_found or 0.0) for point in found.curve],
-            own=(found.own[across].value, found.own["lesions_found"].value),
-        )
+    points = {
+        name: [(getattr(point, across), point.lesions_found or 0.0) for point in found.curve]
         for name, found in by_model.items()
-    ]
+    }
+    own = {name: (found.own[across].value, found.own["lesions_found"].value) for name, found in by_model.items()}
     own_points = "; ".join(f"{name}: {free_response_words(found)}" for name, found in by_model.items())
-    return FreeResponseView(lines, f"False regions per {which}", own_points, RULE)
+    return FreeResponseView(points, own, f"False regions per {which}", own_points, RULE)
 
 
 def free_response_words(found: FreeResponse) -> str:

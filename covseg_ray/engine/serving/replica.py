@@ -9,14 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from ray import serve
 
-from covseg_ray import __version__
-from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.engine.bundle_io import load_bundle, model_info
 from covseg_ray.engine.session import keep_replica_to_loopback
 from covseg_ray.engine.telemetry import batch_sizes
 from covseg_ray.errors import ModelError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
-from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
 from covseg_ray.service.backend import InputSpec, ModelInputs, Prediction
 from covseg_ray.service.schema import ModelInfo
 
@@ -31,7 +28,7 @@ class ModelReplica:
         bundle = load_bundle(uri)
         if bundle.model_id != model_id:
             raise ModelError(f"{uri}: the bundle has changed since it was checked; deploy again")
-        self._info = describe(name, bundle)
+        self._info = model_info(name, bundle)
         threads = cores if device == "cpu" else None
         self._predictor = BatchPredictor(bundle, device, engine=engine, threads=threads)
         size = bundle.spec.input_size
@@ -51,19 +48,3 @@ class ModelReplica:
     async def _predict_batch(self, squares: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         self._sizes.observe(len(squares))
         return list(await asyncio.to_thread(self._predictor.predict, np.stack(squares)))
-
-
-def describe(name: str, bundle: Bundle) -> ModelInfo:
-    """What the endpoint says of a bundle that it serves under ``name``."""
-    spec = bundle.spec
-    return ModelInfo(
-        name=name,
-        model_id=bundle.model_id,
-        classes=spec.classes,
-        input_size=spec.input_size,
-        resize=spec.resize,
-        architecture=spec.architecture,
-        encoder=spec.encoder,
-        preprocess_version=PREPROCESS_VERSION,
-        version=__version__,
-    )

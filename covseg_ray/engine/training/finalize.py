@@ -13,7 +13,7 @@ from covseg_ray.engine.evaluation.report import METRICS_HOW, facts, findings, in
 from covseg_ray.engine.evaluation.run import EvaluationRequest, evaluate
 from covseg_ray.engine.training.checkpoint import STATE_FILE
 from covseg_ray.engine.training.tracking import read_history
-from covseg_ray.reports.page import training_report
+from covseg_ray.reports.page import model_report
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec, TrainedOn
 from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.datasets.subset import Subset
@@ -31,7 +31,7 @@ def finalize(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_imag
     films = Subset(job.data.dataset, "val", job.data.labels)
     evaluation = evaluate(EvaluationRequest(Bundle(spec, state), films, job.fewest_workers))
     bundle = Bundle(spec.model_copy(update={"metrics": dict(evaluation.metrics), "metrics_how": how}), state)
-    page = training_report(
+    page = model_report(
         title=job.name,
         history=read_history(folder),
         metrics=intervals(evaluation.metrics),

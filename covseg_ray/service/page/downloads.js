@@ -1,9 +1,10 @@
 // The downloads of a film: its mask, the overlay, a DICOM SEG.
 
 import { dicomSegmentation, overlayPicture } from "./api.js";
+import { byId, element } from "./dom.js";
 
-const [mask, overlay, seg] = ["download-mask", "download-overlay", "download-seg"].map((id) => document.getElementById(id));
-const note = document.getElementById("seg-note");
+const [mask, overlay, seg] = ["download-mask", "download-overlay", "download-seg"].map(byId);
+const note = byId("seg-note");
 
 /** `selected` returns the film in view, `report` shows a line. The overlay and the SEG come from the model that segmented the film. */
 export function connectDownloads(selected, report) {
@@ -44,9 +45,7 @@ function stem(name) {
 }
 
 function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
+  const link = element("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser may still read it
 }

@@ -1,6 +1,7 @@
 // A mask from the server as pixels, and the overlay that is painted from it.
 
 import { Failure } from "./api.js";
+import { element } from "./dom.js";
 
 const AMBER = [255, 176, 32];
 const FILL = 60; // alpha of 255
@@ -16,10 +17,7 @@ export async function readMask(film) {
   const { width, height, infection_fraction: share } = film.result;
   const bitmap = await createImageBitmap(film.mask, { colorSpaceConversion: "none" });
   if (bitmap.width !== width || bitmap.height !== height) throw new Failure("The mask's size differs from the film's.");
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const context = element("canvas", { width, height }).getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);

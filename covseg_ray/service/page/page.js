@@ -1,6 +1,7 @@
 // The page: films are queued, at most two at a time are sent to the server, one is in view.
 
 import { Failure, models, segment } from "./api.js";
+import { byId } from "./dom.js";
 import { connectDownloads, enableDownloads } from "./downloads.js";
 import { acceptFiles } from "./files.js";
 import { fromBase64 } from "./mask.js";
@@ -118,8 +119,4 @@ function report(line) {
   const done = films.filter(({ state }) => state === "done").length;
   const count = films.length > 1 ? ` (${done} of ${films.length} films done${failed ? `, ${failed} failed` : ""})` : "";
   status.textContent = line + count;
-}
-
-function byId(id) {
-  return document.getElementById(id);
 }

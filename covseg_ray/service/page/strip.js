@@ -1,5 +1,6 @@
 // The strip: the thumbnail and state of every film; one film is selected.
 
+import { element } from "./dom.js";
 import { paint, readMask } from "./mask.js";
 import { percent } from "./measurements.js";
 
@@ -21,11 +22,9 @@ export function makeStrip(list, onSelect) {
   });
 
   function add(film) {
-    const item = document.createElement("li");
+    const labels = [element("span", { className: "name" }, film.file.name), element("span", { className: "state" })];
+    const item = element("li", { title: film.file.name, tabIndex: -1 }, element("canvas"), ...labels);
     item.setAttribute("role", "option");
-    item.append(document.createElement("canvas"), labelled("name", film.file.name), labelled("state", ""));
-    item.title = film.file.name;
-    item.tabIndex = -1;
     item.addEventListener("click", () => onSelect(film));
     films.push(film);
     items.set(film, item);
@@ -52,8 +51,7 @@ export function makeStrip(list, onSelect) {
   async function draw(film) {
     const { width, height } = film.result;
     const [bitmap, mask] = await Promise.all([createImageBitmap(film.picture), readMask(film)]);
-    const overlay = document.createElement("canvas");
-    Object.assign(overlay, { width, height });
+    const overlay = element("canvas", { width, height });
     overlay.getContext("2d").putImageData(paint(mask, width, height), 0, 0);
     const canvas = items.get(film).querySelector("canvas");
     const scale = SIDE / Math.max(width, height);
@@ -70,11 +68,4 @@ export function makeStrip(list, onSelect) {
 function stateOf(film) {
   if (film.state === "done") return `done, ${percent(film.result.infection_fraction)}`;
   return film.state === "failed" ? `failed: ${film.failure.message}` : film.note;
-}
-
-function labelled(name, text) {
-  const made = document.createElement("span");
-  made.className = name;
-  made.textContent = text;
-  return made;
 }

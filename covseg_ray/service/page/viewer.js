@@ -1,5 +1,6 @@
 // The viewer: the film on one canvas, the infection over it on another, and their view controls.
 
+import { byId } from "./dom.js";
 import { paint, readMask } from "./mask.js";
 import { makeZoom } from "./zoom.js";
 
@@ -59,8 +60,4 @@ function toggled(button) {
   const pressed = button.getAttribute("aria-pressed") !== "true";
   button.setAttribute("aria-pressed", String(pressed));
   return pressed;
-}
-
-function byId(id) {
-  return document.getElementById(id);
 }
