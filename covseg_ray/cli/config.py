@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from covseg_ray.cli import tables
 from covseg_ray.cli.options import Json, Overrides
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 app = typer.Typer(name="config", help="Show a job's configuration.")
 
@@ -28,6 +25,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print the effective configuration and where each value comes from."""
+    from covseg_ray.config.layers import flatten
     from covseg_ray.config.train import load, sources
 
     tree = load(job, overrides or ()).model_dump(mode="json")
@@ -40,14 +38,6 @@ def show(
     styles = {origin: "dim" if origin == "default" else "green" for origin in origins.values()}
     rows: list[list[str | Text]] = [
         [key, json.dumps(value, ensure_ascii=False), Text(origins[key], style=styles[origins[key]])]
-        for key, value in _flatten(tree)
+        for key, value in flatten(tree)
     ]
     tables.show(tables.table(["Key", "Value", "From"], rows))
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

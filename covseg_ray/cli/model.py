@@ -93,11 +93,11 @@ def export(
     where = out or (f"{bundle.rstrip('/')}-int8" if int8 else bundle)
     compared: Compared | None
     if int8 and calibrate:
-        made, compared = engine.in_int8(model, calibrate, _tell_of)
+        made, compared = engine.in_int8(model, calibrate, _say_progress)
         save_bundle(where, made)
     else:
         made = model
-        graph, compared = engine.in_float(model, request, _tell_of)
+        graph, compared = engine.in_float(model, request, _say_progress)
         save_graph(where, graph)
     document = {"out": where, "model_id": made.model_id, **(asdict(compared) if compared else {})}
     if as_json:
@@ -110,7 +110,7 @@ def export(
     typer.echo(f"written to  {where}")
 
 
-def _tell_of(what: str, done: int, films: int) -> None:
+def _say_progress(what: str, done: int, films: int) -> None:
     say(f"{what}: {done:,} of {films:,} films")
 
 

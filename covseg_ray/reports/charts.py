@@ -30,8 +30,8 @@ class Chart:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
-    """The first epoch at which ``select`` is highest."""
-    return int(max(history, key=lambda row: row[select])["epoch"])
+    """The epoch at which ``select`` is highest; of equals the last, whose checkpoint is the bundle."""
+    return int(max(reversed(history), key=lambda row: row[select])["epoch"])
 
 
 def training_charts(history: Sequence[Mapping[str, float]], select: str) -> list[Chart]:

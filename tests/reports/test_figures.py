@@ -67,6 +67,8 @@ def _gaps(blue_HW: np.ndarray) -> list[int]:
 
 def test_best_epoch_has_the_highest_score() -> None:
     assert charts.best_epoch(HISTORY, "iou_two_class") == 2
+    equals = [{"epoch": epoch, "iou_two_class": score} for epoch, score in ((1, 0.7), (2, 0.7), (3, 0.6))]
+    assert charts.best_epoch(equals, "iou_two_class") == 2  # the checkpoint that Ray keeps
 
 
 def test_alternative_texts_tell_the_numbers() -> None:
