@@ -16,7 +16,6 @@ import torch
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bench.nodes import Calls, actors, session_machine
 from covseg_ray.engine.bench.rounds import NO_PROGRESS, Say, in_turn, output_folder
-from covseg_ray.engine.messages import open_messages
 from covseg_ray.engine.session import cores, session
 from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.initial import initial_network
@@ -24,9 +23,8 @@ from covseg_ray.engine.training.learner import build_learner, configure_torch
 from covseg_ray.engine.training.run import cached, check_sizes, find_films, fit, scaling
 from covseg_ray.engine.training.sampling import Portion, shuffled_share
 from covseg_ray.engine.training.split import Source, targets
-from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import read_history
-from covseg_ray.engine.training.worker import Rank
+from covseg_ray.engine.training.worker import Rank, Task
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.storage.filesystem import join
 
@@ -94,7 +92,7 @@ def bench_train(
         half = (rounds + 1) // 2
         with session(address, job.most_workers, allow_open):
             where, films = session_machine(address), cached(job, sources)
-            task = Task(job, films["train"], films["val"], ray.put(state), open_messages())
+            task = Task(job, films["train"], films["val"], ray.put(state))
             with bare_workers(task) as workers:
                 before = bare(workers, steps, half, say)
                 fed = tuple(sum(each) for each in zip(*workers("feed", rounds), strict=True))

@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+from ray.util.queue import Queue
 from torch import Tensor
 
+from covseg_ray.config.train import Job
 from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.checkpoint import Checkpoints, Record
 from covseg_ray.engine.training.learner import Learner, build_learner, configure_torch
 from covseg_ray.engine.training.loader import Batch
 from covseg_ray.engine.training.sampling import batch_share, plain_share, shuffled_share
-from covseg_ray.engine.training.task import Task
+from covseg_ray.engine.training.split import Source
 from covseg_ray.engine.training.tracking import Tracker
 from covseg_ray.errors import DatasetError
 from covseg_ray.segmentation.evaluation.metrics import point_values
@@ -28,6 +31,21 @@ from covseg_ray.segmentation.network.decision import most_probable
 from covseg_ray.segmentation.training.augment import augment, augmentation
 
 MESSAGE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A worker's input from the driver; ``initial`` is the network's state before the first step."""
+
+    job: Job
+    train: Source
+    val: Source
+    initial: ray.ObjectRef[dict[str, Any]]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps an epoch; the films over, fewer than a batch, differ from epoch to epoch."""
+        return self.train.rows // self.job.train.batch_size
 
 
 @dataclass(frozen=True)
@@ -56,8 +74,9 @@ class Streams:
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """The function that Ray Train runs on each worker; ``config["task"]`` is a ``Task``."""
+    """The function that Ray Train runs on each worker; ``messages`` carries dictionaries to the driver."""
     task: Task = config["task"]
+    messages: Queue = config["messages"]
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
@@ -72,13 +91,13 @@ def train_worker(config: dict[str, Any]) -> None:
     for epoch in range(first, task.job.train.epochs + 1):
         begin = time.perf_counter()
         record: Record = {"epoch": epoch, "learning_rate": learner.optimizer.param_groups[0]["lr"]}
-        record |= train_epoch(task, learner, streams.train, epoch, rank)
+        record |= train_epoch(task, learner, streams.train, epoch, rank, messages)
         record |= validate(task, learner, streams, image_ids, rank)
         record["seconds"] = time.perf_counter() - begin
         history.append(record)
         if tracker:
             tracker.write(history)
-            task.messages.put({"record": record})
+            messages.put({"record": record})
         checkpoints.commit(history)
 
 
@@ -96,7 +115,9 @@ def open_streams(task: Task, rank: Rank, first_epoch: int, device: torch.device)
     )
 
 
-def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, rank: Rank) -> Record:
+def train_epoch(
+    task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, rank: Rank, messages: Queue
+) -> Record:
     """All steps of one epoch. Sums stay on the device until its end, so that nothing waits for the device before."""
     job, recipe = task.job, augmentation(task.job.train.augment)
     learner.network.train()
@@ -119,7 +140,7 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
             if step > 0:  # with the loss of a message ago: the latest would have to be waited for
                 images = (step + 1) * job.train.batch_size
                 message = {"epoch": epoch, "step": step + 1, "loss": float(seen[1]) / seen[0]}
-                task.messages.put(message | {"images_per_second": images / (now - begin)})
+                messages.put(message | {"images_per_second": images / (now - begin)})
             reported, seen = now, (step + 1, total.clone().to("cpu", non_blocking=True))
     if rank.world > 1:
         dist.all_reduce(total)
