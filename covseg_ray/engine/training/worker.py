@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ray.util.queue import Queue
 from torch import Tensor
 
 from covseg_ray.config.train import Job
+from covseg_ray.engine.session import cores
 from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.checkpoint import Checkpoints, Record
 from covseg_ray.engine.training.learner import Learner, build_learner, configure_torch
@@ -80,7 +80,7 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
-    configure_torch(device, len(os.sched_getaffinity(0)) // context.get_local_world_size())
+    configure_torch(device, cores() // context.get_local_world_size())
     learner = build_learner(task.job, task.steps, ray.get(task.initial), device)
     checkpoints = Checkpoints(learner)
     history = checkpoints.restore()

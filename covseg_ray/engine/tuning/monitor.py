@@ -1,4 +1,4 @@
-"""Monitoring of a search: the table of trials is written as they end, what they ran is removed, the lease is checked."""
+"""Monitoring of a search: the table of trials is written as they end, what they left is removed, the lease checked."""
 
 from __future__ import annotations
 

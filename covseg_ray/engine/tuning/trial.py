@@ -22,12 +22,11 @@ from ray.util.queue import Queue
 
 from covseg_ray.config.train import Job
 from covseg_ray.engine.training.run import Progress, fit
-from covseg_ray.engine.training.tracking import METRICS_FILE, read_history
 from covseg_ray.engine.training.worker import Task, train_worker
 from covseg_ray.engine.tuning.monitor import SearchMonitor
+from covseg_ray.engine.tuning.table import history_of
 from covseg_ray.errors import CovsegError
 from covseg_ray.reports.trial_result import TrialResult
-from covseg_ray.storage.filesystem import exists, join
 
 # Leave Ctrl-C to Python; no tables and TensorBoard files of Tune's own.
 PLAIN = {
@@ -83,7 +82,6 @@ def run_trial(config: dict[str, Any], tasks: Mapping[int, Task], places: Queue) 
     checkpoint, after reporting the epochs that are done."""
     number = config["trial"]
     job = tasks[number].job
-    folder = join(job.out, job.name)
     progress = _TuneProgress(job.train.epochs)
 
     def worker(config: dict[str, Any]) -> None:
@@ -92,9 +90,8 @@ def run_trial(config: dict[str, Any], tasks: Mapping[int, Task], places: Queue) 
         train_worker(config)
 
     try:
-        if exists(join(folder, METRICS_FILE)):
-            for record in read_history(folder):
-                progress.epoch_done(record)
+        for record in history_of(job):
+            progress.epoch_done(record)
         fit(tasks[number], progress, worker)
     except CovsegError as error:
         tune.report({"epoch": 0, job.train.select: math.nan, "failure": error})
