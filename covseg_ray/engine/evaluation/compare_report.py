@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from covseg_ray.engine.evaluation.compare import Comparison, ComparisonRequest
 from covseg_ray.engine.evaluation.report import (
     films_facts,
@@ -15,7 +13,6 @@ from covseg_ray.engine.evaluation.report import (
 )
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.measured import StratumRow
-from covseg_ray.segmentation.evaluation.bootstrap import Difference
 
 
 def compare_page(request: ComparisonRequest, found: Comparison) -> str:
@@ -25,7 +22,7 @@ def compare_page(request: ComparisonRequest, found: Comparison) -> str:
         facts=_facts(request, found),
         metrics=_metrics(found),
         strata=[
-            StratumRow(stratum_words(group, name), each.images, _intervals(each.differences))
+            StratumRow(stratum_words(group, name), each.images, intervals(each.differences))
             for group, of in found.strata.items()
             for name, each in of.items()
         ],
@@ -36,15 +33,11 @@ def compare_page(request: ComparisonRequest, found: Comparison) -> str:
 
 def _metrics(found: Comparison) -> list[ComparedMetric]:
     first, second = intervals(found.first.metrics), intervals(found.second.metrics)
-    changes = _intervals(found.differences)
+    changes = intervals(found.differences)
     return [
         ComparedMetric(name, first[name], second[name], changes[name], each.not_better)
         for name, each in found.differences.items()
     ]
-
-
-def _intervals(differences: Mapping[str, Difference]) -> dict[str, tuple[float, float, float]]:
-    return {name: (each.value, each.low, each.high) for name, each in differences.items()}
 
 
 def _facts(request: ComparisonRequest, found: Comparison) -> dict[str, str]:

@@ -113,5 +113,4 @@ def measure_here(bundle: Bundle, dataset: str, name: str, on_progress: OnProgres
         films = read_films(dataset, unit, bundle.spec.classes)
         counted += count_films(predictor, films, number, slice(0, len(films.image_ids)), {})
         on_progress(name, len(counted), sum(len(unit.rows) for unit in units))
-    found = columns(counted)
-    return summarise(found.image_ids, found.counts_N4, found.lungs_N4)
+    return summarise(*columns(counted))

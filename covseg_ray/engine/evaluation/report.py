@@ -15,6 +15,7 @@ from covseg_ray.reports.measured import (
 )
 from covseg_ray.reports.page import evaluation_report
 from covseg_ray.segmentation.estimate import Estimate
+from covseg_ray.segmentation.evaluation.bootstrap import Difference
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -38,7 +39,7 @@ def evaluation_page(request: EvaluationRequest, evaluation: Evaluation) -> str:
     )
 
 
-def intervals(metrics: Mapping[str, Estimate]) -> dict[str, Interval]:
+def intervals(metrics: Mapping[str, Estimate | Difference]) -> dict[str, Interval]:
     return {name: (e.value, e.low, e.high) for name, e in metrics.items()}
 
 
