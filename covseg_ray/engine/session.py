@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ray
 from ray._private import ray_constants
@@ -56,6 +56,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def alive_nodes() -> list[dict[str, Any]]:
+    """The session's nodes as Ray tells them, without those that are gone."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
 @contextmanager
 def session(
     address: str | None = None,
@@ -77,8 +82,7 @@ def session(
         dashboard = _start(address, workers, KEEP_MEMORY | dict(variables))
         try:
             if address and not allow_open:
-                hosts = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
-                refuse_open(hosts, f"http://{dashboard}")
+                refuse_open((node["NodeManagerAddress"] for node in alive_nodes()), f"http://{dashboard}")
             with _own_exit_code():
                 yield
         finally:

@@ -21,7 +21,7 @@ from covseg_ray.engine.bulk.monitor import Monitor, monitor_callback, report_blo
 from covseg_ray.engine.bulk.postprocess import Postprocess, postprocess
 from covseg_ray.engine.bulk.read import LOADED, ReadOptions, load
 from covseg_ray.engine.data_context import context
-from covseg_ray.engine.session import original_error, without_rays_own_lines
+from covseg_ray.engine.session import alive_nodes, original_error, without_rays_own_lines
 from covseg_ray.errors import CovsegError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -62,16 +62,12 @@ def pool_size(actors: int | None, bundle: Bundle, engine: str) -> PoolSize:
     if device_for(bundle, engine, gpus > 0) == "cuda":
         largest = actors or gpus
         return PoolSize(largest, min(largest, gpus), "cuda", 0)
-    largest = actors or max(1, min(cpus, _cores_of_local_session()))
+    if len(alive_nodes()) == 1:  # a session started here counts more CPUs than there are cores
+        cpus = min(cpus, os.cpu_count() or 1)
+    largest = actors or max(1, cpus)
     free = int(ray.available_resources().get("CPU", 0))
     initial = min(largest, max(1, free // 2))
     return PoolSize(largest, initial, "cpu", 0 if 0 < free < MIN_CPUS else 1)
-
-
-def _cores_of_local_session() -> int:
-    """A session started here counts more CPUs than there are cores."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    return (os.cpu_count() or 1) if len(nodes) == 1 else 2**31
 
 
 class Segmenter:
@@ -111,7 +107,6 @@ class Pipeline:
     postprocess: Postprocess
     engine: str
     files: list[ray.ObjectRef[Mapping[str, bytes]]]
-    messages: Queue
 
 
 def run(pipeline: Pipeline, pool: PoolSize, monitor: Monitor) -> None:
@@ -125,7 +120,7 @@ def run(pipeline: Pipeline, pool: PoolSize, monitor: Monitor) -> None:
     settings.target_max_block_size = min(block_bytes, settings.target_max_block_size or block_bytes)
     with ray.data.DataContext.current(settings), without_rays_own_lines():
         try:
-            rows = _dataset(pipeline, pool)
+            rows = _dataset(pipeline, pool, monitor.messages)
             rows.write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
         except ExecutionTimeoutError as error:
             raise _stalled(out, settings.execution_no_progress_timeout_s) from error
@@ -154,7 +149,7 @@ def _checkpoint(out: str) -> CheckpointConfig:
     return config
 
 
-def _dataset(pipeline: Pipeline, pool: PoolSize) -> ray.data.Dataset:
+def _dataset(pipeline: Pipeline, pool: PoolSize, messages: Queue) -> ray.data.Dataset:
     out = pipeline.postprocess.out
     inputs = ListingDatasource(out, pipeline.listing, finished_items(out))
     listed = ray.data.read_datasource(inputs, override_num_blocks=1)  # with more, Ray splits the output of tasks
@@ -177,5 +172,5 @@ def _dataset(pipeline: Pipeline, pool: PoolSize) -> ray.data.Dataset:
         partial(postprocess, config=pipeline.postprocess), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     )
     return results.map_batches(
-        partial(report_block, messages=pipeline.messages), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+        partial(report_block, messages=messages), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     )

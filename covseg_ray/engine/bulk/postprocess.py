@@ -59,21 +59,19 @@ def _row(row: Mapping[str, Any], config: Postprocess) -> dict[str, Any]:
     masks = _masks(classes_SS, row["height"], row["width"], config)
     png = encode_png1(masks["infection"])
     detail = _write_beside(row, masks, png, classes_SS, config)
-    return result | {"status": "ok", "mask": png, "detail": detail} | _measures(masks)
+    found = measure(masks)
+    return result | {
+        "status": "ok",
+        "mask": png,
+        "detail": detail,
+        "infection_fraction": found.infection_fraction,
+        "lung_fraction": found.lung_fraction,
+        "severity": json.dumps(asdict(found.severity)) if found.severity else None,
+    }
 
 
 def _masks(classes_SS: NDArray[np.uint8], height: int, width: int, config: Postprocess) -> dict[str, NDArray[np.uint8]]:
     return class_masks(classes_SS, Placement(height, width, config.size, config.resize), config.classes)
-
-
-def _measures(masks: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
-    found = measure(masks)
-    severity = json.dumps(asdict(found.severity)) if found.severity else None
-    return {
-        "infection_fraction": found.infection_fraction,
-        "lung_fraction": found.lung_fraction,
-        "severity": severity,
-    }
 
 
 def _write_beside(

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -73,18 +73,6 @@ class Request:
         raise UsageError(f"--max-rejects {text}: give a number of inputs, or a share such as 0.01")
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """What makes two commands the same run, as ``run.json`` holds it."""
-
-    source: str
-    model_id: str
-    preprocess_version: str
-    write: tuple[str, ...]
-    engine: str
-    created: str
-
-
 def segment(
     request: Request, progress: Progress, address: str | None = None, allow_open: bool = False
 ) -> Mapping[str, Any]:
@@ -99,36 +87,34 @@ def segment(
         check_same_run(request, bundle)
         return read_summary(request.out)
     with hold(request.out) as lease:
-        record = check_same_run(request, bundle)
+        began = datetime.fromisoformat(check_same_run(request, bundle)["created"])
         listing = read_worklist(request.out) or write_worklist(
             request.out, list_members(request.source), progress.listed
         )
         with session(address, allow_open=allow_open):
-            seconds, done = process(request, record, bundle, listing, lease, progress)
+            seconds, done = process(request, began, bundle, listing, lease, progress)
         lease.check()
         return summarise(request, bundle, listing, seconds, done, progress)
 
 
-def check_same_run(request: Request, bundle: Bundle) -> RunRecord:
-    """Write the run's record, or raise UsageError where the output holds another run."""
+def check_same_run(request: Request, bundle: Bundle) -> Mapping[str, Any]:
+    """What ``run.json`` holds, written where there is none. Raises UsageError where the output holds another run."""
     path = join(request.out, RUN_FILE)
-    new = RunRecord(
-        source=request.source,
-        model_id=bundle.model_id,
-        preprocess_version=PREPROCESS_VERSION,
-        write=request.write,
-        engine=request.engine,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
+    new = {
+        "source": request.source,
+        "model_id": bundle.model_id,
+        "preprocess_version": PREPROCESS_VERSION,
+        "write": request.write,
+        "engine": request.engine,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
     if not exists(path):
-        write_bytes(path, json.dumps(asdict(new), indent=2).encode())
+        write_bytes(path, json.dumps(new, indent=2).encode())
         return new
-    document = json.loads(read_bytes(path))
-    old = RunRecord(**{**document, "write": tuple(document["write"])})
+    old = json.loads(read_bytes(path))
+    old["write"] = tuple(old["write"])
     changes = [
-        f"{name} was {before!r}, is {now!r}"
-        for (name, before), now in zip(asdict(old).items(), asdict(new).values(), strict=True)
-        if before != now and name != "created"
+        f"{name} was {old[name]!r}, is {now!r}" for name, now in new.items() if old[name] != now and name != "created"
     ]
     if changes:
         raise UsageError(f"{request.out} holds another run: {', '.join(changes)}; choose another OUT, or delete it")
@@ -136,7 +122,7 @@ def check_same_run(request: Request, bundle: Bundle) -> RunRecord:
 
 
 def process(
-    request: Request, record: RunRecord, bundle: Bundle, listing: Worklist, lease: Lease, progress: Progress
+    request: Request, began: datetime, bundle: Bundle, listing: Worklist, lease: Lease, progress: Progress
 ) -> tuple[float, int]:
     """Process the inputs that are not done yet; returns the seconds that it took and the number of inputs."""
     recover(request.out)
@@ -151,10 +137,9 @@ def process(
     pipeline = Pipeline(
         listing=listing,
         read=read_options(bundle, request.write),
-        postprocess=postprocess_config(bundle, request.out, request.write, datetime.fromisoformat(record.created)),
+        postprocess=postprocess_config(bundle, request.out, request.write, began),
         engine=request.engine,
         files=[ray.put(to_files(bundle))],
-        messages=monitor.messages,
     )
     start = time.perf_counter()
     for _ in range(ROUNDS):
