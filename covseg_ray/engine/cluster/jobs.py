@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import shlex
@@ -104,8 +105,10 @@ def follow(client: Client, job_id: str, write: Say) -> JobState:
         time.sleep(POLL_SECONDS)
 
 
-def wait(client: Client, job_id: str) -> JobState:
-    while (found := state(client, job_id)).exit_code is None:
+def wait(client: Client, job_id: str, seconds: float = math.inf) -> JobState:
+    """The job at its end, or as it is after so many ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while (found := state(client, job_id)).exit_code is None and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return found
 
