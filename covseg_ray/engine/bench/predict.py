@@ -7,7 +7,7 @@ from functools import partial
 
 from covseg_ray.engine.bench.models import PLAIN_BATCH, Models
 from covseg_ray.engine.bench.rounds import Say, in_turn, machine
-from covseg_ray.engine.bench.subprocess import Call, in_process
+from covseg_ray.engine.bench.subprocess import in_process
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import KEEP_MEMORY
 from covseg_ray.errors import UsageError
@@ -34,7 +34,8 @@ def bench_predict(uris: Sequence[str], films: int, rounds: int, say: Say) -> Ben
             for engine, precision in (("auto", "auto"),) if bundle.graph else WAYS[local_device()]:
                 name = _name(uri if len(bundles) > 1 else "", bundle, engine, precision)
                 try:
-                    measured[name] = _ready(ours, name, uri, engine, precision)
+                    ours("add", name, uri, engine, precision)
+                    measured[name] = partial(ours, "rate", name)
                 except UsageError as error:
                     missing[name] = f"not here: {error}"
         found = in_turn(rounds, measured, say)
@@ -42,11 +43,6 @@ def bench_predict(uris: Sequence[str], films: int, rounds: int, say: Say) -> Ben
     against = Rate(PLAIN, found[PLAIN], f"eager torch in fp32, channels first, batches of {PLAIN_BATCH}")
     advice = _advice(next(iter(bundles.values())), rates, against)
     return Bench("predict", "films/s", machine(), against, tuple(rates), advice)
-
-
-def _ready(ours: Call, name: str, uri: str, engine: str, precision: str) -> Callable[[], float]:
-    ours("add", name, uri, engine, precision)
-    return partial(ours, "rate", name)
 
 
 def _name(prefix: str, bundle: Bundle, engine: str, precision: str) -> str:
