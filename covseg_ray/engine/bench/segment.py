@@ -17,7 +17,7 @@ from covseg_ray.engine.bench.rounds import NO_PROGRESS, Say, in_turn, output_fol
 from covseg_ray.engine.bulk.pipeline import pool_size, predict_table
 from covseg_ray.engine.bulk.postprocess import postprocess
 from covseg_ray.engine.bulk.read import load
-from covseg_ray.engine.bulk.run import Request, postprocess_config, read_options, segment
+from covseg_ray.engine.bulk.run import Request, segment, stage_options
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import session
 from covseg_ray.errors import DatasetError, UsageError
@@ -35,14 +35,15 @@ class Stages:
     """The films of a listing through each stage on one core, in films a second."""
 
     def __init__(self, model: str, engine: str, listed: pa.Table) -> None:
-        self.bundle, self.listed = load_bundle(model), listed
-        self.predictor = BatchPredictor(self.bundle, "cpu", engine=engine, threads=1)
-        self.loaded = pa.concat_tables(load(listed, read_options(self.bundle, ())))
+        bundle, self.listed = load_bundle(model), listed
+        self.options = stage_options(bundle, "", (), datetime.now(timezone.utc))
+        self.predictor = BatchPredictor(bundle, "cpu", engine=engine, threads=1)
+        self.loaded = pa.concat_tables(load(listed, self.options))
         self.classes = predict_table(self.predictor, self.loaded)
 
     def load(self) -> float:
         begin = time.perf_counter()
-        rows = sum(len(piece) for piece in load(self.listed, read_options(self.bundle, ())))
+        rows = sum(len(piece) for piece in load(self.listed, self.options))
         return rows / (time.perf_counter() - begin)
 
     def predict(self) -> float:
@@ -50,9 +51,8 @@ class Stages:
         return len(predict_table(self.predictor, self.loaded)) / (time.perf_counter() - begin)
 
     def postprocess(self) -> float:
-        config = postprocess_config(self.bundle, "", (), datetime.now(timezone.utc))
         begin = time.perf_counter()
-        return len(postprocess(self.classes, config)) / (time.perf_counter() - begin)
+        return len(postprocess(self.classes, self.options)) / (time.perf_counter() - begin)
 
 
 def bench_segment(

@@ -18,8 +18,8 @@ from ray.util.queue import Queue
 
 from covseg_ray.engine.bulk.datasource import ListingDatasource
 from covseg_ray.engine.bulk.monitor import Monitor, monitor_callback, report_block
-from covseg_ray.engine.bulk.postprocess import Postprocess, postprocess
-from covseg_ray.engine.bulk.read import LOADED, ReadOptions, load
+from covseg_ray.engine.bulk.postprocess import postprocess
+from covseg_ray.engine.bulk.read import LOADED, Options, load
 from covseg_ray.engine.data_context import context
 from covseg_ray.engine.session import alive_nodes, original_error, without_rays_own_lines
 from covseg_ray.errors import CovsegError
@@ -103,8 +103,7 @@ class Pipeline:
     """What the stages need; ``files`` holds a reference to the files of the bundle."""
 
     listing: Worklist
-    read: ReadOptions
-    postprocess: Postprocess
+    options: Options
     engine: str
     files: list[ray.ObjectRef[Mapping[str, bytes]]]
 
@@ -112,11 +111,11 @@ class Pipeline:
 def run(pipeline: Pipeline, pool: PoolSize, monitor: Monitor) -> None:
     """Write the rows of every input that has none yet. Raises what a stage raised, and StorageError where Ray could
     not write."""
-    out = pipeline.postprocess.out
+    out = pipeline.options.out
     settings = context(monitor_callback(monitor))
     settings.checkpoint_config = _checkpoint(out)
     # A task's output goes to the next stage in blocks of so many bytes: Ray's 128 MiB would hold 2,000 films back.
-    block_bytes = BLOCK_FILMS[pool.device] * pipeline.read.film_bytes
+    block_bytes = BLOCK_FILMS[pool.device] * pipeline.options.film_bytes
     settings.target_max_block_size = min(block_bytes, settings.target_max_block_size or block_bytes)
     with ray.data.DataContext.current(settings), without_rays_own_lines():
         try:
@@ -150,13 +149,13 @@ def _checkpoint(out: str) -> CheckpointConfig:
 
 
 def _dataset(pipeline: Pipeline, pool: PoolSize, messages: Queue) -> ray.data.Dataset:
-    out = pipeline.postprocess.out
+    out = pipeline.options.out
     inputs = ListingDatasource(out, pipeline.listing, finished_items(out))
     listed = ray.data.read_datasource(inputs, override_num_blocks=1)  # with more, Ray splits the output of tasks
     block = BLOCK_FILMS[pool.device]
     blocks = max(1, pipeline.listing.inputs // block)
     loaded = listed.map_batches(
-        partial(load, options=pipeline.read), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+        partial(load, options=pipeline.options), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     ).repartition(target_num_rows_per_block=block)
     predicted = loaded.map_batches(
         Segmenter,
@@ -169,7 +168,7 @@ def _dataset(pipeline: Pipeline, pool: PoolSize, messages: Queue) -> ray.data.Da
         num_gpus=1 if pool.device == "cuda" else 0,
     )
     results = predicted.map_batches(
-        partial(postprocess, config=pipeline.postprocess), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+        partial(postprocess, options=pipeline.options), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     )
     return results.map_batches(
         partial(report_block, messages=messages), batch_size=None, batch_format="pyarrow", zero_copy_batch=True

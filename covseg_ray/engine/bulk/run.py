@@ -15,8 +15,7 @@ import ray
 from covseg_ray import __version__
 from covseg_ray.engine.bulk.monitor import Monitor, Progress, check_rejects
 from covseg_ray.engine.bulk.pipeline import Pipeline, pool_size, run
-from covseg_ray.engine.bulk.postprocess import WRITABLE, Postprocess
-from covseg_ray.engine.bulk.read import ReadOptions
+from covseg_ray.engine.bulk.read import WRITABLE, Options
 from covseg_ray.engine.bulk.report import archive_page
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.messages import open_messages
@@ -136,8 +135,7 @@ def process(
     monitor = Monitor(request.out, open_messages(), lease, progress, before, limit)
     pipeline = Pipeline(
         listing=listing,
-        read=read_options(bundle, request.write),
-        postprocess=postprocess_config(bundle, request.out, request.write, began),
+        options=stage_options(bundle, request.out, request.write, began),
         engine=request.engine,
         files=[ray.put(to_files(bundle))],
     )
@@ -149,15 +147,9 @@ def process(
     return time.perf_counter() - start, listing.inputs - done
 
 
-def read_options(bundle: Bundle, write: tuple[str, ...]) -> ReadOptions:
-    """What the model and the files beside the table need of each film."""
-    return ReadOptions(bundle.spec.input_size, bundle.spec.resize, "overlays" in write, "dicom-seg" in write)
-
-
-def postprocess_config(bundle: Bundle, out: str, write: tuple[str, ...], created: datetime) -> Postprocess:
-    """How the model's classes become rows of the table and the files beside it."""
+def stage_options(bundle: Bundle, out: str, write: tuple[str, ...], created: datetime) -> Options:
     spec = bundle.spec
-    return Postprocess(
+    return Options(
         out=out,
         size=spec.input_size,
         resize=spec.resize,
