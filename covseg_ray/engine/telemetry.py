@@ -50,8 +50,7 @@ class EndpointMetrics:
 def batch_sizes(model: str) -> Histogram:
     """Films that one call of the network took."""
     sizes = Histogram("covseg_batch_films", "Films in one call of the network.", _SIZES, ("model",))
-    sizes.set_default_tags({"model": model})
-    return sizes
+    return sizes.set_default_tags({"model": model})
 
 
 class TrainingMetrics:
@@ -85,8 +84,7 @@ class TrainingMetrics:
 
 
 def _of_run(run: str, name: str, text: str) -> Gauge:
-    gauge: Gauge = Gauge(name, text, ("run",)).set_default_tags({"run": run})
-    return gauge
+    return Gauge(name, text, ("run",)).set_default_tags({"run": run})
 
 
 class SegmentMetrics:

@@ -17,10 +17,19 @@ from covseg_ray.reports.measured import StratumRow
 
 def compare_page(request: ComparisonRequest, found: Comparison) -> str:
     """The report of two models on the same films, as HTML."""
+    models = {"A": request.first, "B": request.second}
+    facts = {name: model_words(bundle) for name, bundle in models.items()}
+    facts |= films_facts(request.films, found.first, found.notes)
+    facts |= {f"{name} trained on": trained_words(bundle) for name, bundle in models.items()}
+    first, second = intervals(found.first.metrics), intervals(found.second.metrics)
+    changes = intervals(found.differences)
     return compare_report(
         title=f"Two models on {request.films.split}",
-        facts=_facts(request, found),
-        metrics=_metrics(found),
+        facts=facts,
+        metrics=[
+            ComparedMetric(name, first[name], second[name], changes[name], each.not_better)
+            for name, each in found.differences.items()
+        ],
         strata=[
             StratumRow(stratum_words(group, name), each.images, intervals(each.differences))
             for group, of in found.strata.items()
@@ -29,19 +38,3 @@ def compare_page(request: ComparisonRequest, found: Comparison) -> str:
         findings=findings({"A": found.first, "B": found.second}),
         films=found.changed,
     )
-
-
-def _metrics(found: Comparison) -> list[ComparedMetric]:
-    first, second = intervals(found.first.metrics), intervals(found.second.metrics)
-    changes = intervals(found.differences)
-    return [
-        ComparedMetric(name, first[name], second[name], changes[name], each.not_better)
-        for name, each in found.differences.items()
-    ]
-
-
-def _facts(request: ComparisonRequest, found: Comparison) -> dict[str, str]:
-    models = {"A": request.first, "B": request.second}
-    rows = {name: model_words(bundle) for name, bundle in models.items()}
-    rows |= films_facts(request.films, found.first, found.notes)
-    return rows | {f"{name} trained on": trained_words(bundle) for name, bundle in models.items()}

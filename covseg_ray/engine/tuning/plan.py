@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -59,20 +60,13 @@ def edge_jobs(job: Job) -> list[Job]:
 
 
 def _ends(job: Job, search: Search) -> tuple[Any, ...]:
-    if not search.choose and not isinstance(_value(job, search.key), (int, float)):
+    if not search.choose and not isinstance(attrgetter(search.key)(job), (int, float)):
         raise ConfigError(f"[[search]]: {search.key} takes no number, so it has no low and high: give choose = [...]")
     return search.ends
 
 
 def _is_whole(job: Job, search: Search) -> bool:
-    return not search.choose and isinstance(_value(job, search.key), int)
-
-
-def _value(job: Job, key: str) -> Any:
-    found: Any = job
-    for name in key.split("."):
-        found = getattr(found, name)
-    return found
+    return not search.choose and isinstance(attrgetter(search.key)(job), int)
 
 
 def _tried(job: Job, values: Mapping[str, Any]) -> Job:
