@@ -47,7 +47,7 @@ def compare(
     require_reachable(dataset)
     from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.engine.evaluation import compare as engine
-    from covseg_ray.engine.evaluation.compare_report import compare_page
+    from covseg_ray.engine.evaluation.report import compare_page
     from covseg_ray.engine.session import session
     from covseg_ray.storage.datasets.pack import read_exclusions
     from covseg_ray.storage.datasets.subset import Subset

@@ -11,7 +11,7 @@ import shlex
 import time
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -140,15 +140,13 @@ def stop(client: Client, job_id: str) -> JobState:
 async def _tail(client: Client, job_id: str, written: int, write: Say) -> int:
     """Write the log from character ``written`` on; returns where it ends. Each connection sends it from the start."""
     at = 0
-    try:
+    with suppress(RuntimeError, aiohttp.ClientError):  # the connection broke; whether the job is there is asked next
         async for text in client.tail_job_logs(job_id):
             fresh = text[max(0, written - at) :]
             at += len(text)
             if fresh:
                 write(fresh)
                 written = at
-    except (RuntimeError, aiohttp.ClientError):  # the connection broke; whether the job is there is asked next
-        return written
     return written
 
 

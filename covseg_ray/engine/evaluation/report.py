@@ -1,10 +1,12 @@
-"""An evaluation as a report page."""
+"""An evaluation, or a comparison of two models, as a report page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from covseg_ray.engine.evaluation.compare import Comparison, ComparisonRequest
 from covseg_ray.engine.evaluation.run import ALL, Evaluation, EvaluationRequest
+from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.measured import (
     Findings,
     FreeResponseLine,
@@ -36,6 +38,31 @@ def evaluation_page(request: EvaluationRequest, evaluation: Evaluation) -> str:
         facts=facts(request.bundle, request.films, evaluation),
         ious=evaluation.infected_ious,
         findings=findings({"model": evaluation}),
+    )
+
+
+def compare_page(request: ComparisonRequest, found: Comparison) -> str:
+    """The report of two models on the same films, as HTML."""
+    models = {"A": request.first, "B": request.second}
+    facts = {name: model_words(bundle) for name, bundle in models.items()}
+    facts |= films_facts(request.films, found.first, found.notes)
+    facts |= {f"{name} trained on": trained_words(bundle) for name, bundle in models.items()}
+    first, second = intervals(found.first.metrics), intervals(found.second.metrics)
+    changes = intervals(found.differences)
+    return compare_report(
+        title=f"Two models on {request.films.split}",
+        facts=facts,
+        metrics=[
+            ComparedMetric(name, first[name], second[name], changes[name], each.not_better)
+            for name, each in found.differences.items()
+        ],
+        strata=[
+            StratumRow(stratum_words(group, name), each.images, intervals(each.differences))
+            for group, of in found.strata.items()
+            for name, each in of.items()
+        ],
+        findings=findings({"A": found.first, "B": found.second}),
+        films=found.changed,
     )
 
 
