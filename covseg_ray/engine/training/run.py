@@ -19,7 +19,7 @@ from ray.util.queue import Queue
 
 from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.messages import drain, open_messages
+from covseg_ray.engine.messages import open_messages
 from covseg_ray.engine.session import original_error, session
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finalize
 from covseg_ray.engine.training.initial import initial_network
@@ -37,6 +37,7 @@ JOB_FILE = "job.json"
 _SCALING: Any = ray.train.ScalingConfig
 _FAILURES: Any = ray.train.FailureConfig
 GIB = 2**30
+POLL_SECONDS = 1.0  # how often the workers' messages are read
 RESIZE_SECONDS = 300.0  # with a range of workers: how often to check for more. A change restarts the epoch
 
 
@@ -210,8 +211,8 @@ def forwarded(task: Task, messages: Queue, progress: Progress) -> Iterator[None]
 def _listen(task: Task, messages: Queue, progress: Progress, done: Event) -> None:
     best = 0.0
     while True:
-        finished = done.is_set()
-        for message in drain(messages, wait_seconds=1.0):
+        finished = done.wait(POLL_SECONDS)
+        for message in messages.get_nowait_batch(messages.qsize()):
             if "record" in message:
                 best = max(best, message["record"][task.job.train.select])
                 progress.epoch_done(message["record"], best)
