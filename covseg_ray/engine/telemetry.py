@@ -6,7 +6,6 @@ listens. Never a film's name or anything of a patient's in a tag. ``cluster/moni
 
 from __future__ import annotations
 
-import collections
 import time
 from collections.abc import Mapping
 from threading import Thread
@@ -93,12 +92,10 @@ class SegmentMetrics:
     def __init__(self) -> None:
         self._films = Counter("covseg_segment_films", "Films done.", ("status",))
         self._rejects = Counter("covseg_segment_rejects", "Films that could not be used.", ("reason",))
-        self._last: collections.Counter[str] = collections.Counter()
 
-    def update(self, done: collections.Counter[str]) -> None:
-        """``done`` counts all films so far by the reason of their rejection, those with a mask by none."""
-        for reason, films in (done - self._last).items():
+    def add(self, done: Mapping[str, int]) -> None:
+        """``done`` counts films by the reason of their rejection, those with a mask by none."""
+        for reason, films in done.items():
             self._films.inc(films, tags={"status": "rejected" if reason else "ok"})
             if reason:
                 self._rejects.inc(films, tags={"reason": reason})
-        self._last |= done

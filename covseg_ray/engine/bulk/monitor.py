@@ -68,7 +68,7 @@ class Monitor:
             if message["first"] not in self.blocks:
                 self.blocks.add(message["first"])
                 self.done.update(message["reasons"])
-        self.metrics.update(self.done)
+                self.metrics.add(message["reasons"])
         return self.done
 
 
