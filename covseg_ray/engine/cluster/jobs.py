@@ -82,7 +82,10 @@ def send(
     job_id = f"{words[0]}-{secrets.token_hex(4)}"
     with TemporaryDirectory(prefix="covseg-ray-submit-") as folder:
         package = Path(folder) / "package.zip"
-        _pack(package, {**({} if image else package_files(models)), **files})
+        contents: dict[str, bytes | str] = {**({} if image else package_files(models)), **files}
+        with zipfile.ZipFile(package, "w") as archive:
+            for name, data in sorted(contents.items()):
+                archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED)
         say(f"sending {package.stat().st_size / 1e6:.2f} MB to {client.get_address()}")
         with _as_one_line(client.get_address()):
             client.submit_job(
@@ -158,12 +161,6 @@ def package_files(models: Collection[str]) -> dict[str, bytes]:
         for path in SOURCE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and not any(each in path.parents for each in left_out)
     }
-
-
-def _pack(package: Path, contents: Mapping[str, bytes | str]) -> None:
-    with zipfile.ZipFile(package, "w") as archive:
-        for name, data in sorted(contents.items()):
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED)
 
 
 def _read(details: JobDetails) -> JobState:
