@@ -14,7 +14,7 @@ import ray
 
 from covseg_ray import __version__
 from covseg_ray.engine.bulk.monitor import Monitor, Progress, check_rejects
-from covseg_ray.engine.bulk.pipeline import Pipeline, pool_size, run
+from covseg_ray.engine.bulk.pipeline import pool_size, run
 from covseg_ray.engine.bulk.read import WRITABLE, Options
 from covseg_ray.engine.bulk.report import archive_page
 from covseg_ray.engine.bundle_io import load_bundle
@@ -133,15 +133,10 @@ def process(
         return 0.0, 0
     limit = request.reject_limit(listing.inputs)
     monitor = Monitor(request.out, open_messages(), lease, progress, before, limit)
-    pipeline = Pipeline(
-        listing=listing,
-        options=stage_options(bundle, request.out, request.write, began),
-        engine=request.engine,
-        files=[ray.put(to_files(bundle))],
-    )
+    options, files = stage_options(bundle, request.out, request.write, began), [ray.put(to_files(bundle))]
     start = time.perf_counter()
     for _ in range(ROUNDS):
-        run(pipeline, pool_size(request.actors, bundle, request.engine), monitor)
+        run(listing, options, files, pool_size(request.actors, bundle, request.engine), monitor)
         if not recover(request.out):  # a killed command's last request may have arrived while this one ran
             break
     return time.perf_counter() - start, listing.inputs - done
