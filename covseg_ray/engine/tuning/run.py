@@ -12,10 +12,10 @@ import ray
 from covseg_ray.config.train import Data, Job, Model, written
 from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.engine.session import session
-from covseg_ray.engine.training import run as training
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT
 from covseg_ray.engine.training.initial import initial_network
-from covseg_ray.engine.training.run import cached, check_same_job, check_sizes, find_films
+from covseg_ray.engine.training.run import Progress as TrainingProgress
+from covseg_ray.engine.training.run import cached, check_same_job, check_sizes, find_films, train
 from covseg_ray.engine.training.split import Source
 from covseg_ray.engine.training.worker import Task
 from covseg_ray.engine.tuning.monitor import Progress, SearchMonitor
@@ -149,7 +149,7 @@ def keep_best(
     number = best_of(results, select).number
     best = trials[number - 1]
     progress.finishing(results[number - 1])
-    bundle = training.train(best.job, _BestTrialProgress(number, progress)).bundle
+    bundle = train(best.job, _BestTrialProgress(number, progress)).bundle
     last = [result_of(best) if result.number == number else result for result in results]
     lease.check()
     write_table(folder, last, select)
@@ -161,7 +161,7 @@ def keep_best(
     return last
 
 
-class _BestTrialProgress(training.Progress):
+class _BestTrialProgress(TrainingProgress):
     """The progress of the best trial where it is trained on, as that of any trial."""
 
     def __init__(self, number: int, progress: Progress) -> None:
