@@ -17,10 +17,9 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayTaskError
 from ray.util.queue import Queue
 
-from covseg_ray.engine.bulk.datasource import ListingDatasource
 from covseg_ray.engine.bulk.monitor import Monitor, monitor_callback, report_block
 from covseg_ray.engine.bulk.postprocess import postprocess
-from covseg_ray.engine.bulk.read import LOADED, Options, load
+from covseg_ray.engine.bulk.read import LOADED, ListingDatasource, Options, load
 from covseg_ray.engine.data_context import context
 from covseg_ray.engine.session import alive_nodes, original_error, without_rays_own_lines
 from covseg_ray.errors import CovsegError

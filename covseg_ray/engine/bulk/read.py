@@ -9,10 +9,15 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import groupby, islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+from ray.data import DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
 
 from covseg_ray.radiograph.decoder_process import DecodingChild
 from covseg_ray.radiograph.dicom.seg import header_bytes
@@ -22,7 +27,7 @@ from covseg_ray.radiograph.geometry import Resize, shrink, standardise
 from covseg_ray.storage.archives.dataset_rows import read_rows
 from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.archives.read import read_members
-from covseg_ray.storage.runs.worklist import parse_members
+from covseg_ray.storage.runs.worklist import SCHEMA, Worklist, parse_members, read_file
 
 ROWS_PER_TABLE = 16  # of a task's output: few, so that the next stage starts early
 PICTURE_SIDE = 1024  # at most, for overlays
@@ -66,6 +71,33 @@ class Options:
     def film_bytes(self) -> int:
         """Upper bound of the bytes of a film's row, text columns excluded."""
         return self.size**2 + (PICTURE_SIDE**2 if "overlays" in self.write else 0)
+
+
+class ListingDatasource(Datasource):
+    """An archive's listing as a Ray Data source, rows of ``worklist.SCHEMA``: a task for each of its files at ``out``
+    that has unfinished items. ``ray.data.read_parquet`` would combine files up to 128 MiB, the listing of a million
+    films, into one task. ``finished_I`` are the finished items, int64, which Ray Data drops."""
+
+    def __init__(self, out: str, listing: Worklist, finished_I: NDArray[np.int64]) -> None:
+        super().__init__()
+        sizes_F = np.diff([*listing.starts, listing.inputs])
+        done_F = np.bincount(np.searchsorted(listing.starts, finished_I, "right") - 1, minlength=len(sizes_F))
+        self._out, self._rows = out, {int(file): int(sizes_F[file]) for file in np.flatnonzero(done_F < sizes_F)}
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        return [
+            ReadTask(partial(_listed, self._out, file), BlockMetadata(rows, None, None, None), SCHEMA)
+            for file, rows in self._rows.items()
+        ]
+
+
+def _listed(out: str, file: int) -> list[pa.Table]:
+    return [read_file(out, file)]
 
 
 def load(listed: pa.Table, options: Options) -> Iterator[pa.Table]:

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 import ray
 
-from covseg_ray.engine.bulk.datasource import ListingDatasource
 from covseg_ray.engine.bulk.pipeline import BLOCK_FILMS
-from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, Options
+from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, ListingDatasource, Options
 from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.runs.worklist import write_worklist
 
