@@ -49,7 +49,7 @@ class BareWorker:
         state = ray.get(self.task.initial)
         self.learner = build_learner(self.job, SCHEDULED_STEPS, state, self.device, wrap=lambda network: network)
         self.learner.network.train()
-        films = list(_films(self.task.train, self.share))
+        films = itertools.islice(_films(self.task.train), self.share)
         self.images_NHW, self.targets_NHW = (torch.stack(each).to(self.device) for each in zip(*films, strict=True))
         self.rate(1)
 
@@ -147,13 +147,11 @@ def first_units(source: Source, films: int) -> Source:
     return source
 
 
-def _films(source: Source, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _films(source: Source) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     for unit in range(len(source.units)):
         films = source.films(unit)
         targets_NHW = targets(films.masks_NHW, films.lungs_NHW, source.classes)
-        pairs = zip(torch.from_numpy(films.images_NHW), torch.from_numpy(targets_NHW), strict=True)
-        yield from itertools.islice(pairs, count)
-        count -= min(count, len(films.image_ids))
+        yield from zip(torch.from_numpy(films.images_NHW), torch.from_numpy(targets_NHW), strict=True)
 
 
 def advice(feed: Rate, whole: Rate, against: Rate) -> tuple[str, ...]:
