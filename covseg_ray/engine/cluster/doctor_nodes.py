@@ -86,11 +86,7 @@ def ask(nodes: Sequence[Node], storage: str | None, probe: Probe | None) -> list
         )
         refs[there.remote(node.gpus, storage, probe, url if node.head else None)] = node
     _, late = ray.wait(list(refs), num_returns=len(refs), timeout=ANSWER_SECONDS)
-    found = [
-        replace(each, node=node.name)
-        for ref, node in refs.items()
-        for each in _answer(ref, ref in late)
-    ]
+    found = [replace(each, node=node.name) for ref, node in refs.items() for each in _answer(ref, ref in late)]
     for ref in late:
         ray.cancel(ref, force=True)
     return same_versions(found, [doctor.python(), doctor.ray_version()])
