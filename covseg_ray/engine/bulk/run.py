@@ -14,7 +14,7 @@ import ray
 
 from covseg_ray import __version__
 from covseg_ray.engine.bulk.monitor import Monitor, Progress, check_rejects
-from covseg_ray.engine.bulk.pipeline import pool_size, run
+from covseg_ray.engine.bulk.pipeline import Files, pool_size, run
 from covseg_ray.engine.bulk.read import WRITABLE, Options
 from covseg_ray.engine.bulk.report import archive_page
 from covseg_ray.engine.bundle_io import load_bundle
@@ -133,7 +133,8 @@ def process(
         return 0.0, 0
     limit = request.reject_limit(listing.inputs)
     monitor = Monitor(request.out, open_messages(), lease, progress, before, limit)
-    options, files = stage_options(bundle, request.out, request.write, began), [ray.put(to_files(bundle))]
+    options = stage_options(bundle, request.out, request.write, began)
+    files: Files = [ray.put(to_files(bundle))]
     start = time.perf_counter()
     for _ in range(ROUNDS):
         run(listing, options, files, pool_size(request.actors, bundle, request.engine), monitor)

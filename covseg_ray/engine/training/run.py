@@ -44,7 +44,8 @@ RESIZE_SECONDS = 300.0  # with a range of workers: how often to check for more. 
 class Progress(Protocol):
     """Called by ``train`` while it runs."""
 
-    def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None: ...
+    def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None:
+        return
 
     def epoch_done(self, record: Mapping[str, float], best: float) -> None: ...
 
