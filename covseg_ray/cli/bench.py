@@ -64,9 +64,11 @@ def segment(
 ) -> None:
     """Measure films/s of bulk segmentation and of each of its stages, relative to the model alone."""
     require_reachable(out or source)
-    from covseg_ray.engine.bench.segment import Sample, bench_segment
+    from covseg_ray.engine.bench.segment import bench_segment
+    from covseg_ray.engine.bulk.run import Request
 
-    _show(bench_segment(Sample(source, model, engine, films), out, rounds, say, address, allow_open), as_json)
+    request = Request(source, out or "", model, engine=engine)
+    _show(bench_segment(request, films, rounds, say, address, allow_open), as_json)
 
 
 @app.command()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import ray
-from ray.util.queue import Empty, Queue
+from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
@@ -13,12 +11,3 @@ def open_messages() -> Queue:
     """A queue on this node: the loss of another node must not take it away."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-
-
-def drain(messages: Queue, wait_seconds: float) -> list[dict[str, Any]]:
-    """The messages received so far; waits for the first."""
-    try:
-        first = messages.get(timeout=wait_seconds)
-    except Empty:
-        return []
-    return [first, *messages.get_nowait_batch(messages.qsize())]

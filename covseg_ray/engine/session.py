@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -56,6 +56,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def alive_nodes() -> list[dict[str, Any]]:
+    """The session's nodes as Ray tells them, without those that are gone."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
 @contextmanager
 def session(
     address: str | None = None,
@@ -77,8 +82,7 @@ def session(
         dashboard = _start(address, workers, KEEP_MEMORY | dict(variables))
         try:
             if address and not allow_open:
-                hosts = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
-                refuse_open(hosts, f"http://{dashboard}")
+                refuse_open((node["NodeManagerAddress"] for node in alive_nodes()), f"http://{dashboard}")
             with _own_exit_code():
                 yield
         finally:
@@ -110,7 +114,7 @@ def _own_exit_code() -> Iterator[None]:
     if current_thread() is not main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _leave)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_SIGTERM))
     try:
         yield
     finally:
@@ -153,10 +157,6 @@ def keep_replica_to_loopback() -> None:
         return int(bind(server, address.replace("[::]", "127.0.0.1")))
 
     replica.add_port_to_grpc_server = to_loopback  # type: ignore[attr-defined]
-
-
-def _leave(signal_number: int, frame: object) -> NoReturn:
-    sys.exit(EXIT_SIGTERM)
 
 
 def _start(address: str | None, workers: int, variables: dict[str, str]) -> str | None:

@@ -6,7 +6,6 @@ listens. Never a film's name or anything of a patient's in a tag. ``cluster/moni
 
 from __future__ import annotations
 
-import collections
 import time
 from collections.abc import Mapping
 from threading import Thread
@@ -50,8 +49,7 @@ class EndpointMetrics:
 def batch_sizes(model: str) -> Histogram:
     """Films that one call of the network took."""
     sizes = Histogram("covseg_batch_films", "Films in one call of the network.", _SIZES, ("model",))
-    sizes.set_default_tags({"model": model})
-    return sizes
+    return sizes.set_default_tags({"model": model})
 
 
 class TrainingMetrics:
@@ -85,8 +83,7 @@ class TrainingMetrics:
 
 
 def _of_run(run: str, name: str, text: str) -> Gauge:
-    gauge: Gauge = Gauge(name, text, ("run",)).set_default_tags({"run": run})
-    return gauge
+    return Gauge(name, text, ("run",)).set_default_tags({"run": run})
 
 
 class SegmentMetrics:
@@ -95,12 +92,10 @@ class SegmentMetrics:
     def __init__(self) -> None:
         self._films = Counter("covseg_segment_films", "Films done.", ("status",))
         self._rejects = Counter("covseg_segment_rejects", "Films that could not be used.", ("reason",))
-        self._last: collections.Counter[str] = collections.Counter()
 
-    def update(self, done: collections.Counter[str]) -> None:
-        """``done`` counts all films so far by the reason of their rejection, those with a mask by none."""
-        for reason, films in (done - self._last).items():
+    def add(self, done: Mapping[str, int]) -> None:
+        """``done`` counts films by the reason of their rejection, those with a mask by none."""
+        for reason, films in done.items():
             self._films.inc(films, tags={"status": "rejected" if reason else "ok"})
             if reason:
                 self._rejects.inc(films, tags={"reason": reason})
-        self._last |= done

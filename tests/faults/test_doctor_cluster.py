@@ -97,13 +97,13 @@ def test_a_path_that_nodes_cannot_know_is_a_usage_error(here: Cluster) -> None:
     assert done.stderr == "error: --storage films: a cluster's nodes need a full path, or s3://BUCKET/PREFIX\n"
 
 
-def test_nodes_are_the_living_ones_with_the_head_first_and_names_apart() -> None:
-    def row(node_id: str, name: str, alive: bool = True, **resources: float) -> dict[str, object]:
-        return {"NodeID": node_id * 8, "NodeName": name, "Alive": alive, "Resources": resources}
+def test_nodes_come_with_the_head_first_and_names_apart() -> None:
+    def row(node_id: str, name: str, **resources: float) -> dict[str, object]:
+        return {"NodeID": node_id * 8, "NodeName": name, "Resources": resources}
 
     head = row("ad", "b", CPU=2.0) | {"Resources": {"CPU": 2.0, doctor_nodes.HEAD: 1.0}}
-    rows = [row("0a", "a", GPU=4.0), row("de", "c"), row("ff", "gone", alive=False), head, row("1c", "c")]
-    found = doctor_nodes.alive(rows)
+    rows = [row("0a", "a", GPU=4.0), row("de", "c"), head, row("1c", "c")]
+    found = doctor_nodes.named(rows)
     assert [node.name for node in found] == ["b", "a", "c (1c1c1c1c)", "c (dededede)"]
     assert [(node.head, node.cpus, node.gpus) for node in found[:2]] == [(True, 2.0, 0.0), (False, 0.0, 4.0)]
 

@@ -84,7 +84,7 @@ def compare(
     films = subset(dataset, split, labels, exclude)
     from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.engine.evaluation import compare as engine
-    from covseg_ray.engine.evaluation.compare_report import compare_page
+    from covseg_ray.engine.evaluation.report import compare_page
     from covseg_ray.engine.session import session
     from covseg_ray.storage.filesystem import write_bytes
 

@@ -23,20 +23,18 @@ Predict = Callable[[NDArray[np.uint8]], object]
 
 
 class Models:
-    """Models by name, each on so many ``films``, with ``threads`` of this process's CPU, or with all its cores."""
+    """Models by name, each on so many ``films``, with all of this process's cores."""
 
-    def __init__(self, films: int, threads: int | None = None) -> None:
+    def __init__(self, films: int) -> None:
         self.count = films
-        self.threads = threads or cores()
         self.predicts: dict[str, tuple[Predict, NDArray[np.uint8]]] = {}
 
-    def add(self, name: str, uri: str, engine: str = "auto", precision: str = "auto") -> str:
-        """Load a bundle and predict one chunk; returns the engine. Raises UsageError where it is not available here."""
-        predictor = local_predictor(load_bundle(uri), engine, precision, self.threads)
+    def add(self, name: str, uri: str, engine: str = "auto", precision: str = "auto") -> None:
+        """Load a bundle and predict one chunk. Raises UsageError where its engine is not available here."""
+        predictor = local_predictor(load_bundle(uri), engine, precision, cores())
         films_NSS = films_in_memory(self.count, predictor.spec.input_size)
         predictor.predict(films_NSS[: predictor.chunk])
         self.predicts[name] = (predictor.predict, films_NSS)
-        return predictor.engine
 
     def add_plain(self, name: str, uri: str) -> None:
         """The same network as a plain script calls it: eager, fp32, channels first."""

@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg_ray.engine.bench.rounds import machine
-from covseg_ray.engine.session import cores
+from covseg_ray.engine.session import alive_nodes, cores
 
 Options = Mapping[str, Any]  # of an actor
 Calls = Callable[..., list[Any]]  # a method's name and its arguments to the result of each actor, in order
@@ -20,7 +20,7 @@ def session_machine(address: str | None) -> dict[str, str]:
     """Name, value: this machine's, or the cluster's size beside the versions that it must share with it."""
     if address is None:
         return machine()
-    nodes, gpus = len(alive()), int(ray.cluster_resources().get("GPU", 0))
+    nodes, gpus = len(alive_nodes()), int(ray.cluster_resources().get("GPU", 0))
     cluster = f"a Ray cluster of {nodes} node{'s' if nodes > 1 else ''}"
     size = {"processor": cluster, "cores": str(cpus(address)), "gpu": str(gpus or "none")}
     return {name: value for name, value in machine().items() if name in ("python", "torch", "ray")} | size
@@ -31,15 +31,11 @@ def cpus(address: str | None) -> int:
     return cores() if address is None else int(ray.cluster_resources().get("CPU", 1))
 
 
-def alive() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
 def per_device(device: str) -> list[Options]:
     """An actor for each GPU, which it has to itself, or for each node, where nothing is counted for it."""
     if device == "cuda":
         return [{"num_cpus": 0, "num_gpus": 1}] * int(ray.cluster_resources()["GPU"])
-    places = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive())
+    places = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive_nodes())
     return [{"num_cpus": 0, "scheduling_strategy": place} for place in places]
 
 

@@ -7,13 +7,12 @@ from functools import partial
 
 from covseg_ray.engine.bench.models import PLAIN_BATCH, Models
 from covseg_ray.engine.bench.rounds import Say, in_turn, machine
-from covseg_ray.engine.bench.subprocess import Call, in_process
+from covseg_ray.engine.bench.subprocess import in_process
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import KEEP_MEMORY
 from covseg_ray.errors import UsageError
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.segmentation.inference.predictor import engine_of, local_device
-from covseg_ray.segmentation.network.bundle import Bundle
 
 PLAIN = "a plain script"
 WAYS = {
@@ -32,33 +31,20 @@ def bench_predict(uris: Sequence[str], films: int, rounds: int, say: Say) -> Ben
         missing: dict[str, str] = {}
         for uri, bundle in bundles.items():
             for engine, precision in (("auto", "auto"),) if bundle.graph else WAYS[local_device()]:
-                name = _name(uri if len(bundles) > 1 else "", bundle, engine, precision)
+                way = "openvino int8" if bundle.graph else f"{engine} {precision}"
+                name = f"{uri}: {way}" if len(bundles) > 1 else way
                 try:
-                    measured[name] = _ready(ours, name, uri, engine, precision)
+                    ours("add", name, uri, engine, precision)
+                    measured[name] = partial(ours, "rate", name)
                 except UsageError as error:
                     missing[name] = f"not here: {error}"
         found = in_turn(rounds, measured, say)
     rates = [Rate(name, found.get(name, ()), missing.get(name, "")) for name in (*measured, *missing) if name != PLAIN]
     against = Rate(PLAIN, found[PLAIN], f"eager torch in fp32, channels first, batches of {PLAIN_BATCH}")
-    advice = _advice(next(iter(bundles.values())), rates, against)
-    return Bench("predict", "films/s", machine(), against, tuple(rates), advice)
-
-
-def _ready(ours: Call, name: str, uri: str, engine: str, precision: str) -> Callable[[], float]:
-    ours("add", name, uri, engine, precision)
-    return partial(ours, "rate", name)
-
-
-def _name(prefix: str, bundle: Bundle, engine: str, precision: str) -> str:
-    way = "openvino int8" if bundle.graph else f"{engine} {precision}"
-    return f"{prefix}: {way}" if prefix else way
-
-
-def _advice(bundle: Bundle, rates: Sequence[Rate], against: Rate) -> tuple[str, ...]:
     fastest = max((rate for rate in rates if rate.rounds), key=lambda rate: rate.median)
-    times = fastest.median / against.median
-    chosen = engine_of(bundle, "auto")
-    return (
-        f"fastest here: {fastest.name}, {times:.1f} times {PLAIN}",
+    chosen = engine_of(bundles[uris[0]], "auto")
+    advice = (
+        f"fastest here: {fastest.name}, {fastest.median / against.median:.1f} times {PLAIN}",
         f"--engine auto stands for {chosen} here: the same on every machine, so that a film has one mask",
     )
+    return Bench("predict", "films/s", machine(), against, tuple(rates), advice)

@@ -62,7 +62,7 @@ def in_turn(rounds: int, measured: Mapping[str, Callable[[], float]], say: Say) 
 @contextmanager
 def output_folder(out: str | None) -> Iterator[str]:
     """The full URI of ``out``, for workers with another current folder; without it, a temporary folder."""
-    if out is not None:
+    if out:
         yield locate(out).uri
         return
     with tempfile.TemporaryDirectory(prefix="covseg-ray-bench-") as folder:

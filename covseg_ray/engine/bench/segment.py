@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from itertools import islice
 
@@ -17,7 +17,7 @@ from covseg_ray.engine.bench.rounds import NO_PROGRESS, Say, in_turn, output_fol
 from covseg_ray.engine.bulk.pipeline import pool_size, predict_table
 from covseg_ray.engine.bulk.postprocess import postprocess
 from covseg_ray.engine.bulk.read import load
-from covseg_ray.engine.bulk.run import Request, postprocess_config, read_options, segment
+from covseg_ray.engine.bulk.run import Request, segment, stage_options
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import session
 from covseg_ray.errors import DatasetError, UsageError
@@ -35,14 +35,15 @@ class Stages:
     """The films of a listing through each stage on one core, in films a second."""
 
     def __init__(self, model: str, engine: str, listed: pa.Table) -> None:
-        self.bundle, self.listed = load_bundle(model), listed
-        self.predictor = BatchPredictor(self.bundle, "cpu", engine=engine, threads=1)
-        self.loaded = pa.concat_tables(load(listed, read_options(self.bundle, ())))
+        bundle, self.listed = load_bundle(model), listed
+        self.options = stage_options(bundle, "", (), datetime.now(timezone.utc))
+        self.predictor = BatchPredictor(bundle, "cpu", engine=engine, threads=1)
+        self.loaded = pa.concat_tables(load(listed, self.options))
         self.classes = predict_table(self.predictor, self.loaded)
 
     def load(self) -> float:
         begin = time.perf_counter()
-        rows = sum(len(piece) for piece in load(self.listed, read_options(self.bundle, ())))
+        rows = sum(len(piece) for piece in load(self.listed, self.options))
         return rows / (time.perf_counter() - begin)
 
     def predict(self) -> float:
@@ -50,45 +51,34 @@ class Stages:
         return len(predict_table(self.predictor, self.loaded)) / (time.perf_counter() - begin)
 
     def postprocess(self) -> float:
-        config = postprocess_config(self.bundle, "", (), datetime.now(timezone.utc))
         begin = time.perf_counter()
-        return len(postprocess(self.classes, config)) / (time.perf_counter() - begin)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The model, and how many films of which source are measured."""
-
-    source: str
-    model: str
-    engine: str
-    films: int
+        return len(postprocess(self.classes, self.options)) / (time.perf_counter() - begin)
 
 
 def bench_segment(
-    sample: Sample, out: str | None, rounds: int, say: Say, address: str | None = None, allow_open: bool = False
+    request: Request, films: int, rounds: int, say: Say, address: str | None = None, allow_open: bool = False
 ) -> Bench:
     """At most so many films of the source go through each stage alone, before and after the whole run, which takes all
-    of it, once a round. On a cluster the model alone is in the memory of each GPU or node."""
-    if address and not out:
+    of it, once a round. On a cluster the model alone is in the memory of each GPU or node. Without a place for the
+    results, they go to a temporary folder."""
+    if address and not request.out:
         raise UsageError("--out: give a place for the results that every node of the cluster reaches")
-    bundle = load_bundle(sample.model)
-    listed = listing(sample)
+    bundle = load_bundle(request.model)
+    listed = listing(request.source, films)
     half = (rounds + 1) // 2
-    with output_folder(out) as folder, session(address, allow_open=allow_open):
-        device = pool_size(None, bundle, sample.engine).device
+    with output_folder(request.out) as folder, session(address, allow_open=allow_open):
+        device = pool_size(None, bundle, request.engine).device
         runs = (join(folder, f"bench-{os.getpid()}-{number}") for number in range(rounds))
 
         def whole() -> float:
-            request = Request(sample.source, next(runs), sample.model, engine=sample.engine)
-            return float(segment(request, NO_PROGRESS)["films_per_second"])
+            return float(segment(replace(request, out=next(runs)), NO_PROGRESS)["films_per_second"])
 
-        before = stage_rates(sample, listed, device, half, say)
+        before = stage_rates(request, films, listed, device, half, say)
         wholes = in_turn(rounds, {WHOLE: whole}, say)[WHOLE]
-        after = stage_rates(sample, listed, device, half, say)
+        after = stage_rates(request, films, listed, device, half, say)
         found = {name: before[name] + after[name] for name in before}
         where, on_cpus = session_machine(address), cpus(address)
-        against = Rate(ALONE, found[ALONE], f"{engine_of(bundle, sample.engine)}, {where['cores']} cores")
+        against = Rate(ALONE, found[ALONE], f"{engine_of(bundle, request.engine)}, {where['cores']} cores")
     own = "on one core" if device == "cpu" else "on one GPU"
     notes = {READING: "on one core", PREDICTING: own, POSTPROCESSING: "on one core"}
     stages = tuple(Rate(name, found[name], note) for name, note in notes.items())
@@ -97,25 +87,25 @@ def bench_segment(
     return Bench("segment", "films/s", where, against, (*stages, last), advise(stages, last, against, on_cpus))
 
 
-def listing(sample: Sample) -> pa.Table:
+def listing(source: str, films: int) -> pa.Table:
     """Rows for the first films of the source. Raises DatasetError where there are none."""
-    members = list(islice(list_members(locate(sample.source).uri), sample.films))
+    members = list(islice(list_members(locate(source).uri), films))
     if not members:
-        raise DatasetError(f"{sample.source}: no films there; give a sample of the archive")
+        raise DatasetError(f"{source}: no films there; give a sample of the archive")
     rows = [{"item": place, **asdict(member)} for place, member in enumerate(members)]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def stage_rates(
-    sample: Sample, listed: pa.Table, device: str, rounds: int, say: Say
+    request: Request, films: int, listed: pa.Table, device: str, rounds: int, say: Say
 ) -> Mapping[str, tuple[float, ...]]:
     """The stages, and the model everywhere at once, in turn, by actors that are gone afterwards."""
     everywhere = per_device(device)
     with (
-        actors(Models, everywhere, [(sample.films,)] * len(everywhere)) as models,
-        actors(Stages, per_device("cpu")[:1], [(sample.model, sample.engine, listed)]) as stages,
+        actors(Models, everywhere, [(films,)] * len(everywhere)) as models,
+        actors(Stages, per_device("cpu")[:1], [(request.model, request.engine, listed)]) as stages,
     ):
-        models("add", ALONE, sample.model, sample.engine)
+        models("add", ALONE, request.model, request.engine)
         return in_turn(
             rounds,
             {

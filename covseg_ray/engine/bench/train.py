@@ -16,7 +16,6 @@ import torch
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bench.nodes import Calls, actors, session_machine
 from covseg_ray.engine.bench.rounds import NO_PROGRESS, Say, in_turn, output_folder
-from covseg_ray.engine.messages import open_messages
 from covseg_ray.engine.session import cores, session
 from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.initial import initial_network
@@ -24,9 +23,8 @@ from covseg_ray.engine.training.learner import build_learner, configure_torch
 from covseg_ray.engine.training.run import cached, check_sizes, find_films, fit, scaling
 from covseg_ray.engine.training.sampling import Portion, shuffled_share
 from covseg_ray.engine.training.split import Source, targets
-from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import read_history
-from covseg_ray.engine.training.worker import Rank
+from covseg_ray.engine.training.worker import Rank, Task
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.storage.filesystem import join
 
@@ -51,7 +49,7 @@ class BareWorker:
         state = ray.get(self.task.initial)
         self.learner = build_learner(self.job, SCHEDULED_STEPS, state, self.device, wrap=lambda network: network)
         self.learner.network.train()
-        films = list(_films(self.task.train, self.share))
+        films = itertools.islice(_films(self.task.train), self.share)
         self.images_NHW, self.targets_NHW = (torch.stack(each).to(self.device) for each in zip(*films, strict=True))
         self.rate(1)
 
@@ -94,7 +92,7 @@ def bench_train(
         half = (rounds + 1) // 2
         with session(address, job.most_workers, allow_open):
             where, films = session_machine(address), cached(job, sources)
-            task = Task(job, films["train"], films["val"], ray.put(state), open_messages())
+            task = Task(job, films["train"], films["val"], ray.put(state))
             with bare_workers(task) as workers:
                 before = bare(workers, steps, half, say)
                 fed = tuple(sum(each) for each in zip(*workers("feed", rounds), strict=True))
@@ -149,13 +147,11 @@ def first_units(source: Source, films: int) -> Source:
     return source
 
 
-def _films(source: Source, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _films(source: Source) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     for unit in range(len(source.units)):
         films = source.films(unit)
         targets_NHW = targets(films.masks_NHW, films.lungs_NHW, source.classes)
-        pairs = zip(torch.from_numpy(films.images_NHW), torch.from_numpy(targets_NHW), strict=True)
-        yield from itertools.islice(pairs, count)
-        count -= min(count, len(films.image_ids))
+        yield from zip(torch.from_numpy(films.images_NHW), torch.from_numpy(targets_NHW), strict=True)
 
 
 def advice(feed: Rate, whole: Rate, against: Rate) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from covseg_ray.engine.bulk.monitor import Progress
 from covseg_ray.engine.bulk.run import Request
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.segmentation.inference.predictor import local_predictor
-from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.archives.members import check_member
 from covseg_ray.storage.archives.read import list_members
 
@@ -45,16 +44,12 @@ def preview(request: Request, progress: Progress) -> Preview:
             refused[rejected.reason] += 1
         if inputs % 1000 == 0:
             progress.listed(inputs)
-    engine, speed = films_per_second(bundle, request.engine)
-    return Preview(inputs, dict(kinds), dict(refused), size, engine, speed, (inputs - refused.total()) / speed)
-
-
-def films_per_second(bundle: Bundle, engine: str) -> tuple[str, float]:
-    """The engine that the name stands for on this machine, and its films a second."""
-    predictor = local_predictor(bundle, engine, threads=os.cpu_count() or 1)
+    predictor = local_predictor(bundle, request.engine, threads=os.cpu_count() or 1)
     side = bundle.spec.input_size
     noise_NHW = np.random.default_rng(0).integers(0, 256, (TIMED_FILMS, side, side), dtype=np.uint8)
     predictor.predict(noise_NHW[: predictor.chunk])
     start = time.perf_counter()
     predictor.predict(noise_NHW)
-    return predictor.engine, TIMED_FILMS / (time.perf_counter() - start)
+    speed = TIMED_FILMS / (time.perf_counter() - start)
+    films = inputs - refused.total()
+    return Preview(inputs, dict(kinds), dict(refused), size, predictor.engine, speed, films / speed)

@@ -68,7 +68,7 @@ class Monitor:
             if message["first"] not in self.blocks:
                 self.blocks.add(message["first"])
                 self.done.update(message["reasons"])
-        self.metrics.update(self.done)
+                self.metrics.add(message["reasons"])
         return self.done
 
 
@@ -86,18 +86,13 @@ def monitor_callback(monitor: Monitor) -> type[Rest]:
     class MonitorCallback(Rest):
         def on_execution_step(self, executor: Any) -> None:
             super().on_execution_step(executor)
-            monitor.update(_running_actors(executor))
+            pools = [op for op in executor._topology or {} if "Segmenter" in op.name]  # of actors that predict
+            monitor.update(sum(pool.get_actor_info().running for pool in pools))
 
         def after_execution_succeeds(self, executor: Any) -> None:
             monitor.collect()
 
     return MonitorCallback
-
-
-def _running_actors(executor: Any) -> int:
-    """The number of actors that are predicting."""
-    pools = [op for op in executor._topology or {} if "Segmenter" in op.name]
-    return sum(pool.get_actor_info().running for pool in pools)
 
 
 def report_block(finished: pa.Table, messages: Queue) -> pa.Table:

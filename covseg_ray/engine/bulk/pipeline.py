@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +17,11 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayTaskError
 from ray.util.queue import Queue
 
-from covseg_ray.engine.bulk.datasource import ListingDatasource
 from covseg_ray.engine.bulk.monitor import Monitor, monitor_callback, report_block
-from covseg_ray.engine.bulk.postprocess import Postprocess, postprocess
-from covseg_ray.engine.bulk.read import LOADED, ReadOptions, load
+from covseg_ray.engine.bulk.postprocess import postprocess
+from covseg_ray.engine.bulk.read import LOADED, ListingDatasource, Options, load
 from covseg_ray.engine.data_context import context
-from covseg_ray.engine.session import original_error, without_rays_own_lines
+from covseg_ray.engine.session import alive_nodes, original_error, without_rays_own_lines
 from covseg_ray.errors import CovsegError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -38,19 +38,22 @@ FILTER_BYTES = 256 * 2**20
 # fewer free, Ray counts no CPU for those that predict; with none free, nodes may still join, and are counted normally.
 MIN_CPUS = 3
 
+Files: TypeAlias = "list[ray.ObjectRef[Mapping[str, bytes]]]"  # one reference to those of the bundle
+
 
 @dataclass(frozen=True)
-class PoolSize:
-    """The largest and the initial number of predicting actors, and their device: one GPU each, or one core each because
-    the threads of one model wait for the slowest of them. ``cpus`` is what Ray counts for each."""
+class Pool:
+    """The engine of the predicting actors, their largest and initial number, and their device: one GPU each, or one
+    core each because the threads of one model wait for the slowest of them. ``cpus`` is what Ray counts for each."""
 
+    engine: str
     largest: int
     initial: int
     device: str
     cpus: int
 
 
-def pool_size(actors: int | None, bundle: Bundle, engine: str) -> PoolSize:
+def pool_size(actors: int | None, bundle: Bundle, engine: str) -> Pool:
     """By the cluster's size: one actor for each GPU, or for each core where this engine has no GPU. The initial actors
     leave half of the CPUs to the tasks that decode; Ray Data adds more where there is room.
 
@@ -61,24 +64,20 @@ def pool_size(actors: int | None, bundle: Bundle, engine: str) -> PoolSize:
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     if device_for(bundle, engine, gpus > 0) == "cuda":
         largest = actors or gpus
-        return PoolSize(largest, min(largest, gpus), "cuda", 0)
-    largest = actors or max(1, min(cpus, _cores_of_local_session()))
+        return Pool(engine, largest, min(largest, gpus), "cuda", 0)
+    if len(alive_nodes()) == 1:  # a session started here counts more CPUs than there are cores
+        cpus = min(cpus, os.cpu_count() or 1)
+    largest = actors or max(1, cpus)
     free = int(ray.available_resources().get("CPU", 0))
     initial = min(largest, max(1, free // 2))
-    return PoolSize(largest, initial, "cpu", 0 if 0 < free < MIN_CPUS else 1)
-
-
-def _cores_of_local_session() -> int:
-    """A session started here counts more CPUs than there are cores."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    return (os.cpu_count() or 1) if len(nodes) == 1 else 2**31
+    return Pool(engine, largest, initial, "cpu", 0 if 0 < free < MIN_CPUS else 1)
 
 
 class Segmenter:
     """Replaces each film's square by the model's classes; loads the model once an actor. A model that cannot be loaded
     is reported with the first films: of an error in a constructor Ray keeps only the traceback's text."""
 
-    def __init__(self, files: list[ray.ObjectRef[Mapping[str, bytes]]], engine: str, device: str) -> None:
+    def __init__(self, files: Files, engine: str, device: str) -> None:
         threads = 1 if device == "cpu" else None
         self.predictor: BatchPredictor | CovsegError
         try:
@@ -102,30 +101,18 @@ def predict_table(predictor: BatchPredictor, loaded: pa.Table) -> pa.Table:
     return loaded.set_column(place, LOADED.field("square"), pa.array(classes, pa.binary()))
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """What the stages need; ``files`` holds a reference to the files of the bundle."""
-
-    listing: Worklist
-    read: ReadOptions
-    postprocess: Postprocess
-    engine: str
-    files: list[ray.ObjectRef[Mapping[str, bytes]]]
-    messages: Queue
-
-
-def run(pipeline: Pipeline, pool: PoolSize, monitor: Monitor) -> None:
+def run(listing: Worklist, options: Options, files: Files, pool: Pool, monitor: Monitor) -> None:
     """Write the rows of every input that has none yet. Raises what a stage raised, and StorageError where Ray could
     not write."""
-    out = pipeline.postprocess.out
+    out = options.out
     settings = context(monitor_callback(monitor))
     settings.checkpoint_config = _checkpoint(out)
     # A task's output goes to the next stage in blocks of so many bytes: Ray's 128 MiB would hold 2,000 films back.
-    block_bytes = BLOCK_FILMS[pool.device] * pipeline.read.film_bytes
+    block_bytes = BLOCK_FILMS[pool.device] * options.film_bytes
     settings.target_max_block_size = min(block_bytes, settings.target_max_block_size or block_bytes)
     with ray.data.DataContext.current(settings), without_rays_own_lines():
         try:
-            rows = _dataset(pipeline, pool)
+            rows = _dataset(listing, options, files, pool, monitor.messages)
             rows.write_parquet(locate(join(out, RESULTS)).path, filesystem=arrow_filesystem(locate(out)))
         except ExecutionTimeoutError as error:
             raise _stalled(out, settings.execution_no_progress_timeout_s) from error
@@ -154,28 +141,21 @@ def _checkpoint(out: str) -> CheckpointConfig:
     return config
 
 
-def _dataset(pipeline: Pipeline, pool: PoolSize) -> ray.data.Dataset:
-    out = pipeline.postprocess.out
-    inputs = ListingDatasource(out, pipeline.listing, finished_items(out))
+def _dataset(listing: Worklist, options: Options, files: Files, pool: Pool, messages: Queue) -> ray.data.Dataset:
+    inputs = ListingDatasource(options.out, listing, finished_items(options.out))
     listed = ray.data.read_datasource(inputs, override_num_blocks=1)  # with more, Ray splits the output of tasks
     block = BLOCK_FILMS[pool.device]
-    blocks = max(1, pipeline.listing.inputs // block)
-    loaded = listed.map_batches(
-        partial(load, options=pipeline.read), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
-    ).repartition(target_num_rows_per_block=block)
-    predicted = loaded.map_batches(
+    blocks = max(1, listing.inputs // block)
+    tables: dict[str, Any] = {"batch_format": "pyarrow", "zero_copy_batch": True}
+    loaded = listed.map_batches(partial(load, options=options), batch_size=None, **tables)
+    predicted = loaded.repartition(target_num_rows_per_block=block).map_batches(
         Segmenter,
-        fn_constructor_args=(pipeline.files, pipeline.engine, pool.device),
+        fn_constructor_args=(files, pool.engine, pool.device),
         batch_size=block,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
         compute=ActorPoolStrategy(min_size=1, max_size=pool.largest, initial_size=min(pool.initial, blocks)),
         num_cpus=pool.cpus,
         num_gpus=1 if pool.device == "cuda" else 0,
+        **tables,
     )
-    results = predicted.map_batches(
-        partial(postprocess, config=pipeline.postprocess), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
-    )
-    return results.map_batches(
-        partial(report_block, messages=pipeline.messages), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
-    )
+    results = predicted.map_batches(partial(postprocess, options=options), batch_size=None, **tables)
+    return results.map_batches(partial(report_block, messages=messages), batch_size=None, **tables)

@@ -7,73 +7,56 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from covseg_ray.engine.bulk.read import Options
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.dicom.seg import encode_seg
 from covseg_ray.radiograph.findings import class_masks, measure
-from covseg_ray.radiograph.geometry import Placement, Resize
+from covseg_ray.radiograph.geometry import Placement
 from covseg_ray.radiograph.masks import encode_png1, overlay
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.filesystem import join, write_bytes
 from covseg_ray.storage.runs.result_table import SCHEMA
 
-WRITABLE = ("masks", "overlays", "dicom-seg")
 KEPT = (
     *("item", "image_id", "source", "input_sha256", "sop_instance_uid"),
     *("reason", "detail", "height", "width", "frontal"),
 )
 
 
-@dataclass(frozen=True)
-class Postprocess:
-    """The model's geometry, classes and id, and which of ``WRITABLE`` to write beside the table, below ``out``."""
-
-    out: str
-    size: int
-    resize: Resize
-    classes: tuple[str, ...]
-    model_id: str
-    preprocess_version: str
-    write: tuple[str, ...]
-    created: datetime
-
-
-def postprocess(predicted: pa.Table, config: Postprocess) -> pa.Table:
+def postprocess(predicted: pa.Table, options: Options) -> pa.Table:
     """Rows with the model's classes in ``square`` -> rows of the result table."""
-    return pa.Table.from_pylist([_row(row, config) for row in predicted.to_pylist()], schema=SCHEMA)
+    return pa.Table.from_pylist([_row(row, options) for row in predicted.to_pylist()], schema=SCHEMA)
 
 
-def _row(row: Mapping[str, Any], config: Postprocess) -> dict[str, Any]:
+def _row(row: Mapping[str, Any], options: Options) -> dict[str, Any]:
     result = {name: row[name] for name in KEPT}
-    result |= {"model_id": config.model_id, "preprocess_version": config.preprocess_version}
+    result |= {"model_id": options.model_id, "preprocess_version": options.preprocess_version}
     if row["square"] is None:
         return result | {"status": "rejected"}
-    classes_SS = np.frombuffer(row["square"], np.uint8).reshape(config.size, config.size)
-    masks = _masks(classes_SS, row["height"], row["width"], config)
+    classes_SS = np.frombuffer(row["square"], np.uint8).reshape(options.size, options.size)
+    masks = _masks(classes_SS, row["height"], row["width"], options)
     png = encode_png1(masks["infection"])
-    detail = _write_beside(row, masks, png, classes_SS, config)
-    return result | {"status": "ok", "mask": png, "detail": detail} | _measures(masks)
-
-
-def _masks(classes_SS: NDArray[np.uint8], height: int, width: int, config: Postprocess) -> dict[str, NDArray[np.uint8]]:
-    return class_masks(classes_SS, Placement(height, width, config.size, config.resize), config.classes)
-
-
-def _measures(masks: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
+    detail = _write_beside(row, masks, png, classes_SS, options)
     found = measure(masks)
-    severity = json.dumps(asdict(found.severity)) if found.severity else None
-    return {
+    return result | {
+        "status": "ok",
+        "mask": png,
+        "detail": detail,
         "infection_fraction": found.infection_fraction,
         "lung_fraction": found.lung_fraction,
-        "severity": severity,
+        "severity": json.dumps(asdict(found.severity)) if found.severity else None,
     }
+
+
+def _masks(classes_SS: NDArray[np.uint8], height: int, width: int, options: Options) -> dict[str, NDArray[np.uint8]]:
+    return class_masks(classes_SS, Placement(height, width, options.size, options.resize), options.classes)
 
 
 def _write_beside(
@@ -81,21 +64,21 @@ def _write_beside(
     masks: Mapping[str, NDArray[np.uint8]],
     png: bytes,
     classes_SS: NDArray[np.uint8],
-    config: Postprocess,
+    options: Options,
 ) -> str | None:
     """Write the requested files; the same film always writes the same files. Returns why DICOM SEG was not possible."""
-    if "masks" in config.write:
-        write_bytes(join(config.out, "masks", f"{row['image_id']}.png"), png)
-    if "overlays" in config.write:
+    if "masks" in options.write:
+        write_bytes(join(options.out, "masks", f"{row['image_id']}.png"), png)
+    if "overlays" in options.write:
         height, width = row["picture_height"], row["picture_width"]
         picture_HW = np.frombuffer(row["picture"], np.uint8).reshape(height, width)
-        drawn_HW3 = overlay(picture_HW, _masks(classes_SS, height, width, config)["infection"])
-        write_bytes(join(config.out, "overlays", f"{row['image_id']}.png"), encode_png(drawn_HW3))
+        drawn_HW3 = overlay(picture_HW, _masks(classes_SS, height, width, options)["infection"])
+        write_bytes(join(options.out, "overlays", f"{row['image_id']}.png"), encode_png(drawn_HW3))
     if row["dicom_header"] is None:
         return None
     try:
-        segmentation = encode_seg(row["dicom_header"], masks, config.model_id, config.created)
+        segmentation = encode_seg(row["dicom_header"], masks, options.model_id, options.created)
     except DatasetError as error:
         return str(error)
-    write_bytes(join(config.out, "dicom-seg", f"{row['image_id']}.dcm"), segmentation)
+    write_bytes(join(options.out, "dicom-seg", f"{row['image_id']}.dcm"), segmentation)
     return None

@@ -8,10 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from itertools import groupby, islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+from ray.data import DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
 
 from covseg_ray.radiograph.decoder_process import DecodingChild
 from covseg_ray.radiograph.dicom.seg import header_bytes
@@ -21,10 +27,11 @@ from covseg_ray.radiograph.geometry import Resize, shrink, standardise
 from covseg_ray.storage.archives.dataset_rows import read_rows
 from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.archives.read import read_members
-from covseg_ray.storage.runs.worklist import parse_members
+from covseg_ray.storage.runs.worklist import SCHEMA, Worklist, parse_members, read_file
 
 ROWS_PER_TABLE = 16  # of a task's output: few, so that the next stage starts early
-PICTURE_SIDE = 1024
+PICTURE_SIDE = 1024  # at most, for overlays
+WRITABLE = ("masks", "overlays", "dicom-seg")
 LOADED = pa.schema(
     [
         pa.field("item", pa.int64()),
@@ -47,22 +54,53 @@ LOADED = pa.schema(
 
 
 @dataclass(frozen=True)
-class ReadOptions:
-    """The model's input size and resize rule, and what later stages need: ``pictures`` of at most 1,024 pixels a side
-    for overlays, ``headers`` of DICOM films for DICOM SEG."""
+class Options:
+    """What every stage knows of its run: the model's geometry, classes and id, which of ``WRITABLE`` to write beside
+    the table, below ``out``, and when the run was ``created``."""
 
+    out: str
     size: int
     resize: Resize
-    pictures: bool = False
-    headers: bool = False
+    classes: tuple[str, ...]
+    model_id: str
+    preprocess_version: str
+    write: tuple[str, ...]
+    created: datetime
 
     @property
     def film_bytes(self) -> int:
         """Upper bound of the bytes of a film's row, text columns excluded."""
-        return self.size**2 + (PICTURE_SIDE**2 if self.pictures else 0)
+        return self.size**2 + (PICTURE_SIDE**2 if "overlays" in self.write else 0)
 
 
-def load(listed: pa.Table, options: ReadOptions) -> Iterator[pa.Table]:
+class ListingDatasource(Datasource):
+    """An archive's listing as a Ray Data source, rows of ``worklist.SCHEMA``: a task for each of its files at ``out``
+    that has unfinished items. ``ray.data.read_parquet`` would combine files up to 128 MiB, the listing of a million
+    films, into one task. ``finished_I`` are the finished items, int64, which Ray Data drops."""
+
+    def __init__(self, out: str, listing: Worklist, finished_I: NDArray[np.int64]) -> None:
+        super().__init__()
+        sizes_F = np.diff([*listing.starts, listing.inputs])
+        done_F = np.bincount(np.searchsorted(listing.starts, finished_I, "right") - 1, minlength=len(sizes_F))
+        self._out, self._rows = out, {int(file): int(sizes_F[file]) for file in np.flatnonzero(done_F < sizes_F)}
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        return [
+            ReadTask(partial(_listed, self._out, file), BlockMetadata(rows, None, None, None), SCHEMA)
+            for file, rows in self._rows.items()
+        ]
+
+
+def _listed(out: str, file: int) -> list[pa.Table]:
+    return [read_file(out, file)]
+
+
+def load(listed: pa.Table, options: Options) -> Iterator[pa.Table]:
     """Rows of a listing -> rows of ``LOADED``; a rejected input has a reason and no square."""
     rows = listed.to_pylist()
     items = iter([row["item"] for row in rows])
@@ -82,7 +120,7 @@ def read_films(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | None
                 yield member, *((None, data) if isinstance(data, Rejected) else (data, child.decode(data)))
 
 
-def _rows(members: Iterable[Member], options: ReadOptions) -> Iterator[dict[str, Any]]:
+def _rows(members: Iterable[Member], options: Options) -> Iterator[dict[str, Any]]:
     for member, data, film in read_films(members):
         row: dict[str, Any] = {"image_id": member.image_id, "source": member.container}
         if data is not None:
@@ -95,7 +133,7 @@ def _rows(members: Iterable[Member], options: ReadOptions) -> Iterator[dict[str,
         yield row | _film(film, options) | _extras(film, data, options)
 
 
-def _film(film: Radiograph, options: ReadOptions) -> dict[str, Any]:
+def _film(film: Radiograph, options: Options) -> dict[str, Any]:
     square_SS, placement = standardise(film.pixels, options.size, options.resize)
     return {
         "sop_instance_uid": film.instance_uid,
@@ -106,12 +144,12 @@ def _film(film: Radiograph, options: ReadOptions) -> dict[str, Any]:
     }
 
 
-def _extras(film: Radiograph, data: bytes | None, options: ReadOptions) -> dict[str, Any]:
+def _extras(film: Radiograph, data: bytes | None, options: Options) -> dict[str, Any]:
     extras: dict[str, Any] = {}
-    if options.pictures:
+    if "overlays" in options.write:
         picture_HW = shrink(film.pixels, PICTURE_SIDE)
         extras["picture"] = picture_HW.tobytes()
         extras["picture_height"], extras["picture_width"] = picture_HW.shape
-    if options.headers and film.instance_uid is not None and data is not None:
+    if "dicom-seg" in options.write and film.instance_uid is not None and data is not None:
         extras["dicom_header"] = header_bytes(data)
     return extras

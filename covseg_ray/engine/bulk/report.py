@@ -67,19 +67,15 @@ def _least(items: NDArray[np.int64], frontal: NDArray[np.float64]) -> list[int]:
 
 
 def _films(out: str, listing: Worklist, wanted: Collection[int]) -> Iterator[tuple[int, SegmentedFilm]]:
-    rows = {row["item"]: row for row in _rows(out, wanted)}
+    columns = ("item", "image_id", "height", "width", "infection_fraction", "severity", "mask")
+    tables = scan(out, columns, pc.field("item").isin(list(wanted)))
+    rows = {row["item"]: row for table in tables for row in table.to_pylist()}
     members = read_items(out, listing, wanted)
     by_place = sorted(wanted)
     films = zip(by_place, read_films(members[item] for item in by_place), strict=True)
     for item, (_, _, film) in films:
         if isinstance(film, Radiograph) and film.pixels.shape == (rows[item]["height"], rows[item]["width"]):
             yield item, _outlined(rows[item], film)
-
-
-def _rows(out: str, wanted: Collection[int]) -> Iterator[dict[str, Any]]:
-    columns = ("item", "image_id", "height", "width", "infection_fraction", "severity", "mask")
-    for table in scan(out, columns, pc.field("item").isin(list(wanted))):
-        yield from table.to_pylist()
 
 
 def _outlined(row: Mapping[str, Any], film: Radiograph) -> SegmentedFilm:

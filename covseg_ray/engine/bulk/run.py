@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,9 +14,8 @@ import ray
 
 from covseg_ray import __version__
 from covseg_ray.engine.bulk.monitor import Monitor, Progress, check_rejects
-from covseg_ray.engine.bulk.pipeline import Pipeline, pool_size, run
-from covseg_ray.engine.bulk.postprocess import WRITABLE, Postprocess
-from covseg_ray.engine.bulk.read import ReadOptions
+from covseg_ray.engine.bulk.pipeline import Files, pool_size, run
+from covseg_ray.engine.bulk.read import WRITABLE, Options
 from covseg_ray.engine.bulk.report import archive_page
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.messages import open_messages
@@ -73,18 +72,6 @@ class Request:
         raise UsageError(f"--max-rejects {text}: give a number of inputs, or a share such as 0.01")
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """What makes two commands the same run, as ``run.json`` holds it."""
-
-    source: str
-    model_id: str
-    preprocess_version: str
-    write: tuple[str, ...]
-    engine: str
-    created: str
-
-
 def segment(
     request: Request, progress: Progress, address: str | None = None, allow_open: bool = False
 ) -> Mapping[str, Any]:
@@ -99,36 +86,34 @@ def segment(
         check_same_run(request, bundle)
         return read_summary(request.out)
     with hold(request.out) as lease:
-        record = check_same_run(request, bundle)
+        began = datetime.fromisoformat(check_same_run(request, bundle)["created"])
         listing = read_worklist(request.out) or write_worklist(
             request.out, list_members(request.source), progress.listed
         )
         with session(address, allow_open=allow_open):
-            seconds, done = process(request, record, bundle, listing, lease, progress)
+            seconds, done = process(request, began, bundle, listing, lease, progress)
         lease.check()
         return summarise(request, bundle, listing, seconds, done, progress)
 
 
-def check_same_run(request: Request, bundle: Bundle) -> RunRecord:
-    """Write the run's record, or raise UsageError where the output holds another run."""
+def check_same_run(request: Request, bundle: Bundle) -> Mapping[str, Any]:
+    """What ``run.json`` holds, written where there is none. Raises UsageError where the output holds another run."""
     path = join(request.out, RUN_FILE)
-    new = RunRecord(
-        source=request.source,
-        model_id=bundle.model_id,
-        preprocess_version=PREPROCESS_VERSION,
-        write=request.write,
-        engine=request.engine,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
+    new = {
+        "source": request.source,
+        "model_id": bundle.model_id,
+        "preprocess_version": PREPROCESS_VERSION,
+        "write": request.write,
+        "engine": request.engine,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
     if not exists(path):
-        write_bytes(path, json.dumps(asdict(new), indent=2).encode())
+        write_bytes(path, json.dumps(new, indent=2).encode())
         return new
-    document = json.loads(read_bytes(path))
-    old = RunRecord(**{**document, "write": tuple(document["write"])})
+    old = json.loads(read_bytes(path))
+    old["write"] = tuple(old["write"])
     changes = [
-        f"{name} was {before!r}, is {now!r}"
-        for (name, before), now in zip(asdict(old).items(), asdict(new).values(), strict=True)
-        if before != now and name != "created"
+        f"{name} was {old[name]!r}, is {now!r}" for name, now in new.items() if old[name] != now and name != "created"
     ]
     if changes:
         raise UsageError(f"{request.out} holds another run: {', '.join(changes)}; choose another OUT, or delete it")
@@ -136,7 +121,7 @@ def check_same_run(request: Request, bundle: Bundle) -> RunRecord:
 
 
 def process(
-    request: Request, record: RunRecord, bundle: Bundle, listing: Worklist, lease: Lease, progress: Progress
+    request: Request, began: datetime, bundle: Bundle, listing: Worklist, lease: Lease, progress: Progress
 ) -> tuple[float, int]:
     """Process the inputs that are not done yet; returns the seconds that it took and the number of inputs."""
     recover(request.out)
@@ -148,31 +133,19 @@ def process(
         return 0.0, 0
     limit = request.reject_limit(listing.inputs)
     monitor = Monitor(request.out, open_messages(), lease, progress, before, limit)
-    pipeline = Pipeline(
-        listing=listing,
-        read=read_options(bundle, request.write),
-        postprocess=postprocess_config(bundle, request.out, request.write, datetime.fromisoformat(record.created)),
-        engine=request.engine,
-        files=[ray.put(to_files(bundle))],
-        messages=monitor.messages,
-    )
+    options = stage_options(bundle, request.out, request.write, began)
+    files: Files = [ray.put(to_files(bundle))]
     start = time.perf_counter()
     for _ in range(ROUNDS):
-        run(pipeline, pool_size(request.actors, bundle, request.engine), monitor)
+        run(listing, options, files, pool_size(request.actors, bundle, request.engine), monitor)
         if not recover(request.out):  # a killed command's last request may have arrived while this one ran
             break
     return time.perf_counter() - start, listing.inputs - done
 
 
-def read_options(bundle: Bundle, write: tuple[str, ...]) -> ReadOptions:
-    """What the model and the files beside the table need of each film."""
-    return ReadOptions(bundle.spec.input_size, bundle.spec.resize, "overlays" in write, "dicom-seg" in write)
-
-
-def postprocess_config(bundle: Bundle, out: str, write: tuple[str, ...], created: datetime) -> Postprocess:
-    """How the model's classes become rows of the table and the files beside it."""
+def stage_options(bundle: Bundle, out: str, write: tuple[str, ...], created: datetime) -> Options:
     spec = bundle.spec
-    return Postprocess(
+    return Options(
         out=out,
         size=spec.input_size,
         resize=spec.resize,

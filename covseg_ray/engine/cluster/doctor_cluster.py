@@ -6,7 +6,6 @@ from __future__ import annotations
 import http.client
 import importlib.metadata
 import json
-import time
 import urllib.error
 from collections.abc import Callable
 from contextlib import suppress
@@ -95,7 +94,7 @@ def by_job(address: str, storage: str | None, say: Callable[[str], None]) -> lis
         client = submit.connect(address, allow_open=True)
         job_id = submit.send(client, words, {}, say)
         say(f"job {job_id}: asking every node, each has {doctor_nodes.ANSWER_SECONDS:.0f} s to answer")
-        job = _ended(client, job_id)
+        job = submit.wait(client, job_id, JOB_SECONDS)
         reports = [line for line in submit.log(client, job_id).splitlines() if line.startswith('{"findings"')]
         if reports:
             return [Finding(**each) for each in json.loads(reports[-1])["findings"]]
@@ -111,14 +110,6 @@ def by_job(address: str, storage: str | None, say: Callable[[str], None]) -> lis
     except (RuntimeError, OSError) as error:
         return [Finding("job", "fail", first_line(error), "see that the cluster's head is up")]
     return [Finding("job", "fail", why, f"covseg-ray jobs logs {job_id} --address {address}")]
-
-
-def _ended(client: submit.Client, job_id: str) -> submit.JobState:
-    """The job at its end, or as it is after ``JOB_SECONDS``."""
-    deadline = time.monotonic() + JOB_SECONDS
-    while (job := submit.state(client, job_id)).exit_code is None and time.monotonic() < deadline:
-        time.sleep(submit.POLL_SECONDS)
-    return job
 
 
 def _last_words(message: str | None) -> str:

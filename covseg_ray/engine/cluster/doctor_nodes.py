@@ -6,9 +6,10 @@ from __future__ import annotations
 import importlib
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -17,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from covseg_ray.engine.access import authentication, is_loopback
 from covseg_ray.engine.cluster import doctor
 from covseg_ray.engine.cluster.doctor import Finding
-from covseg_ray.engine.session import session
+from covseg_ray.engine.session import alive_nodes, session
 from covseg_ray.errors import StorageError
 
 ANSWER_SECONDS = 60.0
@@ -48,7 +49,7 @@ class Probe:
 def examine(storage: str | None) -> list[Finding]:
     try:
         with session("auto", allow_open=True):  # an open one is a finding, not refused
-            nodes = alive(ray.nodes())
+            nodes = named(alive_nodes())
             with shared_file(storage if len(nodes) > 1 else None) as probe:
                 found = ask(nodes, storage, probe)
     except (ConnectionError, RuntimeError, RayError) as error:
@@ -61,20 +62,15 @@ def examine(storage: str | None) -> list[Finding]:
     return [count, *found]
 
 
-def alive(table: Sequence[dict[str, object]]) -> list[Node]:
-    """The living nodes of Ray's table, the head first. Where several have one name, their ids tell them apart."""
-    living = [row for row in table if row["Alive"]]
-    named = Counter(str(row["NodeName"]) for row in living)
-    nodes = [_node(row, named[str(row["NodeName"])] > 1) for row in living]
+def named(table: Sequence[Mapping[str, Any]]) -> list[Node]:
+    """The nodes of Ray's table, the head first. Where several have one name, their ids tell them apart."""
+    names = Counter(row["NodeName"] for row in table)
+    nodes = []
+    for row in table:
+        has, node_id, name = row["Resources"], row["NodeID"], row["NodeName"]
+        shown = f"{name} ({node_id[:8]})" if names[name] > 1 else name
+        nodes.append(Node(node_id, shown, HEAD in has, has.get("CPU", 0.0), has.get("GPU", 0.0)))
     return sorted(nodes, key=lambda node: (not node.head, node.name))
-
-
-def _node(row: dict[str, object], name_is_shared: bool) -> Node:
-    has = row["Resources"]
-    assert isinstance(has, dict)
-    node_id, name = str(row["NodeID"]), str(row["NodeName"])
-    shown = f"{name} ({node_id[:8]})" if name_is_shared else name
-    return Node(node_id, shown, HEAD in has, has.get("CPU", 0.0), has.get("GPU", 0.0))
 
 
 def ask(nodes: Sequence[Node], storage: str | None, probe: Probe | None) -> list[Finding]:
@@ -90,11 +86,7 @@ def ask(nodes: Sequence[Node], storage: str | None, probe: Probe | None) -> list
         )
         refs[there.remote(node.gpus, storage, probe, url if node.head else None)] = node
     _, late = ray.wait(list(refs), num_returns=len(refs), timeout=ANSWER_SECONDS)
-    found = [
-        replace(each, node=node.name)
-        for ref, node in refs.items()
-        for each in ([_silent()] if ref in late else _answer(ref))
-    ]
+    found = [replace(each, node=node.name) for ref, node in refs.items() for each in _answer(ref, ref in late)]
     for ref in late:
         ray.cancel(ref, force=True)
     return same_versions(found, [doctor.python(), doctor.ray_version()])
@@ -111,11 +103,9 @@ def examine_node(gpus: float, storage: str | None, probe: Probe | None, dashboar
     return found
 
 
-def _silent() -> Finding:
-    return Finding("node", "fail", f"no answer within {ANSWER_SECONDS:.0f} s", NODE_ADVICE)
-
-
-def _answer(ref: ray.ObjectRef[list[Finding]]) -> list[Finding]:
+def _answer(ref: ray.ObjectRef[list[Finding]], is_late: bool) -> list[Finding]:
+    if is_late:
+        return [Finding("node", "fail", f"no answer within {ANSWER_SECONDS:.0f} s", NODE_ADVICE)]
     try:
         return ray.get(ref)
     except RayError as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import shlex
 import time
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,7 +82,10 @@ def send(
     job_id = f"{words[0]}-{secrets.token_hex(4)}"
     with TemporaryDirectory(prefix="covseg-ray-submit-") as folder:
         package = Path(folder) / "package.zip"
-        _pack(package, {**({} if image else package_files(models)), **files})
+        contents: dict[str, bytes | str] = {**({} if image else package_files(models)), **files}
+        with zipfile.ZipFile(package, "w") as archive:
+            for name, data in sorted(contents.items()):
+                archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED)
         say(f"sending {package.stat().st_size / 1e6:.2f} MB to {client.get_address()}")
         with _as_one_line(client.get_address()):
             client.submit_job(
@@ -104,8 +108,10 @@ def follow(client: Client, job_id: str, write: Say) -> JobState:
         time.sleep(POLL_SECONDS)
 
 
-def wait(client: Client, job_id: str) -> JobState:
-    while (found := state(client, job_id)).exit_code is None:
+def wait(client: Client, job_id: str, seconds: float = math.inf) -> JobState:
+    """The job at its end, or as it is after so many ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while (found := state(client, job_id)).exit_code is None and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return found
 
@@ -137,15 +143,13 @@ def stop(client: Client, job_id: str) -> JobState:
 async def _tail(client: Client, job_id: str, written: int, write: Say) -> int:
     """Write the log from character ``written`` on; returns where it ends. Each connection sends it from the start."""
     at = 0
-    try:
+    with suppress(RuntimeError, aiohttp.ClientError):  # the connection broke; whether the job is there is asked next
         async for text in client.tail_job_logs(job_id):
             fresh = text[max(0, written - at) :]
             at += len(text)
             if fresh:
                 write(fresh)
                 written = at
-    except (RuntimeError, aiohttp.ClientError):  # the connection broke; whether the job is there is asked next
-        return written
     return written
 
 
@@ -157,12 +161,6 @@ def package_files(models: Collection[str]) -> dict[str, bytes]:
         for path in SOURCE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and not any(each in path.parents for each in left_out)
     }
-
-
-def _pack(package: Path, contents: Mapping[str, bytes | str]) -> None:
-    with zipfile.ZipFile(package, "w") as archive:
-        for name, data in sorted(contents.items()):
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED)
 
 
 def _read(details: JobDetails) -> JobState:

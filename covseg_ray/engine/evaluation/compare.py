@@ -25,7 +25,7 @@ class ComparisonRequest:
     """Measure two models on the same films, each at its own input size, with ``workers`` actors.
 
     Raises:
-        UsageError: both bundles hold the same model, or ``workers`` is below 1.
+        UsageError: both bundles hold the same model.
     """
 
     first: Bundle
@@ -36,12 +36,6 @@ class ComparisonRequest:
     def __post_init__(self) -> None:
         if self.first.model_id == self.second.model_id:
             raise UsageError(f"both bundles are the same model, id {self.first.model_id}; give two that differ")
-        _ = self.evaluations
-
-    @property
-    def evaluations(self) -> tuple[EvaluationRequest, EvaluationRequest]:
-        first, second = (EvaluationRequest(each, self.films, self.workers) for each in (self.first, self.second))
-        return first, second
 
 
 @dataclass(frozen=True)
@@ -66,9 +60,10 @@ class Comparison:
 
 def compare(request: ComparisonRequest) -> Comparison:
     """Both models' metrics and their differences. Raises what :func:`measure` raises."""
-    one, two = (measure(each) for each in request.evaluations)
+    bundles = (request.first, request.second)
+    one, two = (measure(EvaluationRequest(bundle, request.films, request.workers)) for bundle in bundles)
     chosen = most_changed(one.counts_N4, two.counts_N4)
-    models = ((request.first, one), (request.second, two))
+    models = zip(bundles, (one, two), strict=True)
     films = (show(bundle, request.films.dataset, found, chosen) for bundle, found in models)
     return Comparison(
         first=one,
@@ -91,8 +86,7 @@ def compare(request: ComparisonRequest) -> Comparison:
 
 def wrong_share(counts_N4: NDArray[np.int64]) -> NDArray[np.float64]:
     """The share of each film's pixels that are false positive or false negative, float64 ``[N]``."""
-    wrong: NDArray[np.float64] = (counts_N4[:, 1] + counts_N4[:, 2]) / counts_N4.sum(axis=1)
-    return wrong
+    return (counts_N4[:, 1] + counts_N4[:, 2]) / counts_N4.sum(axis=1)
 
 
 def most_changed(first_N4: NDArray[np.int64], second_N4: NDArray[np.int64], number: int = CHANGED) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from ray.util import ActorPool
 
+from covseg_ray.engine.session import cores
 from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.segmentation.evaluation.calibration import Histogram, count_levels
 from covseg_ray.segmentation.evaluation.froc import mark
@@ -44,23 +44,12 @@ class SplitCounts:
     levels: Mapping[str, Histogram]
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Films' counts as arrays, one row per film; ``lungs_N4`` where the model knows lungs."""
-
-    image_ids: tuple[str, ...]
-    counts_N4: NDArray[np.int64]
-    lungs_N4: NDArray[np.int64] | None
-
-
-def columns(films: Sequence[FilmCounts]) -> Columns:
-    """In the order of the films, of which there is at least one."""
+def columns(films: Sequence[FilmCounts]) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64] | None]:
+    """The films' image ids, infection counts and, where the model knows lungs, lung counts, int64 ``[N, 4]``: one row
+    per film, of which there is at least one."""
     lungs = [film.lung_4 for film in films if film.lung_4 is not None]
-    return Columns(
-        tuple(film.image_id for film in films),
-        np.stack([film.infection_4 for film in films]),
-        np.stack(lungs) if lungs else None,
-    )
+    infection_N4 = np.stack([film.infection_4 for film in films])
+    return tuple(film.image_id for film in films), infection_N4, np.stack(lungs) if lungs else None
 
 
 class FilmCounter:
@@ -69,10 +58,8 @@ class FilmCounter:
     def __init__(self, dataset: str, units: Sequence[Unit], batch_size: int, workers: int) -> None:
         self.device = local_device()
         if self.device == "cpu":
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
-        self.dataset = dataset
-        self.units = units
-        self.batch_size = batch_size
+            torch.set_num_threads(max(1, cores() // workers))
+        self.dataset, self.units, self.batch_size = dataset, units, batch_size
         self.predictor: BatchPredictor | None = None
 
     def count(self, unit: int, files: Sequence[ray.ObjectRef[Mapping[str, bytes]]]) -> SplitCounts:

@@ -74,14 +74,10 @@ def calibration_films(bundle: Bundle, dataset: str) -> NDArray[np.uint8]:
     """At most ``CALIBRATION_FILMS`` films of split train, evenly from all its units, at the model's size."""
     units = Subset(dataset, CALIBRATE).units()
     share = -(-CALIBRATION_FILMS // len(units))
-    chosen = [replace(unit, rows=_evenly(unit.rows, share)) for unit in units]
+    chosen = [replace(unit, rows=unit.rows[:: max(1, len(unit.rows) // share)][:share]) for unit in units]
     films = [film_HW for unit in chosen for film_HW in read_unit(dataset, unit).images_NHW]
     spec = bundle.spec
     return np.stack([standardise(film_HW, spec.input_size, spec.resize)[0] for film_HW in films[:CALIBRATION_FILMS]])
-
-
-def _evenly(rows: tuple[int, ...], count: int) -> tuple[int, ...]:
-    return rows[:: max(1, len(rows) // count)][:count]
 
 
 def check_accuracy(
@@ -113,5 +109,4 @@ def measure_here(bundle: Bundle, dataset: str, name: str, on_progress: OnProgres
         films = read_films(dataset, unit, bundle.spec.classes)
         counted += count_films(predictor, films, number, slice(0, len(films.image_ids)), {})
         on_progress(name, len(counted), sum(len(unit.rows) for unit in units))
-    found = columns(counted)
-    return summarise(found.image_ids, found.counts_N4, found.lungs_N4)
+    return summarise(*columns(counted))

@@ -1,13 +1,16 @@
-"""An evaluation as a report page."""
+"""An evaluation, or a comparison of two models, as a report page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from covseg_ray.engine.evaluation.compare import Comparison, ComparisonRequest
 from covseg_ray.engine.evaluation.run import ALL, Evaluation, EvaluationRequest
+from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.measured import Findings, FreeResponseView, Interval, ReliabilityLine, StratumRow
 from covseg_ray.reports.page import model_report
 from covseg_ray.segmentation.estimate import Estimate
+from covseg_ray.segmentation.evaluation.bootstrap import Difference
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -31,7 +34,32 @@ def evaluation_page(request: EvaluationRequest, evaluation: Evaluation) -> str:
     )
 
 
-def intervals(metrics: Mapping[str, Estimate]) -> dict[str, Interval]:
+def compare_page(request: ComparisonRequest, found: Comparison) -> str:
+    """The report of two models on the same films, as HTML."""
+    models = {"A": request.first, "B": request.second}
+    facts = {name: model_words(bundle) for name, bundle in models.items()}
+    facts |= films_facts(request.films, found.first, found.notes)
+    facts |= {f"{name} trained on": trained_words(bundle) for name, bundle in models.items()}
+    first, second = intervals(found.first.metrics), intervals(found.second.metrics)
+    changes = intervals(found.differences)
+    return compare_report(
+        title=f"Two models on {request.films.split}",
+        facts=facts,
+        metrics=[
+            ComparedMetric(name, first[name], second[name], changes[name], each.not_better)
+            for name, each in found.differences.items()
+        ],
+        strata=[
+            StratumRow(stratum_words(group, name), each.images, intervals(each.differences))
+            for group, of in found.strata.items()
+            for name, each in of.items()
+        ],
+        findings=findings({"A": found.first, "B": found.second}),
+        films=found.changed,
+    )
+
+
+def intervals(metrics: Mapping[str, Estimate | Difference]) -> dict[str, Interval]:
     return {name: (e.value, e.low, e.high) for name, e in metrics.items()}
 
 

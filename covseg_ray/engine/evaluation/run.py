@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.engine.evaluation.counts import SplitCounts, columns, count_split, predict_at_film_size
+from covseg_ray.engine.evaluation.counts import columns, count_split, predict_at_film_size
 from covseg_ray.errors import UsageError
 from covseg_ray.reports.film_result import FilmResult
 from covseg_ray.segmentation.estimate import Estimate
@@ -87,19 +87,13 @@ def measure(request: EvaluationRequest) -> Evaluation:
     units = request.films.units()
     counts = count_split(request.bundle, request.films.dataset, units, request.workers, request.batch_size)
     left_out = sum(len(unit.rows) for unit in request.films.all_units()) - len(counts.films)
-    return summarise_counts(counts, units, left_out, notes(request.bundle, request.films))
-
-
-def summarise_counts(counts: SplitCounts, units: Sequence[Unit], left_out: int, notes: tuple[str, ...]) -> Evaluation:
-    """Every metric from the films' integers."""
-    films = counts.films
-    found, labels = columns(films), tuple(film.label for film in films)
-    image_ids, counts_N4, lungs_N4 = found.image_ids, found.counts_N4, found.lungs_N4
+    films, labels = counts.films, tuple(film.label for film in counts.films)
+    image_ids, counts_N4, lungs_N4 = columns(films)
     levels = {ALL: sum(counts.levels.values(), np.zeros((), np.int64))} | dict(counts.levels)
     return Evaluation(
         image_ids=image_ids,
         labels=labels,
-        units=tuple(_single_film(units[film.unit], film.place) for film in films),
+        units=tuple(replace(units[film.unit], rows=(units[film.unit].rows[film.place],)) for film in films),
         counts_N4=counts_N4,
         lungs_N4=lungs_N4,
         metrics=summarise(image_ids, counts_N4, lungs_N4),
@@ -107,7 +101,7 @@ def summarise_counts(counts: SplitCounts, units: Sequence[Unit], left_out: int, 
         calibration={label: calibration(histogram_2L) for label, histogram_2L in levels.items()},
         free_response=free_response(np.stack([film.marks_M for film in films])),
         left_out=left_out,
-        notes=notes,
+        notes=notes(request.bundle, request.films),
     )
 
 
@@ -145,10 +139,6 @@ def show(bundle: Bundle, dataset: str, found: Evaluation, rows: Sequence[int]) -
     """The films of those rows, predicted again in this process."""
     predictor = BatchPredictor(bundle)
     return [_show(predictor, read_unit(dataset, found.units[row])) for row in rows]
-
-
-def _single_film(unit: Unit, place: int) -> Unit:
-    return Unit(unit.path, unit.row_group, (unit.rows[place],))
 
 
 def _show(predictor: BatchPredictor, films: Films) -> FilmResult:

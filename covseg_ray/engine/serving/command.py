@@ -51,12 +51,13 @@ def run(
     """
 
     def sized(found: Endpoint) -> Endpoint:
-        config = found.config if address else found.config.sized_for(cores(), torch.cuda.device_count())
-        return found.model_copy(update={"config": config})
+        fitting = found.config if address else found.config.sized_for(cores(), torch.cuda.device_count())
+        return found.model_copy(update={"config": fitting})
 
     endpoint = sized(endpoint)
+    config = endpoint.config
     with (
-        session(address, _cores(endpoint), allow_open, SERVE_ENVIRONMENT),
+        session(address, config.cores * config.replicas[1] * len(config.models), allow_open, SERVE_ENVIRONMENT),
         _hangups() as wait_for_hangup,
         _deployed(endpoint),
     ):
@@ -110,8 +111,3 @@ def _hangups() -> Iterator[Callable[[], None]]:
         yield wait
     finally:
         signal.signal(signal.SIGHUP, previous)
-
-
-def _cores(endpoint: Endpoint) -> int:
-    config = endpoint.config
-    return config.cores * config.replicas[1] * len(config.models)

@@ -86,10 +86,7 @@ class Learner:
 
 def data_parallel(network: nn.Module) -> nn.Module:
     """The network wrapped by Ray Train for data parallelism."""
-    wrapped: nn.Module = ray.train.torch.prepare_model(
-        network, parallel_strategy_kwargs={"gradient_as_bucket_view": True}
-    )
-    return wrapped
+    return ray.train.torch.prepare_model(network, parallel_strategy_kwargs={"gradient_as_bucket_view": True})
 
 
 def build_learner(

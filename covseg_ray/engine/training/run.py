@@ -15,17 +15,17 @@ from ray.exceptions import RayTaskError
 from ray.train import CheckpointConfig, RunConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.util.queue import Queue
 
 from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.messages import drain, open_messages
+from covseg_ray.engine.messages import open_messages
 from covseg_ray.engine.session import original_error, session
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finalize
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.split import Source, cache, fits_in_object_store
-from covseg_ray.engine.training.task import Task
 from covseg_ray.engine.training.tracking import read_history
-from covseg_ray.engine.training.worker import train_worker
+from covseg_ray.engine.training.worker import Task, train_worker
 from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.storage.datasets.read import list_units, read_info
@@ -37,13 +37,15 @@ JOB_FILE = "job.json"
 _SCALING: Any = ray.train.ScalingConfig
 _FAILURES: Any = ray.train.FailureConfig
 GIB = 2**30
+POLL_SECONDS = 1.0  # how often the workers' messages are read
 RESIZE_SECONDS = 300.0  # with a range of workers: how often to check for more. A change restarts the epoch
 
 
 class Progress(Protocol):
     """Called by ``train`` while it runs."""
 
-    def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None: ...
+    def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None:
+        return
 
     def epoch_done(self, record: Mapping[str, float], best: float) -> None: ...
 
@@ -80,7 +82,7 @@ def train(job: Job, progress: Progress, address: str | None = None, allow_open: 
             check_same_job(folder, job)
             with session(address, job.most_workers, allow_open):
                 films = cached(job, sources)
-                task = Task(job, films["train"], films["val"], ray.put(network.state_dict()), open_messages())
+                task = Task(job, films["train"], films["val"], ray.put(network.state_dict()))
                 checkpoint = fit(task, progress)
                 held.check()
                 finalize(job, folder, checkpoint, sources["train"].rows)
@@ -144,11 +146,11 @@ def fit(
     task: Task, progress: Progress, worker: Callable[[dict[str, Any]], None] = train_worker
 ) -> ray.train.Checkpoint:
     """Train under Ray Train with ``worker`` on each worker; returns the checkpoint of the best epoch."""
-    job = task.job
+    job, messages = task.job, open_messages()
     location = locate(join(job.out, job.name))
     trainer = _Trainer(
         worker,
-        train_loop_config={"task": task},
+        train_loop_config={"task": task, "messages": messages},
         scaling_config=scaling(job),
         run_config=RunConfig(
             name="checkpoints",
@@ -160,7 +162,7 @@ def fit(
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=job.train.select),
         ),
     )
-    with forwarded(task, progress):
+    with forwarded(task, messages, progress):
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -187,18 +189,18 @@ def scaling(job: Job) -> Any:
 def cached(job: Job, sources: Mapping[str, Source]) -> dict[str, Source]:
     """The sources, with their films decoded into the object store where the job's ``data.cache`` says so."""
     pixels = read_info(job.data.dataset).size ** 2
-    return {split: cache(each) if _fits(each, pixels, job.data.cache) else each for split, each in sources.items()}
-
-
-def _fits(source: Source, pixels: int, policy: str) -> bool:
-    return policy == "memory" or (policy == "auto" and fits_in_object_store(source, pixels))
+    policy = job.data.cache
+    return {
+        split: cache(each) if policy == "memory" or (policy == "auto" and fits_in_object_store(each, pixels)) else each
+        for split, each in sources.items()
+    }
 
 
 @contextmanager
-def forwarded(task: Task, progress: Progress) -> Iterator[None]:
+def forwarded(task: Task, messages: Queue, progress: Progress) -> Iterator[None]:
     """Forward the workers' messages to ``progress`` while the block runs."""
     done = Event()
-    thread = Thread(target=_listen, args=(task, progress, done), daemon=True)
+    thread = Thread(target=_listen, args=(task, messages, progress, done), daemon=True)
     thread.start()
     try:
         yield
@@ -207,11 +209,11 @@ def forwarded(task: Task, progress: Progress) -> Iterator[None]:
         thread.join()
 
 
-def _listen(task: Task, progress: Progress, done: Event) -> None:
+def _listen(task: Task, messages: Queue, progress: Progress, done: Event) -> None:
     best = 0.0
     while True:
-        finished = done.is_set()
-        for message in drain(task.messages, wait_seconds=1.0):
+        finished = done.wait(POLL_SECONDS)
+        for message in messages.get_nowait_batch(messages.qsize()):
             if "record" in message:
                 best = max(best, message["record"][task.job.train.select])
                 progress.epoch_done(message["record"], best)

@@ -24,11 +24,6 @@ class Portion(NamedTuple):
     stop: int
 
 
-def batch_share(batch: int, rank: int, world: int) -> int:
-    """A rank's films of each global ``batch``: as many as every other's, or one fewer."""
-    return batch * (rank + 1) // world - batch * rank // world
-
-
 def shuffled_share(sizes: Sequence[int], seed: int, epoch: int, rank: int, world: int, batch: int) -> list[Portion]:
     """A rank's films of one epoch: so many times its share of the global ``batch`` as there are batches.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,26 +30,20 @@ class Source:
     def films(self, unit: int) -> Films:
         """The decoded films of one unit, from the object store where they are kept, else from storage."""
         if self.cached:
-            films: Films = ray.get(self.cached[unit])
-            return films
+            return ray.get(self.cached[unit])
         return read_unit(self.dataset, self.units[unit], with_lung="lung" in self.classes)
 
 
 def cache(source: Source) -> Source:
     """The same source with every unit decoded into the object store, by tasks all over the cluster."""
     load = ray.remote(Source.films)
-    return Source(
-        source.dataset,
-        source.units,
-        source.classes,
-        tuple(load.remote(source, unit) for unit in range(len(source.units))),
-    )
+    return replace(source, cached=tuple(load.remote(source, unit) for unit in range(len(source.units))))
 
 
-def fits_in_object_store(source: Source, pixels: int, share: float = 0.3) -> bool:
-    """Whether the decoded films, a byte a pixel for the image and each mask, take at most ``share`` of the store."""
+def fits_in_object_store(source: Source, pixels: int) -> bool:
+    """Whether the decoded films, a byte a pixel for the image and each mask, take at most 30 % of the store."""
     arrays = 3 if "lung" in source.classes else 2
-    return source.rows * pixels * arrays <= share * float(ray.cluster_resources().get("object_store_memory", 0))
+    return source.rows * pixels * arrays <= 0.3 * float(ray.cluster_resources().get("object_store_memory", 0))
 
 
 def fetch(portion: dict[str, NDArray[Any]], source: Source, shuffle_seed: int | None) -> dict[str, NDArray[Any]]:

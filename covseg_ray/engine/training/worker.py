@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+from ray.util.queue import Queue
 from torch import Tensor
 
+from covseg_ray.config.train import Job
+from covseg_ray.engine.session import cores
 from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.checkpoint import Checkpoints, Record
 from covseg_ray.engine.training.learner import Learner, build_learner, configure_torch
 from covseg_ray.engine.training.loader import Batch
-from covseg_ray.engine.training.sampling import batch_share, plain_share, shuffled_share
-from covseg_ray.engine.training.task import Task
+from covseg_ray.engine.training.sampling import plain_share, shuffled_share
+from covseg_ray.engine.training.split import Source
 from covseg_ray.engine.training.tracking import Tracker
 from covseg_ray.errors import DatasetError
 from covseg_ray.segmentation.evaluation.metrics import point_values
@@ -31,6 +34,21 @@ MESSAGE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
+class Task:
+    """A worker's input from the driver; ``initial`` is the network's state before the first step."""
+
+    job: Job
+    train: Source
+    val: Source
+    initial: ray.ObjectRef[dict[str, Any]]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps an epoch; the films over, fewer than a batch, differ from epoch to epoch."""
+        return self.train.rows // self.job.train.batch_size
+
+
+@dataclass(frozen=True)
 class Rank:
     """This worker's rank in a world of so many."""
 
@@ -38,65 +56,63 @@ class Rank:
     world: int
 
     def share(self, batch: int) -> int:
-        """This worker's films of each global batch."""
-        return batch_share(batch, self.index, self.world)
+        """This worker's films of each global ``batch``: as many as every other's, or one fewer."""
+        return batch * (self.index + 1) // self.world - batch * self.index // self.world
 
     def weight(self, batch: int) -> float:
         """The weight of this worker's mean in the mean over the global batch, relative to the other workers."""
         return self.share(batch) * self.world / batch
 
 
-@dataclass(frozen=True)
-class Streams:
-    """The batches of this worker's share of all the epochs to come; ``val_films`` of the second make an epoch."""
-
-    train: Iterator[Batch]
-    val: Iterator[Batch]
-    val_films: int
-
-
 def train_worker(config: dict[str, Any]) -> None:
-    """The function that Ray Train runs on each worker; ``config["task"]`` is a ``Task``."""
+    """The function that Ray Train runs on each worker; ``messages`` carries dictionaries to the driver."""
     task: Task = config["task"]
+    messages: Queue = config["messages"]
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
-    configure_torch(device, len(os.sched_getaffinity(0)) // context.get_local_world_size())
+    configure_torch(device, cores() // context.get_local_world_size())
     learner = build_learner(task.job, task.steps, ray.get(task.initial), device)
     checkpoints = Checkpoints(learner)
     history = checkpoints.restore()
     first = len(history) + 1
     tracker = Tracker(task.job) if rank.index == 0 else None
     image_ids = [i for unit in range(len(task.val.units)) for i in task.val.films(unit).image_ids] if tracker else []
-    streams = open_streams(task, rank, first, device)
+    train, val, val_films = open_streams(task, rank, first, device)
     for epoch in range(first, task.job.train.epochs + 1):
         begin = time.perf_counter()
         record: Record = {"epoch": epoch, "learning_rate": learner.optimizer.param_groups[0]["lr"]}
-        record |= train_epoch(task, learner, streams.train, epoch, rank)
-        record |= validate(task, learner, streams, image_ids, rank)
+        record |= train_epoch(task, learner, train, epoch, rank, messages)
+        record |= validate(task, learner, val, val_films, image_ids, rank)
         record["seconds"] = time.perf_counter() - begin
         history.append(record)
         if tracker:
             tracker.write(history)
-            task.messages.put({"record": record})
+            messages.put({"record": record})
         checkpoints.commit(history)
 
 
-def open_streams(task: Task, rank: Rank, first_epoch: int, device: torch.device) -> Streams:
+def open_streams(
+    task: Task, rank: Rank, first_epoch: int, device: torch.device
+) -> tuple[Iterator[Batch], Iterator[Batch], int]:
+    """The batches of this worker's share of all the epochs to come, to train on and to validate on, and how many films
+    of the latter make an epoch."""
     job, epochs = task.job, range(first_epoch, task.job.train.epochs + 1)
     train_sizes = [len(unit.rows) for unit in task.train.units]
     val_sizes = [len(unit.rows) for unit in task.val.units]
     batch, share, streams = job.train.batch_size, rank.share(job.train.batch_size), 2 * rank.world
     train = [p for e in epochs for p in shuffled_share(train_sizes, job.seed, e, rank.index, rank.world, batch)]
     val = [p for e in epochs for p in plain_share(val_sizes, e, rank.index, rank.world)]
-    return Streams(
-        train=loader.batches(task.train, train, share, device, job.seed, streams),
-        val=loader.batches(task.val, val, share, device, streams=streams),
-        val_films=sum(p.stop - p.start for p in val if p.epoch == first_epoch),
+    return (
+        loader.batches(task.train, train, share, device, job.seed, streams),
+        loader.batches(task.val, val, share, device, streams=streams),
+        sum(p.stop - p.start for p in val if p.epoch == first_epoch),
     )
 
 
-def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, rank: Rank) -> Record:
+def train_epoch(
+    task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, rank: Rank, messages: Queue
+) -> Record:
     """All steps of one epoch. Sums stay on the device until its end, so that nothing waits for the device before."""
     job, recipe = task.job, augmentation(task.job.train.augment)
     learner.network.train()
@@ -119,7 +135,7 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
             if step > 0:  # with the loss of a message ago: the latest would have to be waited for
                 images = (step + 1) * job.train.batch_size
                 message = {"epoch": epoch, "step": step + 1, "loss": float(seen[1]) / seen[0]}
-                task.messages.put(message | {"images_per_second": images / (now - begin)})
+                messages.put(message | {"images_per_second": images / (now - begin)})
             reported, seen = now, (step + 1, total.clone().to("cpu", non_blocking=True))
     if rank.world > 1:
         dist.all_reduce(total)
@@ -134,22 +150,23 @@ def train_epoch(task: Task, learner: Learner, batches: Iterator[Batch], epoch: i
     }
 
 
-def validate(task: Task, learner: Learner, streams: Streams, image_ids: list[str], rank: Rank) -> Record:
-    """Each worker counts its films; the counts are added over the workers, and the first computes the metrics."""
+def validate(
+    task: Task, learner: Learner, batches: Iterator[Batch], films: int, image_ids: list[str], rank: Rank
+) -> Record:
+    """Each worker counts its ``films``; the counts are added over the workers, and the first computes the metrics."""
     share_buffers(learner, rank)
     learner.validated.eval()
     infection = task.job.model.classes.index("infection")
     counts_R4 = torch.zeros(task.val.rows, 4, dtype=torch.int64, device=learner.device)
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)
-    expected = streams.val_films
     with torch.inference_mode():
-        while expected > 0:
-            batch = next(streams.val)
+        while films > 0:
+            batch = next(batches)
             logits_NCHW, batch_loss = learner.validated(batch.images_NHW, batch.targets_NHW)
             found_NHW, truth_NHW = most_probable(logits_NCHW) == infection, batch.targets_NHW == infection
             counts_R4[batch.rows_N.to(learner.device, non_blocking=True)] = count_on_device(found_NHW, truth_NHW)
             loss += batch_loss.double() * len(batch.rows_N)
-            expected -= len(batch.rows_N)
+            films -= len(batch.rows_N)
     if rank.world > 1:
         dist.all_reduce(counts_R4)
         dist.all_reduce(loss)

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ def plan(job: Job) -> list[Trial]:
     trials = []
     for number in range(1, job.tune.trials + 1):
         shares = np.random.default_rng((job.seed, number)).random(len(job.search)).tolist()
-        values = {each.key: each.at(u, _is_whole(job, each)) for each, u in zip(job.search, shares, strict=True)}
+        wholes = [isinstance(attrgetter(each.key)(job), int) for each in job.search]
+        values = {each.key: each.at(u, w) for each, u, w in zip(job.search, shares, wholes, strict=True)}
         trials.append(Trial(number, values, _tried(job, values)))
     return trials
 
@@ -59,20 +61,9 @@ def edge_jobs(job: Job) -> list[Job]:
 
 
 def _ends(job: Job, search: Search) -> tuple[Any, ...]:
-    if not search.choose and not isinstance(_value(job, search.key), (int, float)):
+    if not search.choose and not isinstance(attrgetter(search.key)(job), (int, float)):
         raise ConfigError(f"[[search]]: {search.key} takes no number, so it has no low and high: give choose = [...]")
     return search.ends
-
-
-def _is_whole(job: Job, search: Search) -> bool:
-    return not search.choose and isinstance(_value(job, search.key), int)
-
-
-def _value(job: Job, key: str) -> Any:
-    found: Any = job
-    for name in key.split("."):
-        found = getattr(found, name)
-    return found
 
 
 def _tried(job: Job, values: Mapping[str, Any]) -> Job:

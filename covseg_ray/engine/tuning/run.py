@@ -14,12 +14,14 @@ from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.engine.session import session
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT
 from covseg_ray.engine.training.initial import initial_network
+from covseg_ray.engine.training.run import Progress as TrainingProgress
 from covseg_ray.engine.training.run import cached, check_same_job, check_sizes, find_films, train
 from covseg_ray.engine.training.split import Source
+from covseg_ray.engine.training.worker import Task
 from covseg_ray.engine.tuning.monitor import Progress, SearchMonitor
 from covseg_ray.engine.tuning.plan import Trial, edge_jobs, plan
 from covseg_ray.engine.tuning.table import in_own_folder, read_ended, result_of, write_table
-from covseg_ray.engine.tuning.trial import TrialInputs, search
+from covseg_ray.engine.tuning.trial import search
 from covseg_ray.reports.search_page import search_report
 from covseg_ray.reports.trial_result import TrialResult, best_of, format_value
 from covseg_ray.storage.datasets.read import read_info
@@ -102,14 +104,14 @@ def _network_key(job: Job) -> tuple[Model, int]:
     return job.model, job.seed
 
 
-def prepare(trials: Sequence[Trial], shared: SharedInputs) -> dict[int, TrialInputs]:
-    """The inputs of the trials, in the object store; films are decoded once for all of them."""
+def prepare(trials: Sequence[Trial], shared: SharedInputs) -> dict[int, Task]:
+    """The tasks of the trials, in the object store; films are decoded once for all of them."""
     films = {_films_key(trial.job): trial.job for trial in trials}
     decoded = {key: cached(job, shared.films[key]) for key, job in films.items()}
     networks = {_network_key(trial.job) for trial in trials}
     initial = {key: ray.put(shared.networks[key]) for key in networks}
     return {
-        trial.number: TrialInputs(
+        trial.number: Task(
             trial.job,
             decoded[_films_key(trial.job)]["train"],
             decoded[_films_key(trial.job)]["val"],
@@ -131,7 +133,7 @@ def run(job: Job, trials: Sequence[Trial], shared: SharedInputs, progress: Progr
         search(job, prepare(waiting, shared), ended, monitor)
     results = list(monitor.results.values())
     if len(monitor.failures) == len(results):
-        raise monitor.failures[0]
+        raise next(iter(monitor.failures.values()))
     return results
 
 
@@ -155,14 +157,11 @@ def keep_best(
     return last
 
 
-class _BestTrialProgress:
+class _BestTrialProgress(TrainingProgress):
     """The progress of the best trial where it is trained on, as that of any trial."""
 
     def __init__(self, number: int, progress: Progress) -> None:
         self._number, self._progress = number, progress
-
-    def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None:
-        return
 
     def epoch_done(self, record: Mapping[str, float], best: float) -> None:
         self._progress.epoch_done(self._number, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,8 @@ import pyarrow as pa
 import pytest
 import ray
 
-from covseg_ray.engine.bulk.datasource import ListingDatasource
 from covseg_ray.engine.bulk.pipeline import BLOCK_FILMS
-from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, ReadOptions
+from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, ListingDatasource, Options
 from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.runs.worklist import write_worklist
 
@@ -41,7 +41,8 @@ def test_each_file_of_a_listing_that_is_not_done_is_a_task(
 
 @pytest.mark.parametrize("pictures", [False, True])
 def test_a_block_of_films_is_as_large_as_ray_data_lets_blocks_become(pictures: bool) -> None:
-    options = ReadOptions(256, "stretch", pictures=pictures)
+    write = ("overlays",) if pictures else ()
+    options = Options("", 256, "stretch", (), "", "", write, datetime(2026, 1, 2, tzinfo=timezone.utc))
     film = {"image_id": "films/0123.png", "source": "s3://bucket/films/0123.png", "square": bytes(256 * 256)}
     row = film | ({"picture": bytes(PICTURE_SIDE**2)} if pictures else {})
     for films in BLOCK_FILMS.values():

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from covseg_ray.engine.bulk.postprocess import Postprocess, postprocess
-from covseg_ray.engine.bulk.read import LOADED
+from covseg_ray.engine.bulk.postprocess import postprocess
+from covseg_ray.engine.bulk.read import LOADED, Options
 from covseg_ray.storage.runs.result_table import SCHEMA
 
 LUNGS = ("background", "lung", "infection")
@@ -20,9 +20,9 @@ RNG = np.random.default_rng(5)
 CLASSES_SS = RNG.integers(0, 3, (32, 32), dtype=np.uint8)
 
 
-def how(out: Path, classes: tuple[str, ...] = LUNGS, write: tuple[str, ...] = ()) -> Postprocess:
+def how(out: Path, classes: tuple[str, ...] = LUNGS, write: tuple[str, ...] = ()) -> Options:
     created = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-    return Postprocess(str(out), 32, "stretch", classes, "0123456789abcdef", "1", write, created)
+    return Options(str(out), 32, "stretch", classes, "0123456789abcdef", "1", write, created)
 
 
 def predicted(**changes: object) -> pa.Table:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, ReadOptions, load
+from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, Options, load
 from covseg_ray.radiograph.frontal_check import load_fitted
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.datasets.pack import synthesise
 from covseg_ray.storage.runs.worklist import SCHEMA
 
-WANTED = ReadOptions(64, "stretch")
+
+def wanted(*write: str) -> Options:
+    return Options("", 64, "stretch", (), "", "", write, datetime(2026, 1, 2, tzinfo=timezone.utc))
 
 
 def listed(source: Path) -> pa.Table:
@@ -44,7 +47,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_input_becomes_one_row_in_its_place(archive: Path) -> None:
-    rows = pa.concat_tables(load(listed(archive), WANTED)).to_pylist()
+    rows = pa.concat_tables(load(listed(archive), wanted())).to_pylist()
     assert [row["item"] for row in rows] == [0, 1, 2, 3]
     assert [row["image_id"] for row in rows] == ["film-0.png", "film-1.png", "film-2.png", "more.zip/film.png"]
     assert [row["reason"] for row in rows] == [None, None, "truncated", None]
@@ -64,7 +67,7 @@ def test_each_input_becomes_one_row_in_its_place(archive: Path) -> None:
 
 
 def test_pictures_are_carried_only_where_they_are_wanted(archive: Path) -> None:
-    rows = pa.concat_tables(load(listed(archive), ReadOptions(64, "stretch", pictures=True))).to_pylist()
+    rows = pa.concat_tables(load(listed(archive), wanted("overlays"))).to_pylist()
     assert [(row["picture_height"], row["picture_width"]) for row in rows] == [
         (64, 64),
         (PICTURE_SIDE, PICTURE_SIDE),
@@ -76,7 +79,7 @@ def test_pictures_are_carried_only_where_they_are_wanted(archive: Path) -> None:
 
 def test_rows_of_a_dataset_are_films_too(tmp_path: Path) -> None:
     synthesise(str(tmp_path / "dataset"), 20, seed=3, size=64)
-    tables = list(load(listed(tmp_path / "dataset"), WANTED))
+    tables = list(load(listed(tmp_path / "dataset"), wanted()))
     assert [table.num_rows for table in tables] == [16, 4], "pieces, so that the model can begin"
     assert all(table.schema == LOADED for table in tables)
     rows = pa.concat_tables(tables).to_pylist()

@@ -53,7 +53,7 @@ def test_any_number_of_workers_sees_the_films_of_one(sizes: list[int], world: in
     alone = films_of(order.shuffled_share(sizes, seed, 1, 0, 1, batch))
     shares = [films_of(order.shuffled_share(sizes, seed, 1, rank, world, batch)) for rank in range(world)]
     assert [film for share in shares for film in share] == alone
-    each = [order.batch_share(batch, rank, world) for rank in range(world)]
+    each = [Rank(rank, world).share(batch) for rank in range(world)]
     assert (sum(each), max(each) - min(each) <= 1) == (batch, True)
     assert [len(share) for share in shares] == [len(alone) // batch * films for films in each]
 

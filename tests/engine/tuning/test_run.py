@@ -15,8 +15,9 @@ import ray
 from runs import Command, descendants, epochs, title
 
 from covseg_ray.config import train as config
+from covseg_ray.engine.training.worker import Task
 from covseg_ray.engine.tuning.run import Outcome, tune
-from covseg_ray.engine.tuning.trial import TrialInputs, scheduler
+from covseg_ray.engine.tuning.trial import scheduler
 from covseg_ray.errors import BusyError, DatasetError, UsageError
 from covseg_ray.reports.trial_result import FINISHED, STOPPED, TrialResult
 from covseg_ray.storage.datasets.pack import synthesise
@@ -221,7 +222,7 @@ def test_the_scheduler_remembers_trials_of_earlier_commands() -> None:
         trial_id: str
 
     def decisions(scores: Sequence[float], ended: Sequence[TrialResult]) -> list[str]:
-        asha = scheduler(job, {9: TrialInputs(job, None, None, None)}, ended)  # type: ignore[arg-type]
+        asha = scheduler(job, {9: Task(job, None, None, None)}, ended)  # type: ignore[arg-type]
         asha.on_trial_add(None, Trial("new"))
         records = [{"epoch": epoch, "dice_all": score} for epoch, score in enumerate(scores, start=1)]
         return [asha.on_trial_result(None, Trial("new"), record) for record in records]
