@@ -20,7 +20,7 @@ import os, sys, time
 from covseg_ray.radiograph.decoder_process import DecodingChild
 child = DecodingChild(seconds=3)
 child.decode(b"no film")
-print(child.pid, flush=True)
+print(child._process.pid, flush=True)
 if sys.argv[1] == "forks" and not os.fork():
     time.sleep(60)
 if sys.argv[1] != "leaves":
@@ -31,7 +31,7 @@ if sys.argv[1] != "leaves":
 
 @contextmanager
 def parent_and_child(how: str, data: bytes, folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Another process with a child of its own, in its own process group; it decodes `data` once told to."""
+    """Another process with a child of its own, in its own process group; it decodes `data` when a line arrives."""
     path = folder / "film"
     path.write_bytes(data)
     parent = subprocess.Popen(
