@@ -40,6 +40,7 @@ def test_restoring_is_judged_where_it_was_cut_alone() -> None:
     assert loss == pytest.approx(((films_NHW[cut_NHW] / 255 - 0.5) ** 2).mean(), rel=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("by", ["labels", "restoring"])
 def test_a_run_begins_with_the_weights(by: str, phantoms: str, tmp_path: Path) -> None:
     out = tmp_path / "encoder.safetensors"

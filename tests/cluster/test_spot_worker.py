@@ -83,6 +83,7 @@ def environment(server: Metadata, **more: str) -> dict[str, str]:
     return os.environ | {"COVSEG_METADATA": f"http://127.0.0.1:{server.server_port}"} | more
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])
 def test_ray_is_left_alone_until_the_cloud_calls_back(cloud: str, tmp_path: Path) -> None:
     """With a ``ray`` that only notes its words and its end."""

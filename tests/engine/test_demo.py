@@ -18,6 +18,7 @@ from covseg_ray.segmentation.inference.predictor import BatchPredictor
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
+@pytest.mark.full
 def test_each_new_film_gets_its_mask_and_overlay(ready_bundle: str, tmp_path: Path) -> None:
     outlined = segment_new_films(ready_bundle, str(tmp_path), SegmentProgress(io.StringIO()))
     assert len(outlined) == NEW_FILMS

@@ -82,6 +82,7 @@ def test_every_film_stands_in_one_group_of_each_kind(found: Evaluation) -> None:
     assert set(found.strata["label"]) == set(found.labels)
 
 
+@pytest.mark.full
 def test_any_division_of_the_work_gives_the_same_evaluation(
     ray_session: None, model: Bundle, phantoms: str, found: Evaluation
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_model_on_its_training_films_gets_a_note(model: Bundle, phantoms: str)
     )
 
 
+@pytest.mark.full
 def test_a_model_of_another_size_is_measured_at_the_films_own(ray_session: None, phantoms: str) -> None:
     model = random_model(4, ("background", "infection"), side=96)
     found = evaluate(EvaluationRequest(model, Subset(phantoms)))

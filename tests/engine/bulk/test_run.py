@@ -241,6 +241,7 @@ def half_done(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Re
     return request
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_run_goes_on_where_neighbours_keep_cpus(half_done: Request, done: Done, count: int) -> None:
     """Four CPUs: the neighbours have one or two, the actor that leaves out what is done another. As many that predict

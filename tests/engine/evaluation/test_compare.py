@@ -101,6 +101,7 @@ def test_films_that_changed_most_come_better_first_then_worse() -> None:
     assert most_changed(first, first) == []
 
 
+@pytest.mark.full
 def test_for_a_person_the_commands_print_tables(ray_session: None, bundles: list[str], phantoms: str) -> None:
     result = CliRunner().invoke(app, ["compare", *bundles, phantoms])
     lines = [line.split() for line in result.stdout.splitlines()]

@@ -66,6 +66,7 @@ def in_fp32(bundle: str, films_NHW: np.ndarray) -> np.ndarray:
     return BatchPredictor(load_bundle(bundle), precision="fp32").predict(films_NHW)
 
 
+@pytest.mark.full
 def test_the_onnx_file_alone_gives_the_models_classes(bundle: str, films: str, tmp_path: Path) -> None:
     need("onnx", "onnxscript", "onnxruntime")
     import onnxruntime
@@ -160,6 +161,7 @@ def test_an_8_bit_bundle_takes_no_other_engine_and_no_other_rule(int8: str) -> N
             change()
 
 
+@pytest.mark.full
 def test_the_gate_measures_both_and_refuses_what_loses(
     bundle: str, films: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def by_hand(rows_N4: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
+@pytest.mark.full
 def test_any_division_of_the_work_gives_numpys_integers(ray_session: None, bundle: Bundle, phantoms: str) -> None:
     expected = counted_by_hand(bundle, phantoms, "train")
     assert len(expected) == 80

@@ -19,6 +19,7 @@ from covseg_ray.storage.datasets.read import list_units, read_unit
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(900)]
 
 
+@pytest.mark.full
 def test_the_command_saves_the_best_rule_and_its_metrics(ready_bundle: str, phantoms: str, tmp_path: Path) -> None:
     out = str(tmp_path / "decided")
     words = ["model", "decide", ready_bundle, phantoms, out, "--flip", "--half", "--json"]

@@ -98,6 +98,7 @@ def test_an_answer_has_one_request_id(url: str) -> None:
         assert request_id == given.get("x-request-id", request_id)
 
 
+@pytest.mark.full
 def test_a_square_larger_than_a_message_arrives_whole(url: str, large: str) -> None:
     film_HW = make_phantom(5, 0, LARGE).image
     classes_HW = BatchPredictor(load_bundle(large)).predict(film_HW[None])[0]

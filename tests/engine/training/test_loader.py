@@ -206,6 +206,7 @@ def test_of_streams_side_by_side_each_has_cpus(
     validation.close()
 
 
+@pytest.mark.full
 def test_films_that_wait_for_the_training_cost_no_core(ray_session: None, tmp_path: Path) -> None:
     """With its store full and nothing to wait for, Ray Data's loop turns without pause: 2.8 s of a core in 3 s."""
     synthesise(str(tmp_path / "films"), 100, seed=1, size=128)

@@ -103,6 +103,7 @@ def test_validation_is_what_numpy_counts_from_the_bundles_predictions(undisturbe
         assert estimate.value == pytest.approx(best[name], abs=1e-3), name
 
 
+@pytest.mark.full
 def test_one_worker_has_the_loss_of_a_plain_loop(
     ray_session: None, small_job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
