@@ -24,8 +24,8 @@ from training_runs import Run, run_job
 from xdist.scheduler import LoadFileScheduling
 
 HERE = Path(__file__).parent
-# Only in `make test-full`: tests that kill processes or start clusters, the browser, a second training run, the search of
-# hyperparameters, 8-bit models, and the metrics of a training run, an archive and an endpoint in turn.
+# Only in `make test-full`: tests that kill processes or start clusters, the browser, a second training run, 8-bit
+# models, the search of hyperparameters, and the metrics of a training run, an archive and an endpoint in turn.
 FULL_FOLDERS = {HERE / "faults"}
 FULL_FIXTURES = {"browser", "in_bucket", "int8", "searched", "watched"}
 # Files of one worker: those of one Ray session, and those that start clusters, of which there must not be two at once.
