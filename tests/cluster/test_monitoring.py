@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import yaml
-from exported import Collector, Exported, agent, scrape
 from places import ROOT
 from ray import serve
 from ray._private import ray_constants
 from ray._private.metrics_agent import PrometheusServiceDiscoveryWriter
 from ray.serve.config import HTTPOptions
+from scraped_metrics import Collector, Exported, agent, scrape
 from training_runs import run_job
 
 from covseg_ray.cli.progress import SegmentProgress
