@@ -10,7 +10,6 @@ from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.measured import Findings, FreeResponseView, Interval, ReliabilityLine, StratumRow
 from covseg_ray.reports.page import model_report
 from covseg_ray.segmentation.estimate import Estimate
-from covseg_ray.segmentation.evaluation.bootstrap import Difference
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -59,7 +58,7 @@ def compare_page(request: ComparisonRequest, found: Comparison) -> str:
     )
 
 
-def intervals(metrics: Mapping[str, Estimate | Difference]) -> dict[str, Interval]:
+def intervals(metrics: Mapping[str, Estimate]) -> dict[str, Interval]:
     return {name: (e.value, e.low, e.high) for name, e in metrics.items()}
 
 
