@@ -18,8 +18,7 @@ from covseg_ray.segmentation.inference.predictor import BatchPredictor, films_to
 from covseg_ray.segmentation.inference.quantise import quantise
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.graph import Graph, translate
-from covseg_ray.storage.datasets.read import read_info, read_unit
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset, read_info, read_unit
 
 GATE = 0.002
 CALIBRATE, CHECK = "train", "val"

@@ -13,8 +13,7 @@ from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.storage.datasets.read import read_info
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset, read_info
 
 METRICS_HOW = "covseg-ray evaluate on split {split}; 95 % intervals from 1,000 bootstrap resamples of the films"
 GROUPS = {"label": "", "infected_share": "Infection "}

@@ -32,7 +32,7 @@ from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.service.client import Client
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
