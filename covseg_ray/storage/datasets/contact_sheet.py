@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from covseg_ray.radiograph.masks import overlay
-from covseg_ray.radiograph.png import encode_png
+from covseg_ray.radiograph.masks import encode_png, overlay
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 
 FILMS_PER_ROW = 6
