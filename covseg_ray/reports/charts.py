@@ -49,7 +49,9 @@ def iou_histogram(ious: Sequence[float]) -> Chart:
     """The histogram of ``ious`` (0..1, at least one)."""
     low, median, high = np.quantile(ious, (0.1, 0.5, 0.9))
     words = f"{len(ious)} films with infection; median {median:.2f}, 80 % of them between {low:.2f} and {high:.2f}"
-    return _both(lambda theme: figures.histogram(ious, theme=theme), f"Histogram of IoU: {words}", words)
+    return _both(
+        lambda theme: figures.histogram(ious, "IoU of one film", theme=theme), f"Histogram of IoU: {words}", words
+    )
 
 
 def reliability(lines: Sequence[ReliabilityLine]) -> Chart:
@@ -77,8 +79,11 @@ def marked_shares(shares_N: NDArray[np.float64]) -> Chart:
     films = "1 film" if len(shares_N) == 1 else f"{len(shares_N):,} films"
     middle = f"median {percent(median)}, 80 % of them between {percent(low)} and {percent(high)}"
     words = f"{films} with infection found; {middle}"
-    alternative = f"Histogram of the infected share: {words}"
-    return _both(lambda theme: figures.percent_histogram(shares_N, theme=theme), alternative, words)
+    return _both(
+        lambda theme: figures.histogram(shares_N, "Infected share of one film", theme=theme, percent=True),
+        f"Histogram of the infected share: {words}",
+        words,
+    )
 
 
 def percent(share: float) -> str:

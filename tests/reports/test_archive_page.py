@@ -280,7 +280,7 @@ def blue(png: bytes) -> np.ndarray:
 
 def test_the_bars_are_as_high_as_films_were_counted() -> None:
     shares_N = np.array([0.005] * 4 + [0.085] * 3 + [0.185])  # the median falls between the bars
-    blue_HW = blue(figures.percent_histogram(shares_N, theme=figures.LIGHT))
+    blue_HW = blue(figures.histogram(shares_N, "Share", theme=figures.LIGHT, percent=True))
     columns = np.flatnonzero(blue_HW.any(0))
     bars = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
     heights = np.array([blue_HW[:, bar].any(1).sum() for bar in bars])
@@ -292,7 +292,7 @@ def test_the_axis_ends_at_the_next_round_share(most: float, end: float) -> None:
     def width(last: float, count: int) -> int:
         shares_N = (np.arange(count) + 0.5) / count * last
         shares_N[-1] = last - 1e-9 if last < end else last
-        columns = np.flatnonzero(blue(figures.percent_histogram(shares_N, theme=figures.LIGHT)).any(0))
+        columns = np.flatnonzero(blue(figures.histogram(shares_N, "Share", theme=figures.LIGHT, percent=True)).any(0))
         return int(columns[-1] - columns[0])
 
     bars = round(20 * most / end)
