@@ -32,14 +32,6 @@ class SegmentedFilm:
     severity: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class RejectedInput:
-    """An input that was rejected: ``detail`` is one line for a person."""
-
-    image_id: str
-    detail: str
-
-
 def archive_report(
     *,
     title: str,
@@ -50,13 +42,13 @@ def archive_report(
     films: Sequence[SegmentedFilm],
     frontal: Sequence[float] | NDArray[np.floating[Any]],
     unlike: Sequence[SegmentedFilm],
-    rejects: Mapping[str, Sequence[RejectedInput]],
+    rejects: Mapping[str, Sequence[tuple[str, str]]],
 ) -> str:
     """The report as HTML.
 
     ``ok`` inputs were segmented, and ``reasons`` counts those that were rejected; ``fractions`` holds the infected
     share (0..1) of each segmented film. All ``films`` are shown, at up to 0.1 MB each, the most infected first, and all
-    ``rejects``, which are examples by reason. ``frontal`` says how much each segmented film is like a frontal chest
+    ``rejects``, which are examples by reason: the id, and one line for a person. ``frontal`` says how much each segmented film is like a frontal chest
     film (0..1), and ``unlike`` are films least like one, all shown in their order.
     """
     shares_N = np.asarray(fractions, np.float64)

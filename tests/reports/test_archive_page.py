@@ -17,7 +17,7 @@ from PIL import Image
 from report_pages import Page
 
 from covseg_ray.reports import charts, figures
-from covseg_ray.reports.archive_page import RejectedInput, SegmentedFilm, archive_report, short_id
+from covseg_ray.reports.archive_page import SegmentedFilm, archive_report, short_id
 
 HOSTILE = """<script>alert("x")</script><img src=x onerror='alert(1)'>&amp;"""
 LONG = "begin/" + "a-folder/" * 110 + "end.dcm"
@@ -36,7 +36,7 @@ def segmented(image_id: str, fraction: float, severity: float | None = None, siz
 def report(**changes: Any) -> str:
     """Six inputs, three of them segmented, infection found on two."""
     films = [segmented("few", 0.05), segmented("none", 0.0, 0.0), segmented("many", 0.215, 0.6)]
-    corrupt = [RejectedInput(f"bad-{index}", f"its data ends at {index}") for index in range(3)]
+    corrupt = [(f"bad-{index}", f"its data ends at {index}") for index in range(3)]
     return archive_report(
         **{
             "title": "An archive",
@@ -47,7 +47,7 @@ def report(**changes: Any) -> str:
             "films": films,
             "frontal": [0.4, 0.001, 1.0],
             "unlike": [],
-            "rejects": {"corrupt": corrupt, "empty": [RejectedInput("blank", "no bytes")]},
+            "rejects": {"corrupt": corrupt, "empty": [("blank", "no bytes")]},
         }
         | changes
     )
@@ -226,7 +226,7 @@ def test_names_cannot_inject_markup_nor_lose_a_sign(wild: str) -> None:
         facts={wild: wild},
         reasons={wild: 2},
         films=[segmented(wild, 0.1)],
-        rejects={wild: [RejectedInput(wild, wild)]},
+        rejects={wild: [(wild, wild)]},
     )
     page, plain = Page(html), Page(report(films=[segmented("film", 0.1)], rejects={}))
     assert {name for name, _ in page.tags} <= {name for name, _ in plain.tags} | {"ul", "li"}
@@ -322,7 +322,7 @@ def test_nothing_runs_over_the_edge_of_a_telephone(tmp_path: Path) -> None:
         facts={"s" * 100: LONG},
         reasons={"not-a-radiograph": 9_999_999, "y" * 100: 1},
         films=[segmented(name, 0.1, 0.2) for name in (LONG, HOSTILE, "x" * 1000)],
-        rejects={"not-a-radiograph": [RejectedInput("x" * 1000, "z" * 1000)]},
+        rejects={"not-a-radiograph": [("x" * 1000, "z" * 1000)]},
     )
     frame = f'<iframe style="width: {NARROW}px; height: 800px; border: 0" srcdoc="{markup.escape(page)}"></iframe>'
     measure = """onload = () => { const inner = document.querySelector("iframe").contentDocument;
