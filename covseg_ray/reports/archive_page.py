@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.reports import charts, pictures
 from covseg_ray.reports.charts import percent
-from covseg_ray.reports.render import render
+from covseg_ray.reports.page import render
 
 ID_HEAD, ID_TAIL = 20, 39  # what stays of a long id: paths differ most at their end
 
@@ -48,8 +48,8 @@ def archive_report(
 
     ``ok`` inputs were segmented, and ``reasons`` counts those that were rejected; ``fractions`` holds the infected
     share (0..1) of each segmented film. All ``films`` are shown, at up to 0.1 MB each, the most infected first, and all
-    ``rejects``, which are examples by reason: the id, and one line for a person. ``frontal`` says how much each segmented film is like a frontal chest
-    film (0..1), and ``unlike`` are films least like one, all shown in their order.
+    ``rejects``, which are examples by reason: the id, and one line for a person. ``frontal`` says how much each
+    segmented film is like a frontal chest film (0..1), and ``unlike`` are films least like one, shown in their order.
     """
     shares_N = np.asarray(fractions, np.float64)
     found_N = shares_N[shares_N > 0]

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.reports import figures
-from covseg_ray.reports.measured import FreeResponseView, ReliabilityLine
 from covseg_ray.reports.pictures import data_uri
 from covseg_ray.reports.trial_result import TrialResult, format_value
 
@@ -27,6 +26,28 @@ class Chart:
     dark: str
     alternative: str
     caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityLine:
+    """``points`` are mean probability and infected share of the pixels of a bin, 0 to 1, from low to high."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    expected_error: float
+    brier: float
+
+
+@dataclass(frozen=True, slots=True)
+class FreeResponseView:
+    """By model, ``points`` are false regions (a film of the kind that ``axis`` names) and the share of lesions found,
+    one a threshold; ``own`` is the point of the model's own rule, and ``summary`` says the same in words."""
+
+    points: Mapping[str, Sequence[tuple[float, float]]]
+    own: Mapping[str, tuple[float, float]]
+    axis: str
+    summary: str
+    rule: str
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:

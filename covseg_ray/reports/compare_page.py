@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 
 from covseg_ray.reports import pictures
 from covseg_ray.reports.film_result import ChangedFilm
-from covseg_ray.reports.measured import Findings, Interval, StratumRow
 from covseg_ray.reports.metric_words import MetricWords, place, words_for
-from covseg_ray.reports.page import HEADLINES, findings_shown
-from covseg_ray.reports.render import render
+from covseg_ray.reports.page import HEADLINES, Findings, Interval, StratumRow, findings_shown, render
 
 
 @dataclass(frozen=True, slots=True)

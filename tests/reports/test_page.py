@@ -11,8 +11,7 @@ from PIL import Image
 from report_pages import Page, make_films
 
 from covseg_ray.reports.film_result import FilmResult
-from covseg_ray.reports.measured import Findings
-from covseg_ray.reports.page import model_report
+from covseg_ray.reports.page import Findings, model_report
 
 METRICS = {"iou_pooled": (0.713, 0.69, 0.735), "false_alarm": (0.25, 0.2, 0.3), "iou_two_class": (0.828, 0.81, 0.84)}
 HISTORY = [{"epoch": e, "loss": 1 / e, "val_loss": 1.1 / e, "iou_two_class": 0.2 * e} for e in (1, 2, 3)]

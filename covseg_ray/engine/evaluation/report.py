@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from covseg_ray.engine.evaluation.compare import Comparison, ComparisonRequest
 from covseg_ray.engine.evaluation.run import ALL, Evaluation, EvaluationRequest
+from covseg_ray.reports.charts import FreeResponseView, ReliabilityLine
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
-from covseg_ray.reports.measured import Findings, FreeResponseView, Interval, ReliabilityLine, StratumRow
-from covseg_ray.reports.page import model_report
+from covseg_ray.reports.page import Findings, Interval, StratumRow, model_report
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
