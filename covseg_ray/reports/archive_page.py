@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.reports import charts, pictures
-from covseg_ray.reports.charts import percent
 from covseg_ray.reports.page import render
 
 ID_HEAD, ID_TAIL = 20, 39  # what stays of a long id: paths differ most at their end
@@ -70,11 +69,11 @@ def archive_report(
         level=LEVEL,
         unlike=[(film, _picture(film)) for film in unlike],
         rejected=[
-            (name, count, percent(count / inputs), rejects.get(name, ()))
+            (name, count, charts.percent(count / inputs), rejects.get(name, ()))
             for name, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
             if count
         ],
-        percent=percent,
+        percent=charts.percent,
         short_id=short_id,
     )
 
@@ -87,6 +86,6 @@ def short_id(image_id: str) -> str:
 
 
 def _picture(film: SegmentedFilm) -> pictures.Picture:
-    share = percent(film.infection_fraction)
+    share = charts.percent(film.infection_fraction)
     alternative = f"{film.image_id} with the predicted mask: {share} of the film is infection"
     return pictures.segmented(film.image_HW, film.mask_HW, alternative)

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from covseg_ray import __version__
 from covseg_ray.reports import charts, pictures
-from covseg_ray.reports.film_result import FilmResult, representative, with_infection
+from covseg_ray.reports.film_result import FilmResult, representative
 from covseg_ray.reports.metric_words import place, words_for
 
 HEADLINES = ("iou_two_class", "iou_pooled", "iou_image", "iou_all", "false_alarm", "severity_error")
@@ -58,8 +58,9 @@ def model_report(
     """
     columns = list(dict.fromkeys(key for row in history for key in row))
     rows = [(name, words_for(name), *metrics[name]) for name in sorted(metrics, key=place)]
-    pairs = with_infection(films, PAIRS_SHOWN) if history else []
-    triplets = with_infection(films, len(pairs) + TRIPLETS_SHOWN)[len(pairs) :] or pairs
+    infected = [film for film in films if film.truth_HW.any()]
+    pairs = infected[:PAIRS_SHOWN] if history else []
+    triplets = infected[len(pairs) :][:TRIPLETS_SHOWN] or pairs
     return render(
         "report.html.j2",
         title=title,
