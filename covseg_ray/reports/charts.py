@@ -58,12 +58,9 @@ def best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
 def training_charts(history: Sequence[Mapping[str, float]], select: str) -> list[Chart]:
     """Loss and IoU over epochs; a chart without a single point is left out."""
     best = best_epoch(history, select)
-    charts = []
-    for what, names in (("Loss", LOSSES), ("IoU", OVERLAPS)):
-        lines = figures.series(history, names)
-        if lines:
-            charts.append(_curves(lines, what, best, f"{what} over epochs; the best epoch by {select} is marked"))
-    return charts
+    drawn = {"Loss": figures.series(history, LOSSES), "IoU": figures.series(history, OVERLAPS)}
+    caption = f"over epochs; the best epoch by {select} is marked"
+    return [_curves(lines, what, best, f"{what} {caption}") for what, lines in drawn.items() if lines]
 
 
 def iou_histogram(ious: Sequence[float]) -> Chart:
