@@ -86,7 +86,7 @@ def free_response(lines: Series, own: Mapping[str, tuple[float, float]], *, axis
 def histogram(
     values: Sequence[float] | NDArray[np.float64], xlabel: str, *, theme: Theme, percent: bool = False
 ) -> bytes:
-    """Histogram of films by ``values`` in 0..1, at least one, with the median marked, in bins of 0.05.
+    """Histogram of films by ``values`` in 0..1, at least one, in 20 bins, with the median marked.
 
     With ``percent`` the axis is in percent and ends at the first of ``PERCENT_AXES`` that holds every value.
     """
