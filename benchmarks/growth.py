@@ -28,8 +28,8 @@ from resume_million import memory_mib
 from rounds import Arm, FailedError, Figures, Measured, covseg, in_turn, last_line, tell
 
 from covseg_ray.engine.bundle_io import save_bundle
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.network.build import build_network
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec
 

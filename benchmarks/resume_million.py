@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from covseg_ray.engine.bulk.pipeline import BLOCK_FILMS
 from covseg_ray.engine.bulk.run import Request, check_same_run
 from covseg_ray.engine.bundle_io import load_bundle
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.runs.recovery import RECORDS
 from covseg_ray.storage.runs.result_table import RESULTS, SCHEMA

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rounds import Arm, CannotError, Figures, Measured, covseg, in_turn, python, run, tell, timed_run
 
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 
 PEERS = Path(__file__).parent / "peers"
 MEASURE = "films_per_second"

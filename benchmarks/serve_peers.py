@@ -22,8 +22,8 @@ from pathlib import Path
 from rounds import CannotError, FailedError, Figures, Measured
 from services import HAPROXY, command, load, running
 
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 
 OURS = {"covseg-ray": "covseg-ray serve", "covseg-ray-haproxy": "covseg-ray serve, HAProxy"}
 OTHERS = {"plain": "plain FastAPI", "litserve": "LitServe"}

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from rounds import Arm, Figures, covseg, in_turn, python, run, settings
 
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.datasets.pack import VAL_EVERY, synthesise
 
 HERE = Path(__file__).parent

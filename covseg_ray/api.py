@@ -24,7 +24,7 @@ from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.severity import Severity
 from covseg_ray.segmentation.inference.predictor import local_predictor
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset
 from covseg_ray.storage.filesystem import locate, read_bytes
 
 UINT8_OR_16 = (np.dtype(np.uint8), np.dtype(np.uint16))

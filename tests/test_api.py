@@ -15,8 +15,8 @@ from places import ROOT
 
 import covseg_ray
 from covseg_ray import Predictor, RejectedFilmError, StorageError, UsageError
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.service.settings import Settings
 from covseg_ray.storage.datasets.pack import synthesise
 

@@ -13,7 +13,7 @@ from covseg_ray.config import train as config
 from covseg_ray.config.layers import PRESETS
 from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.network.build import check_names
-from covseg_ray.segmentation.training.augment import augmentation
+from covseg_ray.segmentation.training.augment import AUGMENTATIONS
 from covseg_ray.segmentation.training.losses import build_loss
 
 JOBS = sorted((ROOT / "jobs").glob("*.toml"))
@@ -39,7 +39,7 @@ def test_every_job_file_and_preset_names_what_there_is(given: str):
     check_names(job.model.architecture, job.model.encoder)
 
 
-@pytest.mark.parametrize(("key", "build"), [("loss", build_loss), ("augment", augmentation)])
+@pytest.mark.parametrize(("key", "build"), [("loss", build_loss), ("augment", AUGMENTATIONS.__getitem__)])
 def test_every_name_that_a_job_takes_can_be_built(key: str, build: Callable[[str], object]):
     for name in get_args(config.Train.model_fields[key].annotation):
         build(name)

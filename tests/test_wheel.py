@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 
 pytestmark = pytest.mark.timeout(600)
 COPIED = ("pyproject.toml", "README.md", "LICENSE", "covseg_ray")

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from covseg_ray.segmentation.network.build import build_network, channels_last
 from covseg_ray.segmentation.network.precision import autocast
 from covseg_ray.segmentation.network.preprocess import Preprocess
-from covseg_ray.segmentation.training.augment import augment, augmentation
+from covseg_ray.segmentation.training.augment import AUGMENTATIONS, augment
 from covseg_ray.storage.datasets.read import list_units, read_unit
 
 RATE, DECAY = 0.001, 0.01
@@ -79,7 +79,7 @@ def batches(images_NHW: Tensor, labels_N: Tensor, size: int, epoch: int) -> Iter
     order_N = torch.randperm(len(images_NHW), generator=torch.Generator().manual_seed(epoch))
     for step, rows in enumerate(order_N.split(size)[: len(images_NHW) // size]):
         films_NHW = images_NHW[rows]
-        yield augment(films_NHW, films_NHW, augmentation("chest"), 1_000 * epoch + step)[0], labels_N[rows]
+        yield augment(films_NHW, films_NHW, AUGMENTATIONS["chest"], 1_000 * epoch + step)[0], labels_N[rows]
 
 
 def pretrain(given: argparse.Namespace) -> None:

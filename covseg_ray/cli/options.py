@@ -9,7 +9,7 @@ import typer
 from covseg_ray.config import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from covseg_ray.storage.datasets.subset import Subset
+    from covseg_ray.storage.datasets.read import Subset
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")]
 Address = Annotated[
@@ -65,6 +65,6 @@ def subset(dataset: str, split: str, labels: str | None, exclude: str | None = N
     """The films of a dataset that the options name. Raises StorageError where it is out of reach."""
     require_reachable(dataset)
     from covseg_ray.storage.datasets.pack import read_exclusions
-    from covseg_ray.storage.datasets.subset import Subset
+    from covseg_ray.storage.datasets.read import Subset
 
     return Subset(dataset, split, named(labels) or None, read_exclusions(exclude) if exclude else frozenset())

@@ -95,12 +95,10 @@ def read_endpoint(
 ) -> Endpoint:
     """The endpoint of a Ray Serve file and of the command's options, which override the file. Raises ConfigError."""
     options, args = _read_file(path) if path else ({}, {})
-    if models:
-        args = {**args, "models": bundles_by_name(models)}
+    if models or not path:
+        args = {**args, "models": bundles_by_name(models or [DEFAULT_MODEL])}
     if keys_file:
         args = {**args, "keys_file": keys_file}
-    if not path and not models:
-        args = {**args, "models": bundles_by_name([DEFAULT_MODEL])}
     if not args.get("models"):
         raise ConfigError(f"{path}: no model to serve; name one under models (see jobs/serve.yaml), or give --model")
     address = {"host": host or options.get("host"), "port": port or options.get("port")}

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from covseg_ray.config.layers import Preset, flatten, put, read_layers, read_preset, variable
 from covseg_ray.config.search import Search, Tune
@@ -20,11 +20,7 @@ Loss = Literal["focal+jaccard", "cross-entropy+jaccard", "cross-entropy+film-jac
 Metric = Literal["iou_two_class", "iou_pooled", "dice_pooled", "iou_image", "dice_image", "iou_all", "dice_all"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Data(_Section):
+class Data(BaseModel, frozen=True, extra="forbid"):
     """Which films."""
 
     dataset: str = Field(default="", description="URI of a packed dataset")
@@ -35,7 +31,7 @@ class Data(_Section):
     )
 
 
-class Model(_Section):
+class Model(BaseModel, frozen=True, extra="forbid"):
     architecture: str = Field(default="unet", description="a decoder of segmentation-models-pytorch")
     encoder: str = Field(default="resnet34", description="an encoder of segmentation-models-pytorch")
     encoder_weights: str = Field(default="imagenet", description="imagenet, none, or the path or s3:// URI of a file")
@@ -45,7 +41,7 @@ class Model(_Section):
     start: str = Field(default="", description="URI of a bundle whose weights to start from, of the same network")
 
 
-class Train(_Section):
+class Train(BaseModel, frozen=True, extra="forbid"):
     """How to train."""
 
     epochs: Positive = Field(default=50, description="passes over the training films")
@@ -70,7 +66,7 @@ class Train(_Section):
     )
 
 
-class Resources(_Section):
+class Resources(BaseModel, frozen=True, extra="forbid"):
     """What one worker takes, and how often a run restarts after a loss."""
 
     gpu: Literal["auto", "yes", "no"] = Field(
@@ -85,12 +81,12 @@ class Resources(_Section):
     max_preemptions: int = Field(default=-1, ge=-1, description="restarts after a preempted node; -1: no limit")
 
 
-class Tracking(_Section):
+class Tracking(BaseModel, frozen=True, extra="forbid"):
     tensorboard: bool = Field(default=True, description="write TensorBoard events")
     mlflow: str = Field(default="", description="tracking URI (a server or sqlite:///FILE); off when empty")
 
 
-class Job(_Section):
+class Job(BaseModel, frozen=True, extra="forbid"):
     """A training job. A run leaves ``out/name/{metrics.jsonl, report.html, checkpoints/, bundle/}``. With a ``search``
     it is one for ``covseg-ray tune``."""
 

@@ -112,7 +112,8 @@ class DecodingChild:
             with contextlib.suppress(subprocess.TimeoutExpired):  # a crash may be under way: its signal is the cause
                 self._process.wait(0.1)
             self._process.kill()
-            ended = _ending(self._process.wait())
+            code = self._process.wait()
+            ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         self._channel = self._process = None
         return ended
 
@@ -135,10 +136,6 @@ def _start_child(channel: socket.socket, limits: Limits, seconds: float, memory_
         pass_fds=[channel.fileno()],
         start_new_session=True,  # out of reach of the terminal's Ctrl-C from its first moment
     )
-
-
-def _ending(code: int) -> str:
-    return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
 
 def serve(argument: str) -> None:

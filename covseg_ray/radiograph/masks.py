@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.geometry import eight_bits
-from covseg_ray.radiograph.png import encode_png
 
 AMBER = (255, 140, 32)
 _FILL = 0.18
@@ -29,6 +31,13 @@ def binarise(mask_HW: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint
             "but may hold one value, or 0 and one other (the other is infection); threshold it first"
         )
     return foreground_HW.astype(np.uint8)
+
+
+def encode_png(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> bytes:
+    """A PNG of uint8 ``[H, W]`` (grey) or ``[H, W, 3]`` (RGB), or of bool ``[H, W]`` (1 bit a pixel)."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def encode_png1(mask_HW: NDArray[np.uint8]) -> bytes:

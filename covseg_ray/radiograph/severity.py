@@ -66,8 +66,6 @@ def _middle(lung_HW: NDArray[np.bool_]) -> int:
     first, last = int(columns[0]), int(columns[-1]) + 1
     begin, end = first + (last - first) // 3, last - (last - first) // 3
     amounts = lung_HW[:, begin:end].sum(0)
-    if not len(amounts):
-        return (first + last) // 2
     least = np.flatnonzero(amounts == amounts.min())
     return begin + int(least[len(least) // 2])
 

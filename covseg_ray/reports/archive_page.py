@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.reports import charts, pictures
-from covseg_ray.reports.charts import percent
-from covseg_ray.reports.render import render
+from covseg_ray.reports.page import render
 
 ID_HEAD, ID_TAIL = 20, 39  # what stays of a long id: paths differ most at their end
 
@@ -32,14 +31,6 @@ class SegmentedFilm:
     severity: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class RejectedInput:
-    """An input that was rejected: ``detail`` is one line for a person."""
-
-    image_id: str
-    detail: str
-
-
 def archive_report(
     *,
     title: str,
@@ -50,14 +41,14 @@ def archive_report(
     films: Sequence[SegmentedFilm],
     frontal: Sequence[float] | NDArray[np.floating[Any]],
     unlike: Sequence[SegmentedFilm],
-    rejects: Mapping[str, Sequence[RejectedInput]],
+    rejects: Mapping[str, Sequence[tuple[str, str]]],
 ) -> str:
     """The report as HTML.
 
     ``ok`` inputs were segmented, and ``reasons`` counts those that were rejected; ``fractions`` holds the infected
     share (0..1) of each segmented film. All ``films`` are shown, at up to 0.1 MB each, the most infected first, and all
-    ``rejects``, which are examples by reason. ``frontal`` says how much each segmented film is like a frontal chest
-    film (0..1), and ``unlike`` are films least like one, all shown in their order.
+    ``rejects``, which are examples by reason: the id, and one line for a person. ``frontal`` says how much each
+    segmented film is like a frontal chest film (0..1), and ``unlike`` are films least like one, shown in their order.
     """
     shares_N = np.asarray(fractions, np.float64)
     found_N = shares_N[shares_N > 0]
@@ -78,11 +69,11 @@ def archive_report(
         level=LEVEL,
         unlike=[(film, _picture(film)) for film in unlike],
         rejected=[
-            (name, count, percent(count / inputs), rejects.get(name, ()))
+            (name, count, charts.percent(count / inputs), rejects.get(name, ()))
             for name, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
             if count
         ],
-        percent=percent,
+        percent=charts.percent,
         short_id=short_id,
     )
 
@@ -95,6 +86,6 @@ def short_id(image_id: str) -> str:
 
 
 def _picture(film: SegmentedFilm) -> pictures.Picture:
-    share = percent(film.infection_fraction)
+    share = charts.percent(film.infection_fraction)
     alternative = f"{film.image_id} with the predicted mask: {share} of the film is infection"
     return pictures.segmented(film.image_HW, film.mask_HW, alternative)

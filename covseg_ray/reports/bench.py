@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -36,14 +36,8 @@ class Bench:
         return rate.median / self.against.median
 
     def document(self) -> dict[str, Any]:
-        return {
-            "what": self.what,
-            "unit": self.unit,
-            "machine": dict(self.machine),
-            "against": {"name": self.against.name, "median": self.against.median, "rounds": self.against.rounds},
-            "rates": [self._entry(rate) for rate in self.rates],
-            "advice": list(self.advice),
-        }
+        against = {"name": self.against.name, "median": self.against.median, "rounds": self.against.rounds}
+        return {**asdict(self), "against": against, "rates": [self._entry(rate) for rate in self.rates]}
 
     def _entry(self, rate: Rate) -> dict[str, Any]:
         if not rate.rounds:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.reports import figures
-from covseg_ray.reports.measured import FreeResponseView, ReliabilityLine
 from covseg_ray.reports.pictures import data_uri
 from covseg_ray.reports.trial_result import TrialResult, format_value
 
@@ -29,6 +28,28 @@ class Chart:
     caption: str
 
 
+@dataclass(frozen=True, slots=True)
+class ReliabilityLine:
+    """``points`` are mean probability and infected share of the pixels of a bin, 0 to 1, from low to high."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    expected_error: float
+    brier: float
+
+
+@dataclass(frozen=True, slots=True)
+class FreeResponseView:
+    """By model, ``points`` are false regions (a film of the kind that ``axis`` names) and the share of lesions found,
+    one a threshold; ``own`` is the point of the model's own rule, and ``summary`` says the same in words."""
+
+    points: Mapping[str, Sequence[tuple[float, float]]]
+    own: Mapping[str, tuple[float, float]]
+    axis: str
+    summary: str
+    rule: str
+
+
 def best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
     """The epoch at which ``select`` is highest; of equals the last, whose checkpoint is the bundle."""
     return int(max(reversed(history), key=lambda row: row[select])["epoch"])
@@ -37,19 +58,18 @@ def best_epoch(history: Sequence[Mapping[str, float]], select: str) -> int:
 def training_charts(history: Sequence[Mapping[str, float]], select: str) -> list[Chart]:
     """Loss and IoU over epochs; a chart without a single point is left out."""
     best = best_epoch(history, select)
-    charts = []
-    for what, names in (("Loss", LOSSES), ("IoU", OVERLAPS)):
-        lines = figures.series(history, names)
-        if lines:
-            charts.append(_curves(lines, what, best, f"{what} over epochs; the best epoch by {select} is marked"))
-    return charts
+    drawn = {"Loss": figures.series(history, LOSSES), "IoU": figures.series(history, OVERLAPS)}
+    caption = f"over epochs; the best epoch by {select} is marked"
+    return [_curves(lines, what, best, f"{what} {caption}") for what, lines in drawn.items() if lines]
 
 
 def iou_histogram(ious: Sequence[float]) -> Chart:
     """The histogram of ``ious`` (0..1, at least one)."""
     low, median, high = np.quantile(ious, (0.1, 0.5, 0.9))
     words = f"{len(ious)} films with infection; median {median:.2f}, 80 % of them between {low:.2f} and {high:.2f}"
-    return _both(lambda theme: figures.histogram(ious, theme=theme), f"Histogram of IoU: {words}", words)
+    return _both(
+        lambda theme: figures.histogram(ious, "IoU of one film", theme=theme), f"Histogram of IoU: {words}", words
+    )
 
 
 def reliability(lines: Sequence[ReliabilityLine]) -> Chart:
@@ -77,8 +97,11 @@ def marked_shares(shares_N: NDArray[np.float64]) -> Chart:
     films = "1 film" if len(shares_N) == 1 else f"{len(shares_N):,} films"
     middle = f"median {percent(median)}, 80 % of them between {percent(low)} and {percent(high)}"
     words = f"{films} with infection found; {middle}"
-    alternative = f"Histogram of the infected share: {words}"
-    return _both(lambda theme: figures.percent_histogram(shares_N, theme=theme), alternative, words)
+    return _both(
+        lambda theme: figures.histogram(shares_N, "Infected share of one film", theme=theme, percent=True),
+        f"Histogram of the infected share: {words}",
+        words,
+    )
 
 
 def percent(share: float) -> str:

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 
 from covseg_ray.reports import pictures
 from covseg_ray.reports.film_result import ChangedFilm
-from covseg_ray.reports.measured import Findings, Interval, StratumRow
 from covseg_ray.reports.metric_words import MetricWords, place, words_for
-from covseg_ray.reports.page import HEADLINES, findings_shown
-from covseg_ray.reports.render import render
+from covseg_ray.reports.page import HEADLINES, Findings, Interval, StratumRow, findings_shown, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +45,6 @@ def compare_report(
 ) -> str:
     """The report as HTML. ``metrics`` of ``strata`` are differences, B minus A; all ``films`` are shown."""
     rows = sorted(metrics, key=lambda metric: place(metric.name))
-    gained = [film for film in films if film.second_wrong < film.first_wrong]
-    lost = [film for film in films if film.second_wrong > film.first_wrong]
     return render(
         "compare.html.j2",
         title=title,
@@ -56,8 +52,8 @@ def compare_report(
         cards=[row for row in rows if row.name in HEADLINES],
         metrics=rows,
         changed=[
-            ("Where B is less wrong", [(film, _strip(film)) for film in gained]),
-            ("Where B is more wrong", [(film, _strip(film)) for film in lost]),
+            ("Where B is less wrong", [(film, _strip(film)) for film in films if film.second_wrong < film.first_wrong]),
+            ("Where B is more wrong", [(film, _strip(film)) for film in films if film.second_wrong > film.first_wrong]),
         ],
         findings=findings_shown(replace(findings, strata=strata)),
     )

@@ -83,24 +83,27 @@ def free_response(lines: Series, own: Mapping[str, tuple[float, float]], *, axis
     return _png(figure, theme, "lower right")
 
 
-def histogram(values: Sequence[float], *, theme: Theme) -> bytes:
-    """Histogram of IoU in bins of 0.05, with the median marked. ``values`` in 0..1, at least one."""
-    figure, axes = _chart("IoU of one film", "Films", theme)
-    _bars(axes, values, 1, f"median {float(np.median(values)):.2f}", theme)
-    return _png(figure, theme)
+def histogram(
+    values: Sequence[float] | NDArray[np.float64], xlabel: str, *, theme: Theme, percent: bool = False
+) -> bytes:
+    """Histogram of films by ``values`` in 0..1, at least one, in 20 bins, with the median marked.
 
-
-def percent_histogram(shares_N: NDArray[np.float64], *, theme: Theme) -> bytes:
-    """Histogram of the infected share, with the median marked. ``shares_N`` in 0..1, at least one.
-
-    The axis is in percent and ends at the first of ``PERCENT_AXES`` that holds every share.
+    With ``percent`` the axis is in percent and ends at the first of ``PERCENT_AXES`` that holds every value.
     """
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    figure, axes = _chart("Infected share of one film", "Films", theme)
-    most = next(end for end in PERCENT_AXES if end >= shares_N.max())
-    _bars(axes, shares_N, most, f"median {float(np.median(shares_N)):.1%}", theme)
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    figure, axes = _chart(xlabel, "Films", theme)
+    median = float(np.median(values))
+    most = next(end for end in PERCENT_AXES if end >= np.max(values)) if percent else 1
+    edges = np.linspace(0, most, BARS + 1).tolist()
+    axes.hist(values, bins=edges, color=theme.lines[0], edgecolor=theme.faint, linewidth=0.6)
+    label = f"median {median:.1%}" if percent else f"median {median:.2f}"
+    axes.axvline(median, color=theme.lines[1], linewidth=2, linestyle="--", label=label)
+    axes.set_xlim(0, most)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    if percent:
+        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     return _png(figure, theme)
 
 
@@ -110,17 +113,6 @@ def _plot(axes: Axes, lines: Series, theme: Theme) -> None:
         marker = "o" if len(line) < 25 else ""
         colour, dash = theme.lines[index % len(theme.lines)], DASHES[index % len(DASHES)]
         axes.plot(across, up, dash, color=colour, marker=marker, markersize=4, linewidth=2, label=text)
-
-
-def _bars(axes: Axes, values: Sequence[float] | NDArray[np.float64], most: float, median: str, theme: Theme) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    edges = np.linspace(0, most, BARS + 1).tolist()
-    axes.hist(values, bins=edges, color=theme.lines[0], edgecolor=theme.faint, linewidth=0.6)
-    axes.axvline(float(np.median(values)), color=theme.lines[1], linewidth=2, linestyle="--", label=median)
-    axes.set_xlim(0, most)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _chart(xlabel: str, ylabel: str, theme: Theme) -> tuple[Figure, Axes]:

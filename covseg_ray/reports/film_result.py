@@ -35,11 +35,6 @@ class ChangedFilm:
     second_wrong: float
 
 
-def with_infection(films: Sequence[FilmResult], count: int) -> list[FilmResult]:
-    """The first ``count`` films whose truth holds infection."""
-    return [film for film in films if film.truth_HW.any()][:count]
-
-
 def representative(films: Sequence[FilmResult]) -> list[tuple[str, FilmResult]]:
     """The best, the median and the worst film by IoU, and the infection-free film with the largest area marked.
 

@@ -1,19 +1,42 @@
-"""The report of a training or an evaluation as one self-contained HTML page: no script, no request."""
+"""The report of a training or an evaluation as one self-contained HTML page, no script, no request; and what the other
+pages share with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from covseg_ray import __version__
 from covseg_ray.reports import charts, pictures
-from covseg_ray.reports.film_result import FilmResult, representative, with_infection
-from covseg_ray.reports.measured import Findings, Interval
+from covseg_ray.reports.film_result import FilmResult, representative
 from covseg_ray.reports.metric_words import place, words_for
-from covseg_ray.reports.render import render
 
 HEADLINES = ("iou_two_class", "iou_pooled", "iou_image", "iou_all", "false_alarm", "severity_error")
 IN_STRATA = ("iou_image", "iou_all", "false_alarm", "lung_iou", "severity_error")
 PAIRS_SHOWN = 3
 TRIPLETS_SHOWN = 4
+
+Interval = tuple[float, float, float]  # a value, and the low and high end of its 95 % interval
+
+
+@dataclass(frozen=True, slots=True)
+class StratumRow:
+    """A group of films, such as ``Label COVID-19``: how many they are, and their metrics by name."""
+
+    name: str
+    films: int
+    metrics: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Beyond the metrics: groups of films, calibration and the free-response view, each as far as there is one."""
+
+    strata: Sequence[StratumRow] = ()
+    reliability: Sequence[charts.ReliabilityLine] = ()
+    free_response: charts.FreeResponseView | None = None
 
 
 def model_report(
@@ -35,8 +58,9 @@ def model_report(
     """
     columns = list(dict.fromkeys(key for row in history for key in row))
     rows = [(name, words_for(name), *metrics[name]) for name in sorted(metrics, key=place)]
-    pairs = with_infection(films, PAIRS_SHOWN) if history else []
-    triplets = with_infection(films, len(pairs) + TRIPLETS_SHOWN)[len(pairs) :] or pairs
+    infected = [film for film in films if film.truth_HW.any()]
+    pairs = infected[:PAIRS_SHOWN] if history else []
+    triplets = infected[len(pairs) :][:TRIPLETS_SHOWN] or pairs
     return render(
         "report.html.j2",
         title=title,
@@ -54,6 +78,18 @@ def model_report(
         representative=[(role, film, _triplet(film)) for role, film in representative(films)],
         findings=findings_shown(findings),
     )
+
+
+def render(template: str, **values: object) -> str:
+    """The HTML page of ``template``, a file of ``templates/``: every value is escaped, a missing name is an error."""
+    environment = Environment(
+        loader=PackageLoader("covseg_ray.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(version=__version__, **values)
 
 
 def findings_shown(findings: Findings) -> dict[str, object]:

@@ -33,14 +33,14 @@ def film(result: FilmResult) -> Picture:
 
 
 def truth(result: FilmResult) -> Picture:
-    share = _share(result.truth_HW)
+    share = area_fraction(result.truth_HW)
     pixels = overlay(result.image_HW, result.truth_HW, TRUTH_COLOUR)
-    return _picture(pixels, f"{result.image_id} with the true mask: {share} of the film is infection", "Truth")
+    return _picture(pixels, f"{result.image_id} with the true mask: {share:.1%} of the film is infection", "Truth")
 
 
 def prediction(result: FilmResult) -> Picture:
-    share = _share(result.predicted_HW)
-    alternative = f"{result.image_id} with the predicted mask: {share} of the film is infection"
+    share = area_fraction(result.predicted_HW)
+    alternative = f"{result.image_id} with the predicted mask: {share:.1%} of the film is infection"
     return segmented(result.image_HW, result.predicted_HW, alternative)
 
 
@@ -62,7 +62,3 @@ def _picture(pixels: NDArray[np.uint8], alternative: str, caption: str) -> Pictu
     out = io.BytesIO()
     image.save(out, format="PNG", optimize=True)
     return Picture(data_uri(out.getvalue()), alternative, caption, width, height)
-
-
-def _share(mask_HW: NDArray[np.uint8]) -> str:
-    return f"{area_fraction(mask_HW):.1%}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from covseg_ray.reports import charts
 from covseg_ray.reports.metric_words import words_for
-from covseg_ray.reports.render import render
+from covseg_ray.reports.page import render
 from covseg_ray.reports.trial_result import STOPPED, TrialResult, best_of, format_value
 
 

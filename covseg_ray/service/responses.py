@@ -15,8 +15,7 @@ from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.findings import measure
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import eight_bits, shrink
-from covseg_ray.radiograph.masks import encode_png1, overlay
-from covseg_ray.radiograph.png import encode_png
+from covseg_ray.radiograph.masks import encode_png, encode_png1, overlay
 from covseg_ray.service.errors import RequestError
 from covseg_ray.service.film_pipeline import SegmentedFilm
 from covseg_ray.service.schema import Film, Milliseconds, ModelName, PngMask, RejectedFilm, RleMask

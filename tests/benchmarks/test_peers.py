@@ -26,8 +26,8 @@ from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.geometry import restore_mask, standardise
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Rule

@@ -36,8 +36,8 @@ from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.engine.serving.app import build
 from covseg_ray.engine.telemetry import TrainingMetrics
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.network.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(600)

@@ -21,8 +21,8 @@ from local_cluster import LocalCluster, local_cluster, possible
 from places import ROOT
 from safetensors.numpy import load
 
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.datasets.pack import synthesise
 
 pytestmark = [

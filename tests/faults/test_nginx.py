@@ -21,8 +21,8 @@ from places import ROOT
 from servers import free_port, serving
 
 from covseg_ray.engine.bundle_io import save_bundle
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.network.bundle import Bundle
 
 pytestmark = [

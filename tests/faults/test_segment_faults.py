@@ -24,8 +24,8 @@ from runs import Command, descendants, send
 from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.errors import BusyError
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.storage.filesystem import list_files, read_bytes, write_bytes
 from covseg_ray.storage.lease import STALE_SECONDS
 

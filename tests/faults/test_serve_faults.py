@@ -19,8 +19,8 @@ from runs import LOOPBACK, Command, descendants, listening, send
 from servers import INGRESS, MODEL, Load, serving
 
 from covseg_ray.engine.bundle_io import save_bundle
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service.client import Client
 

@@ -17,8 +17,8 @@ from training_runs import run_job
 from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import save_bundle
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.network.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy

@@ -17,9 +17,8 @@ from runs import descendants, listening
 
 from covseg_ray.config import train as config
 from covseg_ray.engine.bundle_io import save_bundle
-from covseg_ray.radiograph.masks import encode_png1
+from covseg_ray.radiograph.masks import encode_png, encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 

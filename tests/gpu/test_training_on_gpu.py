@@ -18,7 +18,7 @@ from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.learner import Learner, build_learner
 from covseg_ray.engine.training.loader import Batch, to_device
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.segmentation.training.augment import augment, augmentation
+from covseg_ray.segmentation.training.augment import AUGMENTATIONS, augment
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 GPU = torch.device("cuda", 0)
@@ -49,7 +49,7 @@ def batch(seed: int) -> Batch:
 
 def step(learner: Learner, number: int) -> torch.Tensor:
     there = to_device(batch(number), GPU)
-    films = augment(there.images_NHW, there.targets_NHW, augmentation("chest"), number)
+    films = augment(there.images_NHW, there.targets_NHW, AUGMENTATIONS["chest"], number)
     return learner.step(*films)[1]
 
 
@@ -78,8 +78,8 @@ def test_compiled_steps_learn_what_plain_ones_do() -> None:
 def test_augmentation_is_the_cpus() -> None:
     here, there = batch(3), to_device(batch(3), GPU)
     for name in ("flips", "paper", "chest", "mild"):
-        on_cpu = augment(here.images_NHW, here.targets_NHW, augmentation(name), 5)
-        on_gpu = augment(there.images_NHW, there.targets_NHW, augmentation(name), 5)
+        on_cpu = augment(here.images_NHW, here.targets_NHW, AUGMENTATIONS[name], 5)
+        on_gpu = augment(there.images_NHW, there.targets_NHW, AUGMENTATIONS[name], 5)
         assert (on_cpu[0].int() - on_gpu[0].cpu().int()).abs().max() <= 1
         assert (on_cpu[1] == on_gpu[1].cpu()).float().mean() > 0.999
 

@@ -17,7 +17,7 @@ from PIL import Image
 from report_pages import Page
 
 from covseg_ray.reports import charts, figures
-from covseg_ray.reports.archive_page import RejectedInput, SegmentedFilm, archive_report, short_id
+from covseg_ray.reports.archive_page import SegmentedFilm, archive_report, short_id
 
 HOSTILE = """<script>alert("x")</script><img src=x onerror='alert(1)'>&amp;"""
 LONG = "begin/" + "a-folder/" * 110 + "end.dcm"
@@ -36,7 +36,7 @@ def segmented(image_id: str, fraction: float, severity: float | None = None, siz
 def report(**changes: Any) -> str:
     """Six inputs, three of them segmented, infection found on two."""
     films = [segmented("few", 0.05), segmented("none", 0.0, 0.0), segmented("many", 0.215, 0.6)]
-    corrupt = [RejectedInput(f"bad-{index}", f"its data ends at {index}") for index in range(3)]
+    corrupt = [(f"bad-{index}", f"its data ends at {index}") for index in range(3)]
     return archive_report(
         **{
             "title": "An archive",
@@ -47,7 +47,7 @@ def report(**changes: Any) -> str:
             "films": films,
             "frontal": [0.4, 0.001, 1.0],
             "unlike": [],
-            "rejects": {"corrupt": corrupt, "empty": [RejectedInput("blank", "no bytes")]},
+            "rejects": {"corrupt": corrupt, "empty": [("blank", "no bytes")]},
         }
         | changes
     )
@@ -226,7 +226,7 @@ def test_names_cannot_inject_markup_nor_lose_a_sign(wild: str) -> None:
         facts={wild: wild},
         reasons={wild: 2},
         films=[segmented(wild, 0.1)],
-        rejects={wild: [RejectedInput(wild, wild)]},
+        rejects={wild: [(wild, wild)]},
     )
     page, plain = Page(html), Page(report(films=[segmented("film", 0.1)], rejects={}))
     assert {name for name, _ in page.tags} <= {name for name, _ in plain.tags} | {"ul", "li"}
@@ -280,7 +280,7 @@ def blue(png: bytes) -> np.ndarray:
 
 def test_the_bars_are_as_high_as_films_were_counted() -> None:
     shares_N = np.array([0.005] * 4 + [0.085] * 3 + [0.185])  # the median falls between the bars
-    blue_HW = blue(figures.percent_histogram(shares_N, theme=figures.LIGHT))
+    blue_HW = blue(figures.histogram(shares_N, "Share", theme=figures.LIGHT, percent=True))
     columns = np.flatnonzero(blue_HW.any(0))
     bars = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
     heights = np.array([blue_HW[:, bar].any(1).sum() for bar in bars])
@@ -292,7 +292,7 @@ def test_the_axis_ends_at_the_next_round_share(most: float, end: float) -> None:
     def width(last: float, count: int) -> int:
         shares_N = (np.arange(count) + 0.5) / count * last
         shares_N[-1] = last - 1e-9 if last < end else last
-        columns = np.flatnonzero(blue(figures.percent_histogram(shares_N, theme=figures.LIGHT)).any(0))
+        columns = np.flatnonzero(blue(figures.histogram(shares_N, "Share", theme=figures.LIGHT, percent=True)).any(0))
         return int(columns[-1] - columns[0])
 
     bars = round(20 * most / end)
@@ -322,7 +322,7 @@ def test_nothing_runs_over_the_edge_of_a_telephone(tmp_path: Path) -> None:
         facts={"s" * 100: LONG},
         reasons={"not-a-radiograph": 9_999_999, "y" * 100: 1},
         films=[segmented(name, 0.1, 0.2) for name in (LONG, HOSTILE, "x" * 1000)],
-        rejects={"not-a-radiograph": [RejectedInput("x" * 1000, "z" * 1000)]},
+        rejects={"not-a-radiograph": [("x" * 1000, "z" * 1000)]},
     )
     frame = f'<iframe style="width: {NARROW}px; height: 800px; border: 0" srcdoc="{markup.escape(page)}"></iframe>'
     measure = """onload = () => { const inner = document.querySelector("iframe").contentDocument;

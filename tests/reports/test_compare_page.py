@@ -8,8 +8,8 @@ from report_pages import Page, make_films
 
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.film_result import ChangedFilm
-from covseg_ray.reports.measured import Findings, StratumRow
 from covseg_ray.reports.metric_words import METRICS
+from covseg_ray.reports.page import Findings, StratumRow
 from covseg_ray.segmentation.evaluation.metrics import LOWER_IS_BETTER
 
 

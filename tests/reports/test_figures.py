@@ -54,7 +54,7 @@ def test_the_best_epoch_changes_the_picture() -> None:
 
 def test_histogram_bars_are_as_high_as_numpy_counts() -> None:
     values = [0.02] * 4 + [0.52] * 3 + [0.97]  # the median falls between the bars
-    bars = pixels(figures.histogram(values, theme=figures.LIGHT))
+    bars = pixels(figures.histogram(values, "IoU", theme=figures.LIGHT))
     blue_HW = (np.abs(bars[..., :3].astype(int) - (0x00, 0x72, 0xB2)).max(-1) < 8) & (bars[..., 3] > 200)
     heights = np.array([run.any(axis=1).sum() for run in np.split(blue_HW, _gaps(blue_HW), axis=1) if run.any()], float)
     assert heights / heights[-1] == pytest.approx([4, 3, 1], rel=0.05)
@@ -121,6 +121,6 @@ def test_two_models_have_two_colours(theme: figures.Theme) -> None:
 def test_charts_need_no_pyplot() -> None:
     code = (
         "import sys; from covseg_ray.reports import figures;"
-        "figures.histogram([0.5], theme=figures.LIGHT); sys.exit('matplotlib.pyplot' in sys.modules)"
+        "figures.histogram([0.5], 'IoU', theme=figures.LIGHT); sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

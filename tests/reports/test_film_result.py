@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from covseg_ray.reports.film_result import FilmResult, representative, with_infection
+from covseg_ray.reports.film_result import FilmResult, representative
 
 
 def film(image_id: str, iou: float | None, *, infected: bool = True, marked: int = 1) -> FilmResult:
@@ -42,8 +42,3 @@ def test_the_largest_false_alarm_is_an_infection_free_film() -> None:
     clean = film("n3", None, infected=False, marked=0)
     assert chosen([film("a", 0.5, marked=8), *alarms, clean]) == {"Best": "a", "Largest false alarm": "n2"}
     assert chosen([clean]) == {}
-
-
-def test_first_films_with_infection_keep_their_order() -> None:
-    films = [film("n", None, infected=False), film("b", 0.1), film("a", 0.9), film("c", 0.2)]
-    assert [result.image_id for result in with_infection(films, 2)] == ["b", "a"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from PIL import Image
 from report_pages import Page, make_films
 
 from covseg_ray.reports.film_result import FilmResult
-from covseg_ray.reports.measured import Findings
-from covseg_ray.reports.page import model_report
+from covseg_ray.reports.page import Findings, model_report
 
 METRICS = {"iou_pooled": (0.713, 0.69, 0.735), "false_alarm": (0.25, 0.2, 0.3), "iou_two_class": (0.828, 0.81, 0.84)}
 HISTORY = [{"epoch": e, "loss": 1 / e, "val_loss": 1.1 / e, "iou_two_class": 0.2 * e} for e in (1, 2, 3)]
+HEADINGS = ("Film and mask", "Film, truth and prediction")
 
 
 def train_page(films: list[FilmResult], **changes: object) -> str:
@@ -84,6 +85,15 @@ def test_the_film_that_is_shown_is_the_film(html: str) -> None:
     source = shown["src"] or ""
     picture_HW = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
     np.testing.assert_array_equal(picture_HW, first.image_HW)
+
+
+def test_examples_are_the_first_films_with_infection_each_once() -> None:
+    free, *infected = make_films(10)
+    films = [replace(free, truth_HW=np.zeros_like(free.truth_HW), iou=None), *infected]
+    html = train_page(films, ious=[0.5])
+    pairs, triplets = (html.split(f"<h2>{heading}</h2>")[1].split("</section>")[0] for heading in HEADINGS)
+    assert re.findall("<span>(film-.*?)</span>", pairs) == [film.image_id for film in infected[:3]]
+    assert re.findall("<span>(film-.*?)</span>", triplets) == [film.image_id for film in infected[3:7]]
 
 
 def test_the_share_of_infection_is_in_the_alternative_text(html: str) -> None:

@@ -15,8 +15,8 @@ from endpoints import InProcess, served
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service.settings import Settings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from covseg_ray.reports.measured import Findings, FreeResponseView, ReliabilityLine, StratumRow
+from covseg_ray.reports.charts import FreeResponseView, ReliabilityLine
+from covseg_ray.reports.page import Findings, StratumRow
 
 LINES = [(0.03, 0.01), (0.5, 0.4), (0.97, 0.9)]
 

@@ -18,8 +18,8 @@ from covseg_ray.engine.bench.subprocess import in_process
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import KEEP_MEMORY, cores
 from covseg_ray.errors import CovsegError, UsageError
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.service.load import Load, run_load
 

@@ -19,8 +19,7 @@ from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.dicom.seg import encode_seg
 from covseg_ray.radiograph.findings import class_masks, measure
 from covseg_ray.radiograph.geometry import Placement
-from covseg_ray.radiograph.masks import encode_png1, overlay
-from covseg_ray.radiograph.png import encode_png
+from covseg_ray.radiograph.masks import encode_png, encode_png1, overlay
 from covseg_ray.storage.filesystem import join, write_bytes
 from covseg_ray.storage.runs.result_table import SCHEMA
 

@@ -16,7 +16,7 @@ from covseg_ray.radiograph.film import Radiograph
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.radiograph.geometry import resize_mask, shrink
 from covseg_ray.radiograph.masks import decode_png1
-from covseg_ray.reports.archive_page import RejectedInput, SegmentedFilm, archive_report
+from covseg_ray.reports.archive_page import SegmentedFilm, archive_report
 from covseg_ray.storage.runs.result_table import read_numbers, scan
 from covseg_ray.storage.runs.worklist import Worklist, read_items
 
@@ -89,11 +89,11 @@ def _outlined(row: Mapping[str, Any], film: Radiograph) -> SegmentedFilm:
     )
 
 
-def _rejects(out: str) -> dict[str, list[RejectedInput]]:
+def _rejects(out: str) -> dict[str, list[tuple[str, str]]]:
     """The first few of each reason."""
-    found: dict[str, list[RejectedInput]] = defaultdict(list)
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for table in scan(out, ("image_id", "reason", "detail"), pc.field("reason").is_valid()):
         for row in table.to_pylist():
             if len(found[row["reason"]]) < EXAMPLES:
-                found[row["reason"]].append(RejectedInput(row["image_id"], row["detail"] or ""))
+                found[row["reason"]].append((row["image_id"], row["detail"] or ""))
     return found

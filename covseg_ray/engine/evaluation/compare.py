@@ -15,7 +15,7 @@ from covseg_ray.segmentation.evaluation.bootstrap import Difference, Ratio, diff
 from covseg_ray.segmentation.evaluation.metrics import LOWER_IS_BETTER, ratios
 from covseg_ray.segmentation.evaluation.subgroups import Members, divide
 from covseg_ray.segmentation.network.bundle import LUNG, Bundle
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset
 
 CHANGED = 4
 

@@ -13,13 +13,11 @@ from covseg_ray.errors import CovsegError, DatasetError, ModelError
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.metrics import summarise
-from covseg_ray.segmentation.export_request import ExportRequest
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, films_to_classes
 from covseg_ray.segmentation.inference.quantise import quantise
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.graph import Graph, translate
-from covseg_ray.storage.datasets.read import read_info, read_unit
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset, read_info, read_unit
 
 GATE = 0.002
 CALIBRATE, CHECK = "train", "val"
@@ -53,8 +51,8 @@ def in_int8(bundle: Bundle, dataset: str, on_progress: OnProgress) -> tuple[Bund
     return Bundle(spec, made.state, made.graph), compared
 
 
-def in_float(bundle: Bundle, request: ExportRequest, on_progress: OnProgress) -> tuple[Graph, Compared | None]:
-    """The model as a graph for one film at a time; compared with the model where films are given.
+def in_float(bundle: Bundle, to: str, dataset: str | None, on_progress: OnProgress) -> tuple[Graph, Compared | None]:
+    """The model as a graph for one film at a time; compared with the model where a dataset is given.
 
     Raises:
         CovsegError: it loses more than ``GATE`` of ``iou_pooled`` on split val.
@@ -63,10 +61,10 @@ def in_float(bundle: Bundle, request: ExportRequest, on_progress: OnProgress) ->
     if bundle.graph is not None:
         raise ModelError("an 8-bit model is exported already: its files are below openvino/int8")
     side = bundle.spec.input_size
-    graph = translate(request.to, films_to_classes(bundle), (1, side, side))
-    if request.calibrate is None:
+    graph = translate(to, films_to_classes(bundle), (1, side, side))
+    if dataset is None:
         return graph, None
-    compared, _ = check_accuracy(bundle, replace(bundle, graph=graph), request.calibrate, on_progress)
+    compared, _ = check_accuracy(bundle, replace(bundle, graph=graph), dataset, on_progress)
     return graph, compared
 
 

@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from covseg_ray.engine.evaluation.compare import Comparison, ComparisonRequest
 from covseg_ray.engine.evaluation.run import ALL, Evaluation, EvaluationRequest
+from covseg_ray.reports.charts import FreeResponseView, ReliabilityLine
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
-from covseg_ray.reports.measured import Findings, FreeResponseView, Interval, ReliabilityLine, StratumRow
-from covseg_ray.reports.page import model_report
+from covseg_ray.reports.page import Findings, Interval, StratumRow, model_report
 from covseg_ray.segmentation.estimate import Estimate
-from covseg_ray.segmentation.evaluation.bootstrap import Difference
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.storage.datasets.read import read_info
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset, read_info
 
 METRICS_HOW = "covseg-ray evaluate on split {split}; 95 % intervals from 1,000 bootstrap resamples of the films"
 GROUPS = {"label": "", "infected_share": "Infection "}
@@ -59,7 +57,7 @@ def compare_page(request: ComparisonRequest, found: Comparison) -> str:
     )
 
 
-def intervals(metrics: Mapping[str, Estimate | Difference]) -> dict[str, Interval]:
+def intervals(metrics: Mapping[str, Estimate]) -> dict[str, Interval]:
     return {name: (e.value, e.low, e.high) for name, e in metrics.items()}
 
 

@@ -18,8 +18,7 @@ from covseg_ray.segmentation.evaluation.metrics import image_iou, summarise
 from covseg_ray.segmentation.evaluation.subgroups import Stratum, summarise_strata
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.storage.datasets.read import Films, Unit, read_info, read_unit
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Films, Subset, Unit, read_info, read_unit
 
 ALL = "all"
 PICTURES = 9

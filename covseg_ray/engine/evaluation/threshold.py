@@ -12,8 +12,7 @@ from covseg_ray.segmentation.evaluation.rule_search import LEVELS, SHARES, Choic
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, local_device
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Rule
-from covseg_ray.storage.datasets.read import read_unit
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset, read_unit
 
 ANY_THRESHOLD = 0.5  # probabilities do not depend on it
 

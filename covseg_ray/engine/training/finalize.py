@@ -15,8 +15,7 @@ from covseg_ray.engine.training.checkpoint import STATE_FILE
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.reports.page import model_report
 from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec, TrainedOn
-from covseg_ray.storage.datasets.read import read_info
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset, read_info
 from covseg_ray.storage.filesystem import join, write_bytes
 
 BUNDLE = "bundle"

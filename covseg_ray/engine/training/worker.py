@@ -28,7 +28,7 @@ from covseg_ray.engine.training.tracking import Tracker
 from covseg_ray.errors import DatasetError
 from covseg_ray.segmentation.evaluation.metrics import point_values
 from covseg_ray.segmentation.network.decision import most_probable
-from covseg_ray.segmentation.training.augment import augment, augmentation
+from covseg_ray.segmentation.training.augment import AUGMENTATIONS, augment
 
 MESSAGE_SECONDS = 1.0
 
@@ -114,7 +114,7 @@ def train_epoch(
     task: Task, learner: Learner, batches: Iterator[Batch], epoch: int, rank: Rank, messages: Queue
 ) -> Record:
     """All steps of one epoch. Sums stay on the device until its end, so that nothing waits for the device before."""
-    job, recipe = task.job, augmentation(task.job.train.augment)
+    job, recipe = task.job, AUGMENTATIONS[task.job.train.augment]
     learner.network.train()
     begin = reported = time.perf_counter()
     first_batch_seconds, seen = 0.0, (1, torch.zeros(()))

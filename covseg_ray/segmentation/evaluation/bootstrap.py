@@ -24,13 +24,10 @@ Ratio = tuple[Floats, Floats]  # what is summed above and below the line, float6
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Estimate):
     """The second model's value minus the first's, its paired bootstrap 95 % interval, and the share of the resamples
     (0 to 1) in which the second is not better than the first."""
 
-    value: float
-    low: float
-    high: float
     not_better: float
 
 

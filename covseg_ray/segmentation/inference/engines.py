@@ -18,17 +18,6 @@ ENGINES = ("auto", "torch", "openvino", "onnx")
 _PACKAGES = {"torch": (), "openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 
-def engine_by_name(name: str) -> str:
-    """The engine that a name stands for, whether it is installed here or not. Raises UsageError for an unknown one.
-
-    ``auto`` is torch everywhere: the same bytes must give the same mask everywhere, also on nodes without the other
-    packages. Of the 61 million pixels of 932 films the others in fp32 each set 2 differently from torch.
-    """
-    if name not in ENGINES:
-        raise UsageError(f"engine: unknown {name!r}; choose one of {', '.join(ENGINES)}")
-    return "torch" if name == "auto" else name
-
-
 def require_engine(engine: str, device: str) -> None:
     """Raise UsageError for an engine that is not installed, or cannot compute on the device."""
     if engine != "torch" and torch.device(device).type != "cpu":
@@ -46,7 +35,7 @@ def build_forward(engine: str, module: nn.Module, shape_NHW: Shape, threads: int
     """The module, in evaluation mode, as a function of films of one shape.
 
     Args:
-        engine: as :func:`engine_by_name` returned it.
+        engine: ``torch``, ``openvino`` or ``onnx``.
         threads: of a CPU, 1 or more, for OpenVINO and ONNX Runtime; by default as many as torch has.
         precision: ``fp32`` or ``bf16``, for OpenVINO; torch has its own from the context that it is called in.
     """

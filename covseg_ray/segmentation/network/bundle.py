@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 from torch import Tensor, nn
 
 from covseg_ray import __version__
@@ -25,11 +25,7 @@ INFECTION, LUNG = "infection", "lung"
 _CHANGES_A_MASK = {"architecture", "encoder", "classes", "input_size", "resize", "normalisation", "decision", "int8"}
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Normalisation(_Frozen):
+class Normalisation(BaseModel, frozen=True, extra="forbid"):
     """``range`` scales each film, then ``(x - mean) / std`` by channel."""
 
     range: Literal["minmax"] = "minmax"
@@ -37,7 +33,7 @@ class Normalisation(_Frozen):
     std: tuple[float, float, float] = IMAGENET_STD
 
 
-class TrainedOn(_Frozen):
+class TrainedOn(BaseModel, frozen=True, extra="forbid"):
     """The films that a model was trained on: the dataset's URI and digest, the split, labels and number of images."""
 
     dataset: str
@@ -47,7 +43,7 @@ class TrainedOn(_Frozen):
     images: int
 
 
-class Int8(_Frozen):
+class Int8(BaseModel, frozen=True, extra="forbid"):
     """Of an 8-bit model: the id of the model it was made of, the calibration dataset's digest and number of films, and
     the SHA-256 of the graph's files."""
 
@@ -57,7 +53,7 @@ class Int8(_Frozen):
     sha256: dict[str, str]
 
 
-class BundleSpec(_Frozen):
+class BundleSpec(BaseModel, frozen=True, extra="forbid"):
     """What ``model.json`` holds, beside the model's id. ``input_size`` is the side of the square, in pixels."""
 
     schema_version: Literal[1] = 1

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from covseg_ray.segmentation.network.bundle import Bundle, BundleSpec
 
 _TEXT = """\
-# {architecture} with {encoder}: {classes} on chest X-rays
+# {spec.architecture} with {spec.encoder}: {classes} on chest X-rays
 
-Model `{model_id}`, made {created} by covseg-ray {package_version}.
+Model `{model_id}`, made {spec.created:%Y-%m-%d} by covseg-ray {spec.package_version}.
 
 **Not a medical device.** For research only: not for diagnosis, triage or treatment. A mask is a model's guess, and its
 absence is no sign of health.
@@ -23,8 +23,8 @@ below on other hospitals, devices, projections and ages than those it was traine
 chest film or not.
 
 ## How a film is read
-Laid into {input_size} x {input_size} pixels ({resize}), scaled by its own minimum and maximum, normalised by mean
-{mean} and standard deviation {std}. {decision}
+Laid into {size} x {size} pixels ({spec.resize}), scaled by its own minimum and maximum, normalised by mean
+{spec.normalisation.mean} and standard deviation {spec.normalisation.std}. {decision}
 
 ## Trained on
 {trained_on}
@@ -44,16 +44,10 @@ def card(bundle: Bundle) -> str:
     """The card's text."""
     spec = bundle.spec
     return _TEXT.format(
-        architecture=spec.architecture,
-        encoder=spec.encoder,
+        spec=spec,
+        size=spec.input_size,
         classes=", ".join(spec.classes[1:]),
         model_id=bundle.model_id,
-        created=f"{spec.created:%Y-%m-%d}",
-        package_version=spec.package_version,
-        input_size=spec.input_size,
-        resize=spec.resize,
-        mean=spec.normalisation.mean,
-        std=spec.normalisation.std,
         decision=in_words(spec),
         trained_on=_trained_on(spec),
         metrics=_metrics(spec),

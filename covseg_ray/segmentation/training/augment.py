@@ -34,19 +34,15 @@ class Augmentation:
     probability: float = 0.5
 
 
-_PRESETS = {
+# By the name in a job: ``paper`` flips, shifts, scales and rotates; ``chest`` moves more and changes gamma, without a
+# vertical flip; ``mild`` changes as much as between two films of one patient.
+AUGMENTATIONS = {
     "none": Augmentation(flip_horizontal=0.0, flip_vertical=0.0, probability=0.0),
     "flips": Augmentation(probability=0.0),
     "paper": Augmentation(),
     "chest": Augmentation(flip_vertical=0.0, shift=0.08, scale=0.2, rotate=20.0, gamma=0.4, probability=0.8),
     "mild": Augmentation(flip_vertical=0.0, shift=0.03, scale=0.06, rotate=5.0, gamma=0.15, probability=0.5),
 }
-
-
-def augmentation(name: str) -> Augmentation:
-    """The preset ``none``, ``flips``, ``paper`` (flips, then shift, scale and rotate), ``chest`` (wider movements,
-    and gamma; no vertical flip) or ``mild`` (as between two films of one patient)."""
-    return _PRESETS[name]
 
 
 def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed: int) -> tuple[Tensor, Tensor]:

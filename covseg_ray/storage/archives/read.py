@@ -109,17 +109,13 @@ def _start_listing(pool: ThreadPoolExecutor, file: SourceFile, lister: Lister | 
     if lister is None:
         return iter([_file_member(file, file.problem)])
     members = _list_archive(file, lister)
-    return _pages(pool, members, pool.submit(_page, members))
+    return _pages(pool, members, pool.submit(list, islice(members, PAGE_MEMBERS)))
 
 
 def _pages(pool: ThreadPoolExecutor, members: Iterator[Member], page: Future[list[Member]]) -> Iterator[Member]:
     while listed := page.result():
-        page = pool.submit(_page, members)
+        page = pool.submit(list, islice(members, PAGE_MEMBERS))
         yield from listed
-
-
-def _page(members: Iterator[Member]) -> list[Member]:
-    return list(islice(members, PAGE_MEMBERS))
 
 
 def _list_archive(file: SourceFile, lister: Lister) -> Iterator[Member]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from covseg_ray.radiograph.masks import overlay
-from covseg_ray.radiograph.png import encode_png
+from covseg_ray.radiograph.masks import encode_png, overlay
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 
 FILMS_PER_ROW = 6
@@ -33,18 +33,15 @@ def contact_sheet(dataset_uri: str) -> bytes:
     for number, (split, label) in enumerate(rows):
         top = number * row_height + GAP
         draw.text((GAP, top), f"{split} / {label}: {info.splits[split][label]:,} films", fill=INK)
-        for column, (image_id, tile_HW3) in enumerate(_first(dataset_uri, split, label, FILMS_PER_ROW)):
+        for column, (image_id, tile_HW3) in enumerate(islice(_films(dataset_uri, split, label), FILMS_PER_ROW)):
             left = GAP + column * (TILE + GAP)
             sheet.paste(Image.fromarray(tile_HW3).resize((TILE, TILE)), (left, top + CAPTION))
             draw.text((left, top + CAPTION + TILE + 2), image_id[-36:], fill=INK)
     return encode_png(np.asarray(sheet))
 
 
-def _first(dataset_uri: str, split: str, label: str, count: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def _films(dataset_uri: str, split: str, label: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     for unit in list_units(dataset_uri, split, [label]):
         films = read_unit(dataset_uri, unit)
         for image_id, image_HW, mask_HW in zip(films.image_ids, films.images_NHW, films.masks_NHW, strict=True):
-            if count == 0:
-                return
-            count -= 1
             yield image_id, overlay(image_HW, mask_HW)

@@ -1,4 +1,5 @@
-"""Read Parquet shards: the content of a dataset, the units in which it is read, and the arrays of one unit.
+"""Read Parquet shards: the content of a dataset, the films of it that are meant, the units in which they are read, and
+the arrays of one unit.
 
 A unit is one row group, the smallest part that Parquet reads. ``dataset.json`` is the list of shards: a file
 that it does not name is never read.
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from covseg_ray.errors import DatasetError
+from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.masks import decode_png1
@@ -46,6 +47,41 @@ class Films:
     masks_NHW: NDArray[np.uint8]
     patient_ids: list[str | None]
     lungs_NHW: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The films of one split of the dataset at the URI ``dataset``.
+
+    With ``labels``, only films with one of these labels; ``exclude`` holds the image ids of films to leave out.
+
+    Raises:
+        UsageError: the dataset or the split has no name, or ``labels`` is empty or one string.
+    """
+
+    dataset: str
+    split: str = "val"
+    labels: Sequence[str] | None = None
+    exclude: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.dataset or not self.split:
+            raise UsageError("dataset and split: must not be empty; give the URI of a packed dataset and a split of it")
+        if self.labels is not None and (isinstance(self.labels, str) or not self.labels):
+            raise UsageError(f"labels: must be a list of at least one label, not {self.labels!r}; None is all films")
+
+    def all_units(self) -> list[Unit]:
+        """The units of the split and the labels, before exclusions. Raises DatasetError for an unknown one."""
+        return list_units(self.dataset, self.split, self.labels)
+
+    def units(self) -> list[Unit]:
+        """The units of the films. Raises DatasetError for an unknown split or label, or where ``exclude`` names none of
+        the films or all of them."""
+        units = self.all_units()
+        return exclude_films(self.dataset, units, self.exclude) if self.exclude else units
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, split {self.split}, {', '.join(self.labels) if self.labels else 'all labels'}"
 
 
 def read_info(uri: str) -> DatasetInfo:

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.geometry import Resize
-from covseg_ray.radiograph.masks import encode_png1
-from covseg_ray.radiograph.png import encode_png
+from covseg_ray.radiograph.masks import encode_png, encode_png1
 from covseg_ray.storage.filesystem import create_bytes, delete, exists, join, list_files, write_bytes
 
 SCHEMA_VERSION = 1

@@ -18,8 +18,8 @@ from covseg_ray.engine.bench.rounds import in_turn
 from covseg_ray.engine.bench.serve import numbers
 from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.errors import DatasetError, StorageError, UsageError
+from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.reports.bench import Rate
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy

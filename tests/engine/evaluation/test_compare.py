@@ -15,8 +15,7 @@ from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.engine.evaluation.compare import ComparisonRequest, most_changed
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
-from covseg_ray.storage.datasets.read import list_units, read_unit
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset, list_units, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 

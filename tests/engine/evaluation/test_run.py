@@ -18,8 +18,7 @@ from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.pack import pack
-from covseg_ray.storage.datasets.read import list_units, read_unit
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset, list_units, read_unit
 
 # Ray's start alone takes minutes on a machine that is busy.
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(900)]

@@ -20,8 +20,7 @@ from covseg_ray.segmentation.evaluation.froc import free_response, mark
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle, TrainedOn
 from covseg_ray.segmentation.network.decision import Rule
-from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset, list_units, read_info, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 

@@ -27,12 +27,11 @@ from covseg_ray.engine.evaluation.run import EvaluationRequest, evaluate, exampl
 from covseg_ray.engine.serving.app import build
 from covseg_ray.errors import ConfigError, ModelError, StorageError
 from covseg_ray.radiograph.frontal_check import load_fitted
-from covseg_ray.radiograph.masks import encode_png1
+from covseg_ray.radiograph.masks import encode_png, encode_png1
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.radiograph.png import encode_png
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.service.client import Client
-from covseg_ray.storage.datasets.subset import Subset
+from covseg_ray.storage.datasets.read import Subset
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from covseg_ray.segmentation.training.augment import Augmentation, adjust_gamma, augment, augmentation, move
+from covseg_ray.segmentation.training.augment import AUGMENTATIONS, Augmentation, adjust_gamma, augment, move
 
 STILL = Augmentation(flip_horizontal=0, flip_vertical=0, probability=0)
 
@@ -40,7 +40,7 @@ def test_flips_are_drawn_for_each_film_with_their_probability():
 def test_none_changes_nothing_and_inputs_are_never_written():
     images, targets = _noise(), _noise() % 2
     kept = images.clone(), targets.clone()
-    same = augment(images, targets, augmentation("none"), seed=1)
+    same = augment(images, targets, AUGMENTATIONS["none"], seed=1)
     assert torch.equal(same[0], images)
     assert torch.equal(same[1], targets)
     augment(images, targets, Augmentation(1, 1, probability=1), seed=1)
@@ -50,7 +50,7 @@ def test_none_changes_nothing_and_inputs_are_never_written():
 
 def test_seed_decides():
     images, targets = _noise(), _noise() % 2
-    first, again, other = (augment(images, targets, augmentation("paper"), seed) for seed in (3, 3, 4))
+    first, again, other = (augment(images, targets, AUGMENTATIONS["paper"], seed) for seed in (3, 3, 4))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
@@ -130,6 +130,6 @@ def test_contrast_is_drawn_for_each_film_and_leaves_masks_alone():
 def test_no_film_of_a_chest_stands_on_its_head(name: str):
     films = torch.zeros(500, 64, 64, dtype=torch.uint8)
     films[:, 8:16, 24:40] = 1
-    _, moved = augment(films, films, augmentation(name), seed=4)
+    _, moved = augment(films, films, AUGMENTATIONS[name], seed=4)
     rows = torch.stack([mask.nonzero()[:, 0].double().mean() for mask in moved])
     assert rows.max() < 32
