@@ -17,6 +17,8 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray.exceptions import RayTaskError
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg_ray.engine.access import refuse_open
 from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
@@ -59,6 +61,12 @@ def cores() -> int:
 def alive_nodes() -> list[dict[str, Any]]:
     """The session's nodes as Ray tells them, without those that are gone."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def open_messages() -> Queue:
+    """A queue from tasks and actors to the command, on this node: the loss of another must not take it away."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from covseg_ray.engine.messages import open_messages
+from covseg_ray.engine.session import open_messages
 from covseg_ray.engine.tuning.plan import Trial
 from covseg_ray.engine.tuning.table import read_ended, result_of, write_table
 from covseg_ray.errors import CovsegError
