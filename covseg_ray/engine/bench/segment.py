@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from covseg_ray.engine.bench.models import Models
 from covseg_ray.engine.bench.nodes import actors, cpus, per_device, session_machine
-from covseg_ray.engine.bench.rounds import NO_PROGRESS, Say, in_turn, output_folder
+from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
 from covseg_ray.engine.bulk.pipeline import pool_size, predict_table
 from covseg_ray.engine.bulk.postprocess import postprocess
 from covseg_ray.engine.bulk.read import load
 from covseg_ray.engine.bulk.run import Request, segment, stage_options
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.session import session
+from covseg_ray.engine.session import NO_PROGRESS, session
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, engine_of
