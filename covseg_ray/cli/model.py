@@ -79,9 +79,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a model for ONNX Runtime or OpenVINO, or quantise it to 8-bit integers."""
-    from covseg_ray.segmentation.export_request import ExportRequest
-
-    request = ExportRequest(to, int8, calibrate)
+    if int8 and to != "openvino":
+        raise UsageError("--int8 requires --to openvino")
+    if int8 and not calibrate:
+        raise UsageError("--int8 requires films to calibrate on: give --calibrate DATASET")
     if calibrate:
         require_reachable(calibrate)
     from covseg_ray.engine.bundle_io import load_bundle, resolve, save_bundle, save_graph
@@ -97,7 +98,7 @@ def export(
         save_bundle(where, made)
     else:
         made = model
-        graph, compared = engine.in_float(model, request, _say_progress)
+        graph, compared = engine.in_float(model, to, calibrate, _say_progress)
         save_graph(where, graph)
     document = {"out": where, "model_id": made.model_id, **(asdict(compared) if compared else {})}
     if as_json:

@@ -13,7 +13,6 @@ from covseg_ray.errors import CovsegError, DatasetError, ModelError
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.metrics import summarise
-from covseg_ray.segmentation.export_request import ExportRequest
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, films_to_classes
 from covseg_ray.segmentation.inference.quantise import quantise
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -53,8 +52,10 @@ def in_int8(bundle: Bundle, dataset: str, on_progress: OnProgress) -> tuple[Bund
     return Bundle(spec, made.state, made.graph), compared
 
 
-def in_float(bundle: Bundle, request: ExportRequest, on_progress: OnProgress) -> tuple[Graph, Compared | None]:
-    """The model as a graph for one film at a time; compared with the model where films are given.
+def in_float(
+    bundle: Bundle, engine: str, dataset: str | None, on_progress: OnProgress
+) -> tuple[Graph, Compared | None]:
+    """The model as a graph of ``engine`` for one film at a time; compared with the model on films, where given.
 
     Raises:
         CovsegError: it loses more than ``GATE`` of ``iou_pooled`` on split val.
@@ -63,10 +64,10 @@ def in_float(bundle: Bundle, request: ExportRequest, on_progress: OnProgress) ->
     if bundle.graph is not None:
         raise ModelError("an 8-bit model is exported already: its files are below openvino/int8")
     side = bundle.spec.input_size
-    graph = translate(request.to, films_to_classes(bundle), (1, side, side))
-    if request.calibrate is None:
+    graph = translate(engine, films_to_classes(bundle), (1, side, side))
+    if dataset is None:
         return graph, None
-    compared, _ = check_accuracy(bundle, replace(bundle, graph=graph), request.calibrate, on_progress)
+    compared, _ = check_accuracy(bundle, replace(bundle, graph=graph), dataset, on_progress)
     return graph, compared
 
 
