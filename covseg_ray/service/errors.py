@@ -24,14 +24,16 @@ class RequestError(Exception):
         self.headers = dict(headers or {})
 
 
+class BusyServerError(RequestError):
+    """503 with Retry-After, in whole seconds: the same request may succeed later."""
+
+    def __init__(self, reason: str, detail: str, retry_after: float) -> None:
+        super().__init__(503, reason, detail, {"Retry-After": str(max(1, math.ceil(retry_after)))})
+
+
 def rejected_film(rejected: Rejected) -> RequestError:
     """415 for bytes of no known type, 422 for a film that cannot be used."""
     return RequestError(415 if rejected.reason == NOT_AN_IMAGE else 422, rejected.reason, rejected.detail)
-
-
-def unavailable(reason: str, detail: str, retry_after: float) -> RequestError:
-    """503 with Retry-After, in whole seconds."""
-    return RequestError(503, reason, detail, {"Retry-After": str(max(1, math.ceil(retry_after)))})
 
 
 def add_error_handlers(app: FastAPI) -> None:

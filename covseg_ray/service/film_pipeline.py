@@ -21,14 +21,13 @@ from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.formats import is_dicom
 from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Placement, standardise
-from covseg_ray.service.backend import Backend, InputSpec, OverloadedError, UnavailableError
-from covseg_ray.service.errors import RequestError, unavailable
+from covseg_ray.service.backend import UNAVAILABLE_SECONDS, Backend, InputSpec
+from covseg_ray.service.errors import BusyServerError, RequestError
 from covseg_ray.service.schema import ModelInfo
 from covseg_ray.service.settings import Settings
 
 # While one bundle replaces another, both answer: the film is resized for each model that answers, at most so many.
 MODEL_CHANGES = 4
-UNAVAILABLE_SECONDS = 2.0
 OVERLOADED_SECONDS = 1.0
 
 Resized: TypeAlias = tuple[NDArray[np.uint8], Placement]
@@ -97,7 +96,7 @@ class FilmPipeline:
         """Count a request with films. Raises 503 before any of its body is read if too many are in flight: decoding a
         film that is refused afterwards would slow down the others."""
         if self._slots.locked():
-            raise unavailable(
+            raise BusyServerError(
                 "overloaded", f"{self._max_requests} requests are in flight; try again", OVERLOADED_SECONDS
             )
         async with self._slots:
@@ -105,10 +104,7 @@ class FilmPipeline:
 
     async def models(self) -> dict[str, ModelInfo]:
         """Raises 503 if a model is not ready."""
-        try:
-            return dict(await self._backend.models())
-        except UnavailableError as error:
-            raise unavailable("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
+        return dict(await self._backend.models())
 
     async def model(self, name: str | None) -> ModelInfo:
         """The model of that name, the first without one. Raises 404 for an unknown name."""
@@ -145,16 +141,11 @@ class FilmPipeline:
         for _ in range(MODEL_CHANGES):
             resized[InputSpec.of(model)] = await in_thread(standardise, film.pixels, model.input_size, model.resize)
             inputs = {spec: square_SS for spec, (square_SS, _) in resized.items()}
-            try:
-                prediction = await self._backend.predict(model.name, inputs)
-            except OverloadedError as error:
-                raise unavailable("overloaded", f"{error}", error.retry_after) from None
-            except UnavailableError as error:
-                raise unavailable("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
+            prediction = await self._backend.predict(model.name, inputs)
             model = prediction.model
             if prediction.classes_SS is not None:
                 return prediction.classes_SS, resized[InputSpec.of(model)], model
-        raise unavailable("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
+        raise BusyServerError("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
