@@ -1,16 +1,20 @@
-"""One film from bytes to masks: decode in a child process, predict, resize the classes to the film's own size."""
+"""One film from bytes to masks: decode in a child process, predict, resize the classes to the film's own size.
+
+What takes tenths of a second on a large film runs in a thread, so that the event loop is free for other requests.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from asyncio import to_thread
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +35,6 @@ MODEL_CHANGES = 4
 OVERLOADED_SECONDS = 1.0
 
 Resized: TypeAlias = tuple[NDArray[np.uint8], Placement]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ class FilmPipeline:
         predicted = time.perf_counter()
         return SegmentedFilm(
             film,
-            await in_thread(class_masks, classes_SS, placement, model.classes),
-            await in_thread(frontal, square_SS, placement),
+            await to_thread(class_masks, classes_SS, placement, model.classes),
+            await to_thread(frontal, square_SS, placement),
             model,
             hashlib.sha256(data).hexdigest(),
             is_dicom(data),
@@ -139,15 +140,10 @@ class FilmPipeline:
         model = await self.model(name)
         resized: dict[InputSpec, Resized] = {}
         for _ in range(MODEL_CHANGES):
-            resized[InputSpec.of(model)] = await in_thread(standardise, film.pixels, model.input_size, model.resize)
+            resized[InputSpec.of(model)] = await to_thread(standardise, film.pixels, model.input_size, model.resize)
             inputs = {spec: square_SS for spec, (square_SS, _) in resized.items()}
             prediction = await self._backend.predict(model.name, inputs)
             model = prediction.model
             if prediction.classes_SS is not None:
                 return prediction.classes_SS, resized[InputSpec.of(model)], model
         raise BusyServerError("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
-
-
-async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """A large film takes tenths of a second to resize or to encode: keep the event loop free for other requests."""
-    return await asyncio.to_thread(function, *args, **kwargs)
