@@ -45,6 +45,7 @@ NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 CONNECT_SECONDS = 10.0
 STDERR = 2
 RETRY_ADVICE = "\nFailed to apply UDF transform after "
+# Ray's own lines are for its developers; its logs stay in the session's folder.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -94,7 +95,6 @@ def session(
         if ray.is_initialized():
             yield
             return
-        _quiet()
         dashboard = _start(address, workers, KEEP_MEMORY | dict(variables))
         try:
             if address and not allow_open:
@@ -177,8 +177,10 @@ def keep_replica_to_loopback() -> None:
 
 def _start(address: str | None, workers: int, variables: dict[str, str]) -> str | None:
     """Connect or start; gives the dashboard's ``host:port``, None without one."""
-    for name, value in (variables if address else variables | ON_ONE_MACHINE).items():
+    for name, value in (QUIET | variables | ({} if address else ON_ONE_MACHINE)).items():
         os.environ.setdefault(name, value)
+    for logger in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
     if address:
         workers_get = {"env_vars": {name: os.environ[name] for name in variables}}
         try:
@@ -213,11 +215,3 @@ def _check_listening(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:  # no such host and no answer in time among them
         raise ConnectionError(str(error)) from error
-
-
-def _quiet() -> None:
-    """Silence Ray's own lines, which are for its developers; its logs stay in the session's folder."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    for logger in ("ray", "ray.data", "ray.train"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
