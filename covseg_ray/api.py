@@ -164,4 +164,4 @@ def evaluate(
     model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     with session(address, workers, allow_open):
         films = Subset(locate(str(dataset)).uri, split, labels, exclude)
-        return evaluation.evaluate(evaluation.EvaluationRequest(model, films, workers))
+        return evaluation.evaluate(model, films, workers)

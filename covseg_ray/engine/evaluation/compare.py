@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.engine.evaluation.run import Evaluation, EvaluationRequest, measure, show
+from covseg_ray.engine.evaluation.run import Evaluation, measure, show
 from covseg_ray.errors import UsageError
 from covseg_ray.reports.film_result import ChangedFilm
 from covseg_ray.segmentation.evaluation.bootstrap import Difference, Ratio, difference
@@ -61,7 +61,7 @@ class Comparison:
 def compare(request: ComparisonRequest) -> Comparison:
     """Both models' metrics and their differences. Raises what :func:`measure` raises."""
     bundles = (request.first, request.second)
-    one, two = (measure(EvaluationRequest(bundle, request.films, request.workers)) for bundle in bundles)
+    one, two = (measure(bundle, request.films, request.workers) for bundle in bundles)
     chosen = most_changed(one.counts_N4, two.counts_N4)
     models = zip(bundles, (one, two), strict=True)
     films = (show(bundle, request.films.dataset, found, chosen) for bundle, found in models)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from covseg_ray.engine.evaluation.compare import Comparison, ComparisonRequest
-from covseg_ray.engine.evaluation.run import ALL, Evaluation, EvaluationRequest
+from covseg_ray.engine.evaluation.run import ALL, Evaluation
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.measured import Findings, FreeResponseView, Interval, ReliabilityLine, StratumRow
 from covseg_ray.reports.page import model_report
@@ -21,14 +21,13 @@ METRICS_HOW = "covseg-ray evaluate on split {split}; 95 % intervals from 1,000 b
 GROUPS = {"label": "", "infected_share": "Infection "}
 
 
-def evaluation_page(request: EvaluationRequest, evaluation: Evaluation) -> str:
+def evaluation_page(bundle: Bundle, films: Subset, evaluation: Evaluation) -> str:
     """The report of a model on films, as HTML."""
-    spec = request.bundle.spec
     return model_report(
-        title=f"{spec.architecture} {spec.encoder} on {request.films.split}",
+        title=f"{bundle.spec.architecture} {bundle.spec.encoder} on {films.split}",
         metrics=intervals(evaluation.metrics),
         films=evaluation.films,
-        facts=facts(request.bundle, request.films, evaluation),
+        facts=facts(bundle, films, evaluation),
         ious=evaluation.infected_ious,
         findings=findings({"model": evaluation}),
     )
