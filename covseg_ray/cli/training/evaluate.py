@@ -88,11 +88,12 @@ def compare(
     from covseg_ray.engine.session import session
     from covseg_ray.storage.filesystem import write_bytes
 
-    request = engine.ComparisonRequest(load_bundle(first), load_bundle(second), films, workers)
+    one, two = load_bundle(first), load_bundle(second)
+    engine.require_two(one, two)
     with session(address, workers, allow_open):
-        found = engine.compare(request)
+        found = engine.compare(one, two, films, workers)
     if report:
-        write_bytes(report, compare_page(request, found).encode())
+        write_bytes(report, compare_page(one, two, films, found).encode())
     for note in found.notes:
         say(f"note: {note}")
     if as_json:
