@@ -94,20 +94,19 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         app = create_app(ReplicaBackend(self._handles), self._settings, EndpointMetrics())
-        app.add_middleware(WithoutRequestId)
+        app.add_middleware(without_request_id)
         return app
 
 
-class WithoutRequestId:
+def without_request_id(app: ASGIApp) -> ASGIApp:
     """ASGI middleware that removes the request id from the response headers: Serve appends it to every response."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_without(message: Message) -> None:
             if message["type"] == "http.response.start":
                 del MutableHeaders(scope=message)["x-request-id"]
             await send(message)
 
-        await self.app(scope, receive, send_without)
+        await app(scope, receive, send_without)
+
+    return respond
