@@ -41,7 +41,7 @@ class SearchMonitor(tune.Callback):
         self._trials = {trial.number: trial for trial in trials}
         ended = read_ended(folder)
         self.results = {
-            number: replace(result_of(trial, ended=False), ended=ended.get(number, ""))
+            number: replace(result_of(trial), ended=ended.get(number, ""))
             for number, trial in self._trials.items()
         }
         self.failures: dict[int, CovsegError] = {}
