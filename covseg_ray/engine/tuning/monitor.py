@@ -41,8 +41,7 @@ class SearchMonitor(tune.Callback):
         self._trials = {trial.number: trial for trial in trials}
         ended = read_ended(folder)
         self.results = {
-            number: replace(result_of(trial), ended=ended.get(number, ""))
-            for number, trial in self._trials.items()
+            number: replace(result_of(trial), ended=ended.get(number, "")) for number, trial in self._trials.items()
         }
         self.failures: dict[int, CovsegError] = {}
         self.places = open_messages()

@@ -118,9 +118,7 @@ def test_real_films_give_the_same_integers_with_any_division(
     dataset = str(tmp_path / "films")
     pack(str(real_films), dataset, size=bundle.spec.input_size)
     found = [
-        evaluate(bundle, Subset(dataset), workers, batch_size)
-        for workers in (1, 2, 3)
-        for batch_size in (7, 32, 64)
+        evaluate(bundle, Subset(dataset), workers, batch_size) for workers in (1, 2, 3) for batch_size in (7, 32, 64)
     ]
     expected = counted_by_hand(bundle, dataset, "val")
     assert dict(zip(found[0].image_ids, found[0].counts_N4.tolist(), strict=True)) == expected
