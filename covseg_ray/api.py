@@ -14,7 +14,7 @@ from covseg_ray.config import DEFAULT_MODEL
 from covseg_ray.engine.bulk import run as bulk
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.evaluation import run as evaluation
-from covseg_ray.engine.session import session
+from covseg_ray.engine.session import NO_PROGRESS, session
 from covseg_ray.errors import RejectedFilmError, UsageError
 from covseg_ray.radiograph.decoder_process import DecodingChild
 from covseg_ray.radiograph.film import Rejected
@@ -142,7 +142,7 @@ def segment(
     Raises the errors of `covseg_ray.errors`: BusyError while another run holds ``out``.
     """
     request = bulk.Request(str(source), str(out), model, tuple(write), engine, max_rejects, actors)
-    return bulk.segment(request, _Silent(), address, allow_open)
+    return bulk.segment(request, NO_PROGRESS, address, allow_open)
 
 
 def evaluate(
@@ -164,17 +164,4 @@ def evaluate(
     model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     with session(address, workers, allow_open):
         films = Subset(locate(str(dataset)).uri, split, labels, exclude)
-        return evaluation.evaluate(evaluation.EvaluationRequest(model, films, workers))
-
-
-class _Silent:
-    """Progress that nobody reads."""
-
-    def listed(self, inputs: int) -> None:
-        pass
-
-    def begin(self, total: int, done: int, reasons: Mapping[str, int]) -> None:
-        pass
-
-    def update(self, ok: int, reasons: Mapping[str, int], actors: int) -> None:
-        pass
+        return evaluation.evaluate(model, films, workers)

@@ -81,7 +81,7 @@ def export(
     """Export a model for ONNX Runtime or OpenVINO, or quantise it to 8-bit integers."""
     if int8 and to != "openvino":
         raise UsageError("--int8 requires --to openvino")
-    if int8 and calibrate is None:
+    if int8 and not calibrate:
         raise UsageError("--int8 requires films to calibrate on: give --calibrate DATASET")
     if calibrate:
         require_reachable(calibrate)

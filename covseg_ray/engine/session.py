@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -17,6 +17,8 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray.exceptions import RayTaskError
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg_ray.engine.access import refuse_open
 from covseg_ray.errors import EXIT_SIGTERM, CovsegError, UsageError
@@ -43,12 +45,21 @@ NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 CONNECT_SECONDS = 10.0
 STDERR = 2
 RETRY_ADVICE = "\nFailed to apply UDF transform after "
+# Ray's own lines are for its developers; its logs stay in the session's folder.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_DATA_LOG_LEVEL": "ERROR",
 }
+
+
+class _NoProgress:
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **named: None
+
+
+NO_PROGRESS: Any = _NoProgress()  # ignores whatever a run reports
 
 
 def cores() -> int:
@@ -59,6 +70,12 @@ def cores() -> int:
 def alive_nodes() -> list[dict[str, Any]]:
     """The session's nodes as Ray tells them, without those that are gone."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def open_messages() -> Queue:
+    """A queue from tasks and actors to the command, on this node: the loss of another must not take it away."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 @contextmanager
@@ -78,7 +95,6 @@ def session(
         if ray.is_initialized():
             yield
             return
-        _quiet()
         dashboard = _start(address, workers, KEEP_MEMORY | dict(variables))
         try:
             if address and not allow_open:
@@ -161,8 +177,10 @@ def keep_replica_to_loopback() -> None:
 
 def _start(address: str | None, workers: int, variables: dict[str, str]) -> str | None:
     """Connect or start; gives the dashboard's ``host:port``, None without one."""
-    for name, value in (variables if address else variables | ON_ONE_MACHINE).items():
+    for name, value in (QUIET | variables | ({} if address else ON_ONE_MACHINE)).items():
         os.environ.setdefault(name, value)
+    for logger in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
     if address:
         workers_get = {"env_vars": {name: os.environ[name] for name in variables}}
         try:
@@ -197,11 +215,3 @@ def _check_listening(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:  # no such host and no answer in time among them
         raise ConnectionError(str(error)) from error
-
-
-def _quiet() -> None:
-    """Silence Ray's own lines, which are for its developers; its logs stay in the session's folder."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    for logger in ("ray", "ray.data", "ray.train"):
-        logging.getLogger(logger).setLevel(logging.ERROR)

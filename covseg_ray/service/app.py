@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -20,7 +21,7 @@ from covseg_ray.service import openapi
 from covseg_ray.service.auth import ApiKeys
 from covseg_ray.service.backend import Backend
 from covseg_ray.service.errors import RequestError, add_error_handlers, rejected_film
-from covseg_ray.service.film_pipeline import FilmPipeline, SegmentedFilm, in_thread
+from covseg_ray.service.film_pipeline import FilmPipeline, SegmentedFilm
 from covseg_ray.service.middleware import Metrics, RequestMiddleware
 from covseg_ray.service.responses import (
     DICOM,
@@ -51,7 +52,7 @@ def create_app(backend: Backend, settings: Settings, metrics: Metrics) -> FastAP
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await in_thread(pipeline.decoders.start)
+        await to_thread(pipeline.decoders.start)
         yield
         pipeline.decoders.close()
 
@@ -125,19 +126,19 @@ async def _json(upload: Upload, found: list[SegmentedFilm | Rejected], mask: Mas
     if not upload.is_form and isinstance(found[0], Rejected):
         raise rejected_film(found[0])
     documents = [
-        await in_thread(film_document, each, film.name, mask, picture)
+        await to_thread(film_document, each, film.name, mask, picture)
         for film, each in zip(upload.films, found, strict=True)
     ]
     document = FilmList.model_construct(films=documents) if upload.is_form else documents[0]
-    return Response(await in_thread(document.to_json), media_type=JSON)
+    return Response(await to_thread(document.to_json), media_type=JSON)
 
 
 async def _file(film: UploadedFilm, found: SegmentedFilm | Rejected, media_type: str, view: View) -> Response:
     if isinstance(found, Rejected):
         raise rejected_film(found)
     if media_type == DICOM:
-        return Response(await in_thread(dicom_seg, found, film.data), media_type=DICOM)
-    return Response(await in_thread(png_image, found, view), media_type=PNG)
+        return Response(await to_thread(dicom_seg, found, film.data), media_type=DICOM)
+    return Response(await to_thread(png_image, found, view), media_type=PNG)
 
 
 def _add_health(app: FastAPI, pipeline: FilmPipeline) -> None:

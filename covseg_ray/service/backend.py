@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg_ray.radiograph.geometry import Resize
+from covseg_ray.service.errors import BusyServerError
 from covseg_ray.service.schema import ModelInfo
+
+UNAVAILABLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,15 @@ class Backend(Protocol):
         """Predict one film by the model of that name. Raises OverloadedError or UnavailableError."""
 
 
-class OverloadedError(Exception):
+class OverloadedError(BusyServerError):
     """Too many films are queued; retry after ``retry_after`` seconds."""
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__(f"too many films are queued; try again in {retry_after:g} s")
-        self.retry_after = retry_after
+        super().__init__("overloaded", f"too many films are queued; try again in {retry_after:g} s", retry_after)
 
 
-class UnavailableError(Exception):
+class UnavailableError(BusyServerError):
     """No model is ready to answer."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("no-model", detail, UNAVAILABLE_SECONDS)

@@ -1,16 +1,20 @@
-"""One film from bytes to masks: decode in a child process, predict, resize the classes to the film's own size."""
+"""One film from bytes to masks: decode in a child process, predict, resize the classes to the film's own size.
+
+What takes tenths of a second on a large film runs in a thread, so that the event loop is free for other requests.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from asyncio import to_thread
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +25,16 @@ from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.formats import is_dicom
 from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Placement, standardise
-from covseg_ray.service.backend import Backend, InputSpec, OverloadedError, UnavailableError
-from covseg_ray.service.errors import RequestError, unavailable
+from covseg_ray.service.backend import UNAVAILABLE_SECONDS, Backend, InputSpec
+from covseg_ray.service.errors import BusyServerError, RequestError
 from covseg_ray.service.schema import ModelInfo
 from covseg_ray.service.settings import Settings
 
 # While one bundle replaces another, both answer: the film is resized for each model that answers, at most so many.
 MODEL_CHANGES = 4
-UNAVAILABLE_SECONDS = 2.0
 OVERLOADED_SECONDS = 1.0
 
 Resized: TypeAlias = tuple[NDArray[np.uint8], Placement]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class FilmPipeline:
         """Count a request with films. Raises 503 before any of its body is read if too many are in flight: decoding a
         film that is refused afterwards would slow down the others."""
         if self._slots.locked():
-            raise unavailable(
+            raise BusyServerError(
                 "overloaded", f"{self._max_requests} requests are in flight; try again", OVERLOADED_SECONDS
             )
         async with self._slots:
@@ -105,10 +105,7 @@ class FilmPipeline:
 
     async def models(self) -> dict[str, ModelInfo]:
         """Raises 503 if a model is not ready."""
-        try:
-            return dict(await self._backend.models())
-        except UnavailableError as error:
-            raise unavailable("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
+        return dict(await self._backend.models())
 
     async def model(self, name: str | None) -> ModelInfo:
         """The model of that name, the first without one. Raises 404 for an unknown name."""
@@ -129,8 +126,8 @@ class FilmPipeline:
         predicted = time.perf_counter()
         return SegmentedFilm(
             film,
-            await in_thread(class_masks, classes_SS, placement, model.classes),
-            await in_thread(frontal, square_SS, placement),
+            await to_thread(class_masks, classes_SS, placement, model.classes),
+            await to_thread(frontal, square_SS, placement),
             model,
             hashlib.sha256(data).hexdigest(),
             is_dicom(data),
@@ -143,20 +140,10 @@ class FilmPipeline:
         model = await self.model(name)
         resized: dict[InputSpec, Resized] = {}
         for _ in range(MODEL_CHANGES):
-            resized[InputSpec.of(model)] = await in_thread(standardise, film.pixels, model.input_size, model.resize)
+            resized[InputSpec.of(model)] = await to_thread(standardise, film.pixels, model.input_size, model.resize)
             inputs = {spec: square_SS for spec, (square_SS, _) in resized.items()}
-            try:
-                prediction = await self._backend.predict(model.name, inputs)
-            except OverloadedError as error:
-                raise unavailable("overloaded", f"{error}", error.retry_after) from None
-            except UnavailableError as error:
-                raise unavailable("no-model", f"{error}", UNAVAILABLE_SECONDS) from None
+            prediction = await self._backend.predict(model.name, inputs)
             model = prediction.model
             if prediction.classes_SS is not None:
                 return prediction.classes_SS, resized[InputSpec.of(model)], model
-        raise unavailable("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)
-
-
-async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """A large film takes tenths of a second to resize or to encode: keep the event loop free for other requests."""
-    return await asyncio.to_thread(function, *args, **kwargs)
+        raise BusyServerError("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)

@@ -116,11 +116,9 @@ class FilmList(Document):
     films: list[Annotated[Film | RejectedFilm, Field(discriminator="status")]]
 
 
-class ModelInfo(Document):
+class ModelInfo(ModelName):
     """A model of the endpoint: its name there, and what its bundle says of it."""
 
-    name: str
-    model_id: str
     classes: tuple[str, ...]
     input_size: int
     resize: Resize

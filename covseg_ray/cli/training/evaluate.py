@@ -54,11 +54,11 @@ def evaluate(
     from covseg_ray.engine.session import session
     from covseg_ray.storage.filesystem import write_bytes
 
-    request = engine.EvaluationRequest(load_bundle(bundle), films, workers, batch_size)
+    model = load_bundle(bundle)
     with session(address, workers, allow_open):
-        found = engine.evaluate(request)
+        found = engine.evaluate(model, films, workers, batch_size)
     if report:
-        write_bytes(report, evaluation_page(request, found).encode())
+        write_bytes(report, evaluation_page(model, films, found).encode())
     for note in found.notes:
         say(f"note: {note}")
     if as_json:
@@ -88,11 +88,12 @@ def compare(
     from covseg_ray.engine.session import session
     from covseg_ray.storage.filesystem import write_bytes
 
-    request = engine.ComparisonRequest(load_bundle(first), load_bundle(second), films, workers)
+    one, two = load_bundle(first), load_bundle(second)
+    engine.require_two(one, two)
     with session(address, workers, allow_open):
-        found = engine.compare(request)
+        found = engine.compare(one, two, films, workers)
     if report:
-        write_bytes(report, compare_page(request, found).encode())
+        write_bytes(report, compare_page(one, two, films, found).encode())
     for note in found.notes:
         say(f"note: {note}")
     if as_json:

@@ -102,10 +102,8 @@ class SearchProgress(Display):
 
     def _update(self, doing: str = "") -> None:
         running = ", ".join(f"trial {n} epoch {e}/{self._results[n].epochs}" for n, e in self._running.items())
-        total, done = (
-            sum(result.epochs for result in self._results.values()),
-            self._epochs + sum(self._running.values()),
-        )
+        total = sum(result.epochs for result in self._results.values())
+        done = self._epochs + sum(self._running.values())
         self._speed.add(self._clock(), done)
         best = "" if math.isnan(self._best) else f"best {self._best:.4f}"
         words = doing or running or f"{len(self._results)} trials"

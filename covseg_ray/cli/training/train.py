@@ -27,13 +27,7 @@ def train(
     with TrainingProgress(job.train.select) as progress:
         outcome = engine.train(job, progress, address, allow_open)
     if as_json:
-        document = {
-            "bundle": outcome.bundle,
-            "epochs": outcome.epochs,
-            "best": dict(outcome.best),
-            "seconds": outcome.seconds,
-        }
-        typer.echo(json.dumps(document))
+        typer.echo(json.dumps({key: getattr(outcome, key) for key in ("bundle", "epochs", "best", "seconds")}))
         return
     score = outcome.metrics[job.train.select]
     typer.echo(f"bundle  {outcome.bundle}")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,14 +18,6 @@ from covseg_ray.storage.filesystem import locate
 GIB = 2**30
 
 Say = Callable[[str], None]
-
-
-class _NoProgress:
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments, **named: None
-
-
-NO_PROGRESS: Any = _NoProgress()  # ignores whatever a run reports
 
 
 def machine() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from itertools import islice
@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from covseg_ray.engine.bench.models import Models
 from covseg_ray.engine.bench.nodes import actors, cpus, per_device, session_machine
-from covseg_ray.engine.bench.rounds import NO_PROGRESS, Say, in_turn, output_folder
+from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
 from covseg_ray.engine.bulk.pipeline import pool_size, predict_table
 from covseg_ray.engine.bulk.postprocess import postprocess
 from covseg_ray.engine.bulk.read import load
 from covseg_ray.engine.bulk.run import Request, segment, stage_options
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.session import session
+from covseg_ray.engine.session import NO_PROGRESS, session
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, engine_of
@@ -41,18 +41,15 @@ class Stages:
         self.loaded = pa.concat_tables(load(listed, self.options))
         self.classes = predict_table(self.predictor, self.loaded)
 
-    def load(self) -> float:
+    def rate(self, stage: str) -> float:
+        """Films a second of one stage."""
+        work: dict[str, Callable[[], int]] = {
+            READING: lambda: sum(len(piece) for piece in load(self.listed, self.options)),
+            PREDICTING: lambda: len(predict_table(self.predictor, self.loaded)),
+            POSTPROCESSING: lambda: len(postprocess(self.classes, self.options)),
+        }
         begin = time.perf_counter()
-        rows = sum(len(piece) for piece in load(self.listed, self.options))
-        return rows / (time.perf_counter() - begin)
-
-    def predict(self) -> float:
-        begin = time.perf_counter()
-        return len(predict_table(self.predictor, self.loaded)) / (time.perf_counter() - begin)
-
-    def postprocess(self) -> float:
-        begin = time.perf_counter()
-        return len(postprocess(self.classes, self.options)) / (time.perf_counter() - begin)
+        return work[stage]() / (time.perf_counter() - begin)
 
 
 def bench_segment(
@@ -110,9 +107,9 @@ def stage_rates(
             rounds,
             {
                 ALONE: lambda: sum(models("rate", ALONE)),
-                READING: lambda: stages("load")[0],
-                PREDICTING: lambda: stages("predict")[0] if device == "cpu" else models("rate", ALONE)[0],
-                POSTPROCESSING: lambda: stages("postprocess")[0],
+                READING: lambda: stages("rate", READING)[0],
+                PREDICTING: lambda: stages("rate", PREDICTING)[0] if device == "cpu" else models("rate", ALONE)[0],
+                POSTPROCESSING: lambda: stages("rate", POSTPROCESSING)[0],
             },
             say,
         )

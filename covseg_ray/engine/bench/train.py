@@ -15,8 +15,8 @@ import torch
 
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bench.nodes import Calls, actors, session_machine
-from covseg_ray.engine.bench.rounds import NO_PROGRESS, Say, in_turn, output_folder
-from covseg_ray.engine.session import cores, session
+from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
+from covseg_ray.engine.session import NO_PROGRESS, cores, session
 from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.learner import build_learner, configure_torch

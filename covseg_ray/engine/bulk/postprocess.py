@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from covseg_ray.engine.bulk.read import Options
+from covseg_ray.engine.bulk.read import KEPT, Options
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.dicom.seg import encode_seg
 from covseg_ray.radiograph.findings import class_masks, measure
@@ -22,11 +22,6 @@ from covseg_ray.radiograph.geometry import Placement
 from covseg_ray.radiograph.masks import encode_png, encode_png1, overlay
 from covseg_ray.storage.filesystem import join, write_bytes
 from covseg_ray.storage.runs.result_table import SCHEMA
-
-KEPT = (
-    *("item", "image_id", "source", "input_sha256", "sop_instance_uid"),
-    *("reason", "detail", "height", "width", "frontal"),
-)
 
 
 def postprocess(predicted: pa.Table, options: Options) -> pa.Table:

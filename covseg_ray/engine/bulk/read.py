@@ -27,23 +27,19 @@ from covseg_ray.radiograph.geometry import Resize, shrink, standardise
 from covseg_ray.storage.archives.dataset_rows import read_rows
 from covseg_ray.storage.archives.members import Member
 from covseg_ray.storage.archives.read import read_members
+from covseg_ray.storage.runs import result_table
 from covseg_ray.storage.runs.worklist import SCHEMA, Worklist, parse_members, read_file
 
 ROWS_PER_TABLE = 16  # of a task's output: few, so that the next stage starts early
 PICTURE_SIDE = 1024  # at most, for overlays
 WRITABLE = ("masks", "overlays", "dicom-seg")
+KEPT = (  # columns of the result table that a film has before it is predicted
+    *("item", "image_id", "source", "input_sha256", "sop_instance_uid"),
+    *("reason", "detail", "height", "width", "frontal"),
+)
 LOADED = pa.schema(
     [
-        pa.field("item", pa.int64()),
-        pa.field("image_id", pa.string()),
-        pa.field("source", pa.string()),
-        pa.field("input_sha256", pa.string()),
-        pa.field("sop_instance_uid", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-        pa.field("height", pa.int32()),
-        pa.field("width", pa.int32()),
-        pa.field("frontal", pa.float32()),
+        *(result_table.SCHEMA.field(name) for name in KEPT),
         pa.field("square", pa.binary()),
         pa.field("picture", pa.binary()),
         pa.field("picture_height", pa.int32()),

@@ -18,8 +18,7 @@ from covseg_ray.engine.bulk.pipeline import Files, pool_size, run
 from covseg_ray.engine.bulk.read import WRITABLE, Options
 from covseg_ray.engine.bulk.report import archive_page
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.messages import open_messages
-from covseg_ray.engine.session import session
+from covseg_ray.engine.session import open_messages, session
 from covseg_ray.errors import UsageError
 from covseg_ray.radiograph.frontal_check import LEVEL
 from covseg_ray.segmentation.inference.engines import ENGINES

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg_ray.engine.evaluation.run import Evaluation, EvaluationRequest, measure, show
+from covseg_ray.engine.evaluation.run import Evaluation, measure, show
 from covseg_ray.errors import UsageError
 from covseg_ray.reports.film_result import ChangedFilm
 from covseg_ray.segmentation.evaluation.bootstrap import Difference, Ratio, difference
@@ -18,24 +18,6 @@ from covseg_ray.segmentation.network.bundle import LUNG, Bundle
 from covseg_ray.storage.datasets.read import Subset
 
 CHANGED = 4
-
-
-@dataclass(frozen=True)
-class ComparisonRequest:
-    """Measure two models on the same films, each at its own input size, with ``workers`` actors.
-
-    Raises:
-        UsageError: both bundles hold the same model.
-    """
-
-    first: Bundle
-    second: Bundle
-    films: Subset
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        if self.first.model_id == self.second.model_id:
-            raise UsageError(f"both bundles are the same model, id {self.first.model_id}; give two that differ")
 
 
 @dataclass(frozen=True)
@@ -58,13 +40,17 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(request: ComparisonRequest) -> Comparison:
-    """Both models' metrics and their differences. Raises what :func:`measure` raises."""
-    bundles = (request.first, request.second)
-    one, two = (measure(EvaluationRequest(bundle, request.films, request.workers)) for bundle in bundles)
+def require_two(first: Bundle, second: Bundle) -> None:
+    """Raise UsageError where both bundles hold the same model."""
+    if first.model_id == second.model_id:
+        raise UsageError(f"both bundles are the same model, id {first.model_id}; give two that differ")
+
+
+def compare(first: Bundle, second: Bundle, films: Subset, workers: int) -> Comparison:
+    """Both models' metrics, each at its own input size, and their differences. Raises what :func:`measure` raises."""
+    one, two = measure(first, films, workers), measure(second, films, workers)
     chosen = most_changed(one.counts_N4, two.counts_N4)
-    models = zip(bundles, (one, two), strict=True)
-    films = (show(bundle, request.films.dataset, found, chosen) for bundle, found in models)
+    shown = (show(bundle, films.dataset, found, chosen) for bundle, found in ((first, one), (second, two)))
     return Comparison(
         first=one,
         second=two,
@@ -78,9 +64,9 @@ def compare(request: ComparisonRequest) -> Comparison:
         },
         changed=[
             ChangedFilm(a, b, float(wrong_share(one.counts_N4)[row]), float(wrong_share(two.counts_N4)[row]))
-            for row, a, b in zip(chosen, *films, strict=True)
+            for row, a, b in zip(chosen, *shown, strict=True)
         ],
-        notes=_notes(request, one, two),
+        notes=_notes(first, second, one, two),
     )
 
 
@@ -109,9 +95,9 @@ def _ratios(found: Evaluation, members_N: Members) -> dict[str, Ratio]:
     return ratios(image_ids, found.counts_N4[members_N], lungs_N4)
 
 
-def _notes(request: ComparisonRequest, one: Evaluation, two: Evaluation) -> tuple[str, ...]:
+def _notes(first: Bundle, second: Bundle, one: Evaluation, two: Evaluation) -> tuple[str, ...]:
     lines = [f"{name}: {note}" for name, found in (("A", one), ("B", two)) for note in found.notes]
-    with_lungs = [name for name, bundle in (("A", request.first), ("B", request.second)) if LUNG in bundle.spec.classes]
+    with_lungs = [name for name, bundle in (("A", first), ("B", second)) if LUNG in bundle.spec.classes]
     if len(with_lungs) == 1:
         lines.append(f"only {with_lungs[0]} segments lungs: lung metrics are not compared")
     return tuple(lines)

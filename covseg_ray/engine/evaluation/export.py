@@ -51,8 +51,10 @@ def in_int8(bundle: Bundle, dataset: str, on_progress: OnProgress) -> tuple[Bund
     return Bundle(spec, made.state, made.graph), compared
 
 
-def in_float(bundle: Bundle, to: str, dataset: str | None, on_progress: OnProgress) -> tuple[Graph, Compared | None]:
-    """The model as a graph for one film at a time; compared with the model where a dataset is given.
+def in_float(
+    bundle: Bundle, engine: str, dataset: str | None, on_progress: OnProgress
+) -> tuple[Graph, Compared | None]:
+    """The model as a graph of ``engine`` for one film at a time; compared with the model on films, where given.
 
     Raises:
         CovsegError: it loses more than ``GATE`` of ``iou_pooled`` on split val.
@@ -61,7 +63,7 @@ def in_float(bundle: Bundle, to: str, dataset: str | None, on_progress: OnProgre
     if bundle.graph is not None:
         raise ModelError("an 8-bit model is exported already: its files are below openvino/int8")
     side = bundle.spec.input_size
-    graph = translate(to, films_to_classes(bundle), (1, side, side))
+    graph = translate(engine, films_to_classes(bundle), (1, side, side))
     if dataset is None:
         return graph, None
     compared, _ = check_accuracy(bundle, replace(bundle, graph=graph), dataset, on_progress)

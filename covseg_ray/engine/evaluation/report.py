@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from covseg_ray.engine.evaluation.compare import Comparison, ComparisonRequest
-from covseg_ray.engine.evaluation.run import ALL, Evaluation, EvaluationRequest
+from covseg_ray.engine.evaluation.compare import Comparison
+from covseg_ray.engine.evaluation.run import ALL, Evaluation
 from covseg_ray.reports.charts import FreeResponseView, ReliabilityLine
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.page import Findings, Interval, StratumRow, model_report
@@ -19,32 +19,31 @@ METRICS_HOW = "covseg-ray evaluate on split {split}; 95 % intervals from 1,000 b
 GROUPS = {"label": "", "infected_share": "Infection "}
 
 
-def evaluation_page(request: EvaluationRequest, evaluation: Evaluation) -> str:
+def evaluation_page(bundle: Bundle, films: Subset, evaluation: Evaluation) -> str:
     """The report of a model on films, as HTML."""
-    spec = request.bundle.spec
     return model_report(
-        title=f"{spec.architecture} {spec.encoder} on {request.films.split}",
+        title=f"{bundle.spec.architecture} {bundle.spec.encoder} on {films.split}",
         metrics=intervals(evaluation.metrics),
         films=evaluation.films,
-        facts=facts(request.bundle, request.films, evaluation),
+        facts=facts(bundle, films, evaluation),
         ious=evaluation.infected_ious,
         findings=findings({"model": evaluation}),
     )
 
 
-def compare_page(request: ComparisonRequest, found: Comparison) -> str:
+def compare_page(first: Bundle, second: Bundle, films: Subset, found: Comparison) -> str:
     """The report of two models on the same films, as HTML."""
-    models = {"A": request.first, "B": request.second}
+    models = {"A": first, "B": second}
     facts = {name: model_words(bundle) for name, bundle in models.items()}
-    facts |= films_facts(request.films, found.first, found.notes)
+    facts |= films_facts(films, found.first, found.notes)
     facts |= {f"{name} trained on": trained_words(bundle) for name, bundle in models.items()}
-    first, second = intervals(found.first.metrics), intervals(found.second.metrics)
+    one, two = intervals(found.first.metrics), intervals(found.second.metrics)
     changes = intervals(found.differences)
     return compare_report(
-        title=f"Two models on {request.films.split}",
+        title=f"Two models on {films.split}",
         facts=facts,
         metrics=[
-            ComparedMetric(name, first[name], second[name], changes[name], each.not_better)
+            ComparedMetric(name, one[name], two[name], changes[name], each.not_better)
             for name, each in found.differences.items()
         ],
         strata=[

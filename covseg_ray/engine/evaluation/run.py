@@ -25,25 +25,6 @@ PICTURES = 9
 
 
 @dataclass(frozen=True)
-class EvaluationRequest:
-    """Measure a model on films, with ``workers`` actors that predict ``batch_size`` films at a time.
-
-    Raises:
-        UsageError: ``workers`` or ``batch_size`` is below 1.
-    """
-
-    bundle: Bundle
-    films: Subset
-    workers: int = 1
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        for name, number in (("workers", self.workers), ("batch_size", self.batch_size)):
-            if number < 1:
-                raise UsageError(f"{name}: must be at least 1, not {number}")
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """``counts_N4`` are int64 true and false positives, false and true negatives of infection pixels, ``lungs_N4`` the
     counts of :func:`count_lung` where the model knows lungs: one row per film, in the order of ``image_ids``. Each of
@@ -70,37 +51,40 @@ class Evaluation:
         return [float(iou) for iou in image_iou(self.counts_N4[infected])]
 
 
-def evaluate(request: EvaluationRequest) -> Evaluation:
+def evaluate(bundle: Bundle, films: Subset, workers: int = 1, batch_size: int = 32) -> Evaluation:
     """As :func:`measure`, with example films for the report."""
-    found = measure(request)
-    chosen = examples(found.counts_N4, PICTURES)
-    return replace(found, films=show(request.bundle, request.films.dataset, found, chosen))
+    found = measure(bundle, films, workers, batch_size)
+    return replace(found, films=show(bundle, films.dataset, found, examples(found.counts_N4, PICTURES)))
 
 
-def measure(request: EvaluationRequest) -> Evaluation:
-    """Count every film once and compute the metrics with their intervals.
+def measure(bundle: Bundle, films: Subset, workers: int = 1, batch_size: int = 32) -> Evaluation:
+    """Count every film once, with ``workers`` actors that predict ``batch_size`` films at a time, and compute the
+    metrics with their intervals.
 
     Raises:
+        UsageError: ``workers`` or ``batch_size`` is below 1.
         DatasetError: an unknown split or label, or exclusions that name none of the films or all of them.
     """
-    units = request.films.units()
-    counts = count_split(request.bundle, request.films.dataset, units, request.workers, request.batch_size)
-    left_out = sum(len(unit.rows) for unit in request.films.all_units()) - len(counts.films)
-    films, labels = counts.films, tuple(film.label for film in counts.films)
-    image_ids, counts_N4, lungs_N4 = columns(films)
+    for name, number in (("workers", workers), ("batch_size", batch_size)):
+        if number < 1:
+            raise UsageError(f"{name}: must be at least 1, not {number}")
+    units = films.units()
+    counts = count_split(bundle, films.dataset, units, workers, batch_size)
+    counted, labels = counts.films, tuple(film.label for film in counts.films)
+    image_ids, counts_N4, lungs_N4 = columns(counted)
     levels = {ALL: sum(counts.levels.values(), np.zeros((), np.int64))} | dict(counts.levels)
     return Evaluation(
         image_ids=image_ids,
         labels=labels,
-        units=tuple(replace(units[film.unit], rows=(units[film.unit].rows[film.place],)) for film in films),
+        units=tuple(replace(units[film.unit], rows=(units[film.unit].rows[film.place],)) for film in counted),
         counts_N4=counts_N4,
         lungs_N4=lungs_N4,
         metrics=summarise(image_ids, counts_N4, lungs_N4),
         strata=summarise_strata(image_ids, labels, counts_N4, lungs_N4),
         calibration={label: calibration(histogram_2L) for label, histogram_2L in levels.items()},
-        free_response=free_response(np.stack([film.marks_M for film in films])),
-        left_out=left_out,
-        notes=notes(request.bundle, request.films),
+        free_response=free_response(np.stack([film.marks_M for film in counted])),
+        left_out=sum(len(unit.rows) for unit in films.all_units()) - len(counted),
+        notes=notes(bundle, films),
     )
 
 

@@ -41,7 +41,10 @@ class ReplicaBackend:
     async def models(self) -> Mapping[str, ModelInfo]:
         for name, handle in self._handles.items():
             if name not in self._known:
-                self._known[name] = await self._info(name, handle)
+                try:
+                    self._known[name] = await _call(name, handle.info.remote, READY_SECONDS)
+                except OverloadedError:
+                    raise UnavailableError(f"the model {name} is not ready") from None
         return {name: self._known[name] for name in self._handles}
 
     async def predict(self, name: str, inputs: ModelInputs) -> Prediction:
@@ -49,13 +52,6 @@ class ReplicaBackend:
         prediction: Prediction = await _call(name, lambda: _predict(handle, inputs), PREDICT_SECONDS)
         self._known[name] = prediction.model
         return prediction
-
-    async def _info(self, name: str, handle: DeploymentHandle[Any]) -> ModelInfo:
-        try:
-            info: ModelInfo = await _call(name, lambda: handle.info.remote(), READY_SECONDS)
-        except OverloadedError:
-            raise UnavailableError(f"the model {name} is not ready") from None
-        return info
 
 
 async def _predict(handle: DeploymentHandle[Any], inputs: ModelInputs) -> Prediction:
@@ -98,20 +94,19 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         app = create_app(ReplicaBackend(self._handles), self._settings, EndpointMetrics())
-        app.add_middleware(WithoutRequestId)
+        app.add_middleware(without_request_id)
         return app
 
 
-class WithoutRequestId:
+def without_request_id(app: ASGIApp) -> ASGIApp:
     """ASGI middleware that removes the request id from the response headers: Serve appends it to every response."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_without(message: Message) -> None:
             if message["type"] == "http.response.start":
                 del MutableHeaders(scope=message)["x-request-id"]
             await send(message)
 
-        await self.app(scope, receive, send_without)
+        await app(scope, receive, send_without)
+
+    return respond

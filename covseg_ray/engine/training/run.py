@@ -19,8 +19,7 @@ from ray.util.queue import Queue
 
 from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.messages import open_messages
-from covseg_ray.engine.session import original_error, session
+from covseg_ray.engine.session import open_messages, original_error, session
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finalize
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.split import Source, cache, fits_in_object_store

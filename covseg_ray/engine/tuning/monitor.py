@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from covseg_ray.engine.messages import open_messages
+from covseg_ray.engine.session import open_messages
 from covseg_ray.engine.tuning.plan import Trial
 from covseg_ray.engine.tuning.table import read_ended, result_of, write_table
 from covseg_ray.errors import CovsegError
@@ -41,8 +41,7 @@ class SearchMonitor(tune.Callback):
         self._trials = {trial.number: trial for trial in trials}
         ended = read_ended(folder)
         self.results = {
-            number: replace(result_of(trial, ended=False), ended=ended.get(number, ""))
-            for number, trial in self._trials.items()
+            number: replace(result_of(trial), ended=ended.get(number, "")) for number, trial in self._trials.items()
         }
         self.failures: dict[int, CovsegError] = {}
         self.places = open_messages()

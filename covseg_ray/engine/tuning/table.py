@@ -30,12 +30,12 @@ def read_ended(folder: str) -> dict[int, str]:
     return {int(row["trial"]): row["ended"] for row in rows if row["ended"] in (FINISHED, STOPPED)}
 
 
-def result_of(trial: Trial, failure: str = "", ended: bool = True) -> TrialResult:
-    """The trial's result, read from its folder."""
+def result_of(trial: Trial, failure: str = "") -> TrialResult:
+    """The result of a trial that has ended, read from its folder."""
     history = history_of(trial.job)
     epochs = trial.job.train.epochs
-    words = f"{FAILED}: {failure}" if failure else FINISHED if len(history) == epochs else STOPPED
-    return TrialResult(trial.number, trial.values, epochs, history, words if ended else "")
+    ended = f"{FAILED}: {failure}" if failure else FINISHED if len(history) == epochs else STOPPED
+    return TrialResult(trial.number, trial.values, epochs, history, ended)
 
 
 def history_of(job: Job) -> Sequence[Mapping[str, float]]:

@@ -31,8 +31,8 @@ export async function readMask(film) {
   return mask;
 }
 
-/** The overlay: alpha above 0 on exactly the mask's pixels, opaque along the mask's inner edge. */
-export function paint(mask, width, height) {
+/** Paints the overlay on `canvas`: alpha above 0 on exactly the mask's pixels, opaque along the mask's inner edge. */
+export function paint(canvas, mask, { width, height }) {
   const line = Math.max(1, Math.round(Math.max(width, height) / FILM_PIXELS_PER_LINE));
   const depth = depths(mask, width, height);
   const image = new ImageData(width, height);
@@ -41,7 +41,8 @@ export function paint(mask, width, height) {
     image.data.set(AMBER, 4 * pixel);
     image.data[4 * pixel + 3] = depth[pixel] <= line ? CONTOUR : FILL;
   }
-  return image;
+  Object.assign(canvas, { width, height });
+  canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
 /** City-block distance of each pixel to the outside of the mask or of the film: 0 outside, 1 along the edge. */

@@ -51,8 +51,8 @@ export function makeStrip(list, onSelect) {
   async function draw(film) {
     const { width, height } = film.result;
     const [bitmap, mask] = await Promise.all([createImageBitmap(film.picture), readMask(film)]);
-    const overlay = element("canvas", { width, height });
-    overlay.getContext("2d").putImageData(paint(mask, width, height), 0, 0);
+    const overlay = element("canvas");
+    paint(overlay, mask, film.result);
     const canvas = items.get(film).querySelector("canvas");
     const scale = SIDE / Math.max(width, height);
     Object.assign(canvas, { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) });

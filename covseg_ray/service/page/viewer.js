@@ -41,9 +41,7 @@ export async function show({ file, result, picture, ...rest }) {
   film.getContext("2d").drawImage(bitmap, 0, 0);
   film.setAttribute("aria-label", `Film ${file.name}`);
   bitmap.close();
-  overlay.width = result.width;
-  overlay.height = result.height;
-  overlay.getContext("2d").putImageData(paint(mask, result.width, result.height), 0, 0);
+  paint(overlay, mask, result);
   stage.style.setProperty("--ratio", String(result.width / result.height));
   message.textContent = "";
   sheet.hidden = false;

@@ -13,7 +13,7 @@ import pytest
 
 from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.engine.bulk.monitor import Monitor, report_block
-from covseg_ray.engine.messages import open_messages
+from covseg_ray.engine.session import open_messages
 from covseg_ray.storage.lease import hold
 from covseg_ray.storage.runs.result_table import Tally
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.evaluation.run import EvaluationRequest, evaluate
+from covseg_ray.engine.evaluation.run import evaluate
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -58,13 +58,13 @@ def test_any_division_of_the_work_gives_numpys_integers(ray_session: None, bundl
     expected = counted_by_hand(bundle, phantoms, "train")
     assert len(expected) == 80
     for workers, batch_size in DIVISIONS:
-        found = evaluate(EvaluationRequest(bundle, Subset(phantoms, "train"), workers, batch_size))
+        found = evaluate(bundle, Subset(phantoms, "train"), workers, batch_size)
         assert dict(zip(found.image_ids, found.counts_N4.tolist(), strict=True)) == expected, (workers, batch_size)
         assert list(found.image_ids) == sorted(expected)
 
 
 def test_labels_choose_the_films_and_pictures_are_of_them(ray_session: None, bundle: Bundle, phantoms: str) -> None:
-    found = evaluate(EvaluationRequest(bundle, Subset(phantoms, "train", ["COVID-19"])))
+    found = evaluate(bundle, Subset(phantoms, "train", ["COVID-19"]))
     units = list_units(phantoms, "train", ["COVID-19"])
     wanted = {i: mask for unit in units for i, mask in zip(*_ids_and_masks(phantoms, unit), strict=True)}
     assert set(found.image_ids) == set(wanted)
@@ -102,10 +102,10 @@ def test_the_command_prints_the_same_numbers_and_writes_a_report(
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"batch_size": -1}])
-def test_a_request_validates_itself(wrong: dict[str, int]) -> None:
+def test_no_workers_and_no_batch_are_refused(wrong: dict[str, int]) -> None:
     model = random_model(1, ("background", "infection"))
     with pytest.raises(UsageError, match=r"(workers|batch_size): must be at least 1, not (0|-1)"):
-        EvaluationRequest(model, Subset("films"), **wrong)
+        evaluate(model, Subset("films"), **wrong)
 
 
 @pytest.mark.drill
@@ -118,9 +118,7 @@ def test_real_films_give_the_same_integers_with_any_division(
     dataset = str(tmp_path / "films")
     pack(str(real_films), dataset, size=bundle.spec.input_size)
     found = [
-        evaluate(EvaluationRequest(bundle, Subset(dataset), workers, batch_size))
-        for workers in (1, 2, 3)
-        for batch_size in (7, 32, 64)
+        evaluate(bundle, Subset(dataset), workers, batch_size) for workers in (1, 2, 3) for batch_size in (7, 32, 64)
     ]
     expected = counted_by_hand(bundle, dataset, "val")
     assert dict(zip(found[0].image_ids, found[0].counts_N4.tolist(), strict=True)) == expected

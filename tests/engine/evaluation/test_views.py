@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundle_io import save_bundle
-from covseg_ray.engine.evaluation.run import Evaluation, EvaluationRequest, evaluate, notes
+from covseg_ray.engine.evaluation.run import Evaluation, evaluate, notes
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.segmentation.evaluation.calibration import calibration, count_levels
@@ -32,7 +32,7 @@ def model() -> Bundle:
 
 @pytest.fixture(scope="module")
 def found(ray_session: None, model: Bundle, phantoms: str) -> Evaluation:
-    return evaluate(EvaluationRequest(model, Subset(phantoms, "train"), workers=2, batch_size=7))
+    return evaluate(model, Subset(phantoms, "train"), workers=2, batch_size=7)
 
 
 class Seen:
@@ -85,7 +85,7 @@ def test_every_film_stands_in_one_group_of_each_kind(found: Evaluation) -> None:
 def test_any_division_of_the_work_gives_the_same_evaluation(
     ray_session: None, model: Bundle, phantoms: str, found: Evaluation
 ) -> None:
-    again = evaluate(EvaluationRequest(model, Subset(phantoms, "train"), workers=1, batch_size=64))
+    again = evaluate(model, Subset(phantoms, "train"), workers=1, batch_size=64)
     assert (again.metrics, again.strata) == (found.metrics, found.strata)
     assert (again.calibration, again.free_response) == (found.calibration, found.free_response)
 
@@ -116,7 +116,7 @@ def test_the_command_leaves_out_what_the_list_names(
 
 def test_a_list_of_the_other_side_is_refused(ray_session: None, model: Bundle, phantoms: str) -> None:
     with pytest.raises(DatasetError, match=r"none of the 20 films are on the list .* data audit --side"):
-        evaluate(EvaluationRequest(model, Subset(phantoms, exclude=frozenset({"phantom-7-000000"}))))
+        evaluate(model, Subset(phantoms, exclude=frozenset({"phantom-7-000000"})))
 
 
 def test_a_model_on_its_training_films_gets_a_note(model: Bundle, phantoms: str) -> None:
@@ -134,7 +134,7 @@ def test_a_model_on_its_training_films_gets_a_note(model: Bundle, phantoms: str)
 @pytest.mark.full
 def test_a_model_of_another_size_is_measured_at_the_films_own(ray_session: None, phantoms: str) -> None:
     model = random_model(4, ("background", "infection"), side=96)
-    found = evaluate(EvaluationRequest(model, Subset(phantoms)))
+    found = evaluate(model, Subset(phantoms))
     assert found.notes == (
         "films are stored at 64 x 64 pixels and the model takes 96 x 96: films are resized for it and masks "
         "resized back",

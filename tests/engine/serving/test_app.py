@@ -23,7 +23,7 @@ from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.config.serve import parse, read_endpoint
 from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.bundle_io import load_bundle, save_bundle
-from covseg_ray.engine.evaluation.run import EvaluationRequest, evaluate, examples, show
+from covseg_ray.engine.evaluation.run import evaluate, examples, show
 from covseg_ray.engine.serving.app import build
 from covseg_ray.errors import ConfigError, ModelError, StorageError
 from covseg_ray.radiograph.frontal_check import load_fitted
@@ -68,7 +68,7 @@ def test_the_same_film_has_the_same_mask_on_all_three_ways(
     ready_bundle: str, phantoms: str, url: str, tmp_path: Path
 ) -> None:
     bundle = load_bundle(ready_bundle)
-    found = evaluate(EvaluationRequest(bundle, Subset(phantoms)))
+    found = evaluate(bundle, Subset(phantoms))
     evaluated = show(bundle, phantoms, found, examples(found.counts_N4, 60))
     assert len(evaluated) > 10
     assert sum(film.predicted_HW.any() for film in evaluated) > 5

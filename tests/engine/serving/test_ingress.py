@@ -75,7 +75,7 @@ def test_dying_replicas_are_asked_so_often_and_no_more() -> None:
 
 
 def test_no_room_is_overload_for_a_film_and_not_ready_for_who_asks_what_is_served() -> None:
-    """The service knows `UnavailableError` alone where it asks for the models; another would be a 500."""
+    """`/readyz` says that a model is not ready, not that films are queued."""
     with pytest.raises(OverloadedError):
         asyncio.run(ReplicaBackend({"default": Handle(BUSY)}).predict("default", INPUTS))
     with pytest.raises(UnavailableError, match="the model default is not ready"):
