@@ -69,11 +69,11 @@ def segment(folder: Path, films: int) -> Figures:
         word.seek(0)
         if command.returncode:
             raise FailedError(f"exit {command.returncode}: {last_line(word.read())}")
-        told = json.load(answer)
+        summary = json.load(answer)
     archive.unlink()
-    if told["ok"] != films:
-        raise FailedError(f"{told['ok']} of {films} films in the table")
-    return {"films": films, "seconds": seconds, "films_per_second": told["films_per_second"], "driver_mib": most}
+    if summary["ok"] != films:
+        raise FailedError(f"{summary['ok']} of {films} films in the table")
+    return {"films": films, "seconds": seconds, "films_per_second": summary["films_per_second"], "driver_mib": most}
 
 
 def arms(folder: Path, sizes: list[int]) -> dict[str, Arm]:

@@ -66,9 +66,9 @@ def ours(films: str, count: int, out: Path, given: argparse.Namespace) -> Figure
     shutil.rmtree(out, ignore_errors=True)
     words = covseg("segment", films, out, "--model", given.model, "--engine", given.engine, "--json")
     text, seconds = timed_run(words)
-    told = json.loads(text)
-    assert told["ok"] == count, told
-    return {MEASURE: told[MEASURE], f"whole_{MEASURE}": count / seconds}
+    document = json.loads(text)
+    assert document["ok"] == count, document
+    return {MEASURE: document[MEASURE], f"whole_{MEASURE}": count / seconds}
 
 
 def daft(packages: Path | None, films: str, count: int, out: Path, words: list[str]) -> Figures:
@@ -80,8 +80,8 @@ def daft(packages: Path | None, films: str, count: int, out: Path, words: list[s
 def peer(script: str, films: str, count: int, out: Path, words: list[str], environment: dict[str, str]) -> Figures:
     shutil.rmtree(out, ignore_errors=True)
     begin = time.perf_counter()
-    told = json.loads(run(python(PEERS / script, films, out, *words), environment).splitlines()[-1])
-    return {MEASURE: told[MEASURE], f"whole_{MEASURE}": count / (time.perf_counter() - begin)}
+    document = json.loads(run(python(PEERS / script, films, out, *words), environment).splitlines()[-1])
+    return {MEASURE: document[MEASURE], f"whole_{MEASURE}": count / (time.perf_counter() - begin)}
 
 
 def masks_in_table(folder: Path, name_column: str) -> Masks:

@@ -67,8 +67,8 @@ def script(folder: Path, recipe: str, processes: int, steps: int) -> Figures:
     workers = max(1, cores // processes)
     options = ["--recipe", recipe, "--steps", steps, "--workers", workers]
     threads = {"OMP_NUM_THREADS": str(workers)} if processes > 1 else {}
-    told = run(python(*words, *options), LOOPBACK | threads)
-    return {MEASURE: float(json.loads(told.splitlines()[-1])[MEASURE])}
+    output = run(python(*words, *options), LOOPBACK | threads)
+    return {MEASURE: float(json.loads(output.splitlines()[-1])[MEASURE])}
 
 
 def arms(folder: Path, given: argparse.Namespace) -> dict[str, Arm]:

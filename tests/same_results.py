@@ -263,11 +263,11 @@ class Side:
         Its files are cut as the work happened to go."""
         whole = pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("*.parquet"))])
         columns = self.plain(whole.sort_by([("image_id", "ascending")]).to_pydict())
-        told = ("image_id", "status", "reason", "mask", "infection_fraction", "lung_fraction")
+        answer = ("image_id", "status", "reason", "mask", "infection_fraction", "lung_fraction")
         return {
             f"{name}: rows": whole.num_rows,
             f"{name}: types": [f"{field.name} {field.type}" for field in whole.schema],
-            f"{name}: masks": digest(repr([columns.get(key) for key in told]).encode()),
+            f"{name}: masks": digest(repr([columns.get(key) for key in answer]).encode()),
             **{f"{name}: column {key}": digest(repr(values).encode()) for key, values in columns.items()},
         }
 

@@ -180,7 +180,7 @@ def test_an_all_black_film_is_packed_and_gives_finite_output(covseg: Command, tm
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("workers=0", "give a number from 1, or the fewest and the most"),
         ("workers=[3, 2]", "give a number from 1, or the fewest and the most"),
@@ -191,8 +191,8 @@ def test_an_all_black_film_is_packed_and_gives_finite_output(covseg: Command, tm
         ("resources.node_labels=['gpu']", "resources.node_labels.0"),
     ],
 )
-def test_workers_that_cannot_be(covseg: Command, tmp_path: Path, setting: str, told: str) -> None:
-    assert told in covseg.refused(2, *train_words("dataset", tmp_path, setting))
+def test_workers_that_cannot_be(covseg: Command, tmp_path: Path, setting: str, message: str) -> None:
+    assert message in covseg.refused(2, *train_words("dataset", tmp_path, setting))
 
 
 def test_a_split_with_fewer_films_than_workers(covseg: Command, tmp_path: Path) -> None:

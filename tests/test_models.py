@@ -41,7 +41,7 @@ def test_it_loads_and_finds_the_lungs_of_films_unlike_any_it_saw(spec: dict[str,
         assert (found & (each.lung > 0)).sum() > 0.8 * (found | (each.lung > 0)).sum()
 
 
-def test_real_films_are_outlined_about_as_well_as_the_card_says(real_films: Path, spec: dict[str, object]):
+def test_real_films_are_segmented_about_as_well_as_the_card_says(real_films: Path, spec: dict[str, object]):
     """The mean IoU of 40 films, by NumPy, within three of its standard errors of that of all."""
     folder = next(real_films.glob("*/Val/COVID-19"))
     names = sorted(path.name for path in (folder / "images").iterdir())[::12][:40]
@@ -59,9 +59,9 @@ def test_real_films_are_outlined_about_as_well_as_the_card_says(real_films: Path
 def test_the_card_tells_every_figure_as_it_is(spec: dict[str, object]):
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|", card, flags=re.MULTILINE)
-    told = {name: tuple(map(float, numbers)) for name, *numbers in rows}
+    figures = {name: tuple(map(float, numbers)) for name, *numbers in rows}
     metrics: dict[str, dict[str, float]] = spec["metrics"]
-    assert told == {
+    assert figures == {
         name: tuple(round(found[end], 4) for end in ("value", "low", "high")) for name, found in metrics.items()
     }
     for needed in ("Intended use", "Licence", "Limits", "CC BY-SA 4.0", "10.1016/j.compbiomed.2021.105002"):

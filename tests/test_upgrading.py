@@ -95,9 +95,9 @@ def with_underscore(tree: ast.AST) -> Iterator[str]:
 
 def in_strings(tree: ast.AST) -> Iterator[str]:
     """Variables of the environment, loggers, and resources."""
-    told = docstrings(tree)
+    documentation = docstrings(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
             yield from IN_STRINGS.findall(node.value)
 
 
@@ -152,9 +152,9 @@ def quoted(text: str) -> set[str]:
 
 
 def test_every_name_is_on_the_page_and_no_other(used: dict[str, set[str]]) -> None:
-    told = {name for row in rows() for name in quoted(row[0])}
-    assert sorted(used.keys() - told) == [], "used, and not on the page"
-    assert sorted(told - used.keys()) == [], "on the page, and not used"
+    listed = {name for row in rows() for name in quoted(row[0])}
+    assert sorted(used.keys() - listed) == [], "used, and not on the page"
+    assert sorted(listed - used.keys()) == [], "on the page, and not used"
 
 
 def test_each_is_where_the_page_says(used: dict[str, set[str]]) -> None:

@@ -69,8 +69,8 @@ def agreement(counts_N4: Counts, lungs_N4: Counts) -> dict[str, object]:
     IoU of infection where the second has any, the median and how many come to less than a half."""
     iou_N = image_iou(counts_N4)[counts_N4[:, 0] + counts_N4[:, 2] > 0]
     metrics = summarise([f"{row:06}" for row in range(len(counts_N4))], counts_N4, lungs_N4)
-    told: dict[str, object] = {name: asdict(estimate) for name, estimate in metrics.items()}
-    return told | {
+    document: dict[str, object] = {name: asdict(estimate) for name, estimate in metrics.items()}
+    return document | {
         "infected": len(iou_N),
         "median_iou": float(np.median(iou_N)),
         "under_half": int((iou_N < 0.5).sum()),

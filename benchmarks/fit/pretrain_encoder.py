@@ -106,8 +106,8 @@ def pretrain(given: argparse.Namespace) -> None:
             optimizer.step()
             schedule.step()
             total, count = total + float(loss.detach()), count + 1
-        told = {"epoch": epoch, "loss": total / count, "val_loss": held_out_loss(task, *held_out)}
-        print(json.dumps(told | {"seconds": time.perf_counter() - begin}), flush=True)
+        record = {"epoch": epoch, "loss": total / count, "val_loss": held_out_loss(task, *held_out)}
+        print(json.dumps(record | {"seconds": time.perf_counter() - begin}), flush=True)
     save_file({name: tensor.contiguous() for name, tensor in network.encoder.state_dict().items()}, given.out)
 
 

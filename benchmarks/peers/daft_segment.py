@@ -26,7 +26,7 @@ class Segmenter:
         self.predictor = BatchPredictor(load_bundle(model), engine=engine, threads=1)
 
     @daft.method.batch(return_dtype=daft.DataType.binary(), batch_size=AT_ONCE)
-    def outline(self, films: daft.Series) -> Any:
+    def segment(self, films: daft.Series) -> Any:
         return [self.mask(film) for film in films.to_pylist()]
 
     def mask(self, data: bytes) -> bytes:
@@ -51,7 +51,7 @@ def main() -> None:
     segmenter = daft.cls(Segmenter, max_concurrency=given.processes, use_process=True)(given.model, given.engine)
     bucket = daft.io.IOConfig(s3=s3_settings())
     films = daft.from_glob_path(f"{given.films}/*.png", io_config=bucket).select("path").into_batches(AT_ONCE)
-    masks = films.select("path", segmenter.outline(films["path"].download(io_config=bucket)).alias("mask"))
+    masks = films.select("path", segmenter.segment(films["path"].download(io_config=bucket)).alias("mask"))
     masks.write_parquet(str(given.out))
     seconds = time.perf_counter() - begin
     written = daft.read_parquet(str(given.out / "*.parquet")).count_rows()

@@ -44,7 +44,7 @@ def write_mask(mask_SS: NDArray[np.bool_], size: Size, file: Path | IO[bytes]) -
 
 
 def folder_words(about: str | None) -> argparse.ArgumentParser:
-    """The words of a script that outlines a folder of films with a model."""
+    """The words of a script that segments a folder of films with a model."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("films", help="a folder of PNG films, or s3://BUCKET/PREFIX")
     parser.add_argument("out", type=Path)

@@ -25,7 +25,7 @@ def load(model: str, engine: str) -> None:
     loaded.append(BatchPredictor(load_bundle(model), engine=engine, threads=1))
 
 
-def outline(words: tuple[str, Path]) -> None:
+def segment(words: tuple[str, Path]) -> None:
     film, out = words
     (predictor,) = loaded
     size, square_SS = read_square(read_film(film), predictor.spec.input_size)
@@ -39,7 +39,7 @@ def main() -> None:
     begin = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with context.Pool(given.processes, load, (given.model, given.engine)) as pool:
-        for _ in pool.imap_unordered(outline, work, chunksize=AT_ONCE):
+        for _ in pool.imap_unordered(segment, work, chunksize=AT_ONCE):
             pass
     print(json.dumps({"films_per_second": len(work) / (time.perf_counter() - begin)}))
 

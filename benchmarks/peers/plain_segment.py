@@ -17,7 +17,7 @@ from film_files import folder_words, list_films, name_of, read_film, read_square
 from plain_predict import PlainModel
 
 
-def outline(model: PlainModel, film: str, out: Path) -> None:
+def segment(model: PlainModel, film: str, out: Path) -> None:
     size, square_SS = read_square(read_film(film), model.spec.input_size)
     write_mask(model.predict(square_SS[None])[0], size, out / name_of(film))
 
@@ -29,7 +29,7 @@ def main() -> None:
     begin = time.perf_counter()
     model = PlainModel(given.model)
     for film in films:
-        outline(model, film, given.out)
+        segment(model, film, given.out)
     print(json.dumps({"films_per_second": len(films) / (time.perf_counter() - begin)}))
 
 

@@ -36,7 +36,7 @@ model    {outcome.bundle}
 
 next steps
   covseg-ray data show {out}/dataset --out films.png
-  covseg-ray results show {out}/outlined
+  covseg-ray results show {out}/segmented
   covseg-ray evaluate {outcome.bundle} {out}/dataset --report evaluation.html
   covseg-ray data pack FOLDER s3://BUCKET/films       your own films: images/ and masks/, or COVID-QU-Ex
   covseg-ray train -c paper --set data.dataset=s3://BUCKET/films"""

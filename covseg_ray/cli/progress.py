@@ -1,7 +1,7 @@
 """Progress on standard error: a bar over a line of words on a terminal, a plain line now and then elsewhere.
 
 Every class is a context manager, takes a ``file`` in place of standard error and a ``clock`` in seconds that never runs
-backwards, and is told how far the work has come. No image id and no name of a file is shown.
+backwards, and learns how far the work has come. No image id and no name of a file is shown.
 """
 
 from __future__ import annotations

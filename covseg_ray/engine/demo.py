@@ -47,6 +47,6 @@ def segment_new_films(bundle_uri: str, out: str, progress: FilmsProgress) -> tup
     names = [f"film-{index}.png" for index in range(NEW_FILMS)]
     for index, name in enumerate(names):
         write_bytes(join(films, name), encode_png(make_phantom(NEW_FILM_SEED, index, NEW_FILM_SIDE).image))
-    results = join(out, "outlined")
+    results = join(out, "segmented")
     segment(Request(films, results, bundle_uri, ("masks", "overlays")), progress)
     return tuple(join(results, "overlays", f"{name}.png") for name in names)

@@ -78,7 +78,7 @@ def ours(model: Bundle, films: Path, precision: str = "auto") -> Masks:
 def test_processes_of_our_model_give_our_masks(model: Bundle, folder: Path, tmp_path: Path) -> None:
     multiprocessing_segment.load(str(folder / "model"), "auto")
     for film in list_films(str(folder / "films")):
-        multiprocessing_segment.outline((film, tmp_path))
+        multiprocessing_segment.segment((film, tmp_path))
     multiprocessing_segment.loaded.clear()
     found = masks_in_folder(tmp_path)
     assert len(found) == FILMS + 1
@@ -99,7 +99,7 @@ def test_the_plain_script_gives_the_masks_of_fp32(model: Bundle, folder: Path, t
     """All but single pixels on the border: its sums run in another order."""
     plain = PlainModel(str(folder / "model"))
     for film in list_films(str(folder / "films")):
-        plain_segment.outline(plain, film, tmp_path)
+        plain_segment.segment(plain, film, tmp_path)
     found, wanted = masks_in_folder(tmp_path), ours(model, folder / "films", "fp32")
     assert found.keys() == wanted.keys()
     for name, mask_HW in found.items():

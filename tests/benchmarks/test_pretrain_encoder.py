@@ -45,8 +45,8 @@ def test_restoring_is_judged_where_it_was_cut_alone() -> None:
 def test_a_run_begins_with_the_weights(by: str, phantoms: str, tmp_path: Path) -> None:
     out = tmp_path / "encoder.safetensors"
     words = [sys.executable, SCRIPT, phantoms, out, "--by", by, "--encoder", "resnet18", "--epochs", "1"]
-    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    assert '"epoch": 1' in told
+    output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert '"epoch": 1' in output
     network = initial_network(config.load(None, ["model.encoder=resnet18", f"model.encoder_weights={out}"]))
     kept = read_safetensors(out.read_bytes(), "encoder")
     for name, tensor in network.get_submodule("encoder").state_dict().items():

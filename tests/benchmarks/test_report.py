@@ -12,7 +12,7 @@ from rounds import CannotError, FailedError, Figures, in_turn, python, run
 MACHINE = Machine("A processor", 2, 24.0, 0.5, {"Python": "3.11"}, datetime(2026, 1, 1, tzinfo=timezone.utc))
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+def printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -31,7 +31,7 @@ def test_every_other_round_is_in_reverse_and_a_ratio_is_the_median_of_rounds(
     measured.ratio("ours", "nobody", "speed", None)
     assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
     assert measured.best(["theirs", "ours", "nobody"], "speed") == "ours"
-    ratios = [line for line in told(capsys) if "figure" in line]
+    ratios = [line for line in printed(capsys) if "figure" in line]
     spread = {"value": 3.0, "lowest": 2.0, "highest": 4.0, "aim": 2.5, "rounds": 3}
     assert ratios == [{"figure": "ours over theirs, speed"} | spread]
 
@@ -49,7 +49,7 @@ def test_what_gives_nothing_is_left_out_and_said_once(
     measured = in_turn({"new": nothing, "old": lambda: {"speed": 1.0}}, 2)
     assert len(tried) == 1
     assert measured.broken == broken
-    lines = told(capsys)
+    lines = printed(capsys)
     assert {"what": "new", key: "a reason"} in lines
     assert [line["round"] for line in lines if line["what"] == "old"] == [1, 2]
 

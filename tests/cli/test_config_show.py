@@ -25,11 +25,11 @@ def show(*arguments: str) -> str:
 
 def test_every_value_says_where_it_came_from(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COVSEG_TRAIN__BATCH_SIZE", "64")
-    told = json.loads(show("-c", str(job), "--set", "train.epochs=3", "--json"))
-    assert told["job"]["train"]["epochs"] == 3
-    assert told["job"]["train"]["batch_size"] == 64
-    assert told["job"]["workers"] == 2
-    origins = told["sources"]
+    document = json.loads(show("-c", str(job), "--set", "train.epochs=3", "--json"))
+    assert document["job"]["train"]["epochs"] == 3
+    assert document["job"]["train"]["batch_size"] == 64
+    assert document["job"]["workers"] == 2
+    origins = document["sources"]
     assert origins["train.epochs"] == "--set"
     assert origins["train.batch_size"] == "COVSEG_TRAIN__BATCH_SIZE"
     assert origins["workers"] == str(job)
@@ -39,8 +39,8 @@ def test_every_value_says_where_it_came_from(job: Path, monkeypatch: pytest.Monk
 def test_the_table_holds_each_key_and_shows_values_as_written(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     lines = {line.split()[0]: line.split()[1:] for line in show("-c", str(job)).splitlines()}
-    told = json.loads(show("-c", str(job), "--json"))
-    assert lines.keys() - {"Key"} == told["sources"].keys()
+    document = json.loads(show("-c", str(job), "--json"))
+    assert lines.keys() - {"Key"} == document["sources"].keys()
     assert lines["data.dataset"][0] == '"s3://films/[a]set"'
     assert lines["train.learning_rate"] == ["0.001", "default"]
 
@@ -51,13 +51,13 @@ def test_without_a_job_file_the_published_recipe_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--set", "train.epoch=3"], "train.epochs"),
         (["-c", "absent.toml"], "absent.toml"),
         (["--set", "x"], "KEY=VALUE"),
     ],
 )
-def test_a_mistake_is_a_configuration_error(arguments: list[str], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_mistake_is_a_configuration_error(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         show(*arguments)

@@ -121,10 +121,10 @@ def test_an_interrupt_leaves_without_a_traceback(tmp_path: Path) -> None:
     )
     writer = os.open(pipe, os.O_WRONLY)  # returns once the command has opened its job file
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=20)
     os.close(writer)
     assert process.returncode == EXIT_SIGINT
-    assert "Traceback" not in told
+    assert "Traceback" not in errors
 
 
 if __name__ == "__main__":

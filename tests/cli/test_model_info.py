@@ -42,11 +42,11 @@ def info(*arguments: str) -> str:
 
 def test_json_counts_every_trainable_parameter(bundle: tuple[Bundle, str]) -> None:
     made, uri = bundle
-    told = json.loads(info(uri, "--json"))
+    document = json.loads(info(uri, "--json"))
     parameters = sum(p.numel() for p in build_network("unet", "resnet18", None, 2).parameters())
-    assert told["parameters"] == parameters
-    assert told["model_id"] == made.model_id
-    assert told["metrics"]["iou_pooled"] == {"value": 0.7134, "low": 0.69, "high": 0.7351}
+    assert document["parameters"] == parameters
+    assert document["model_id"] == made.model_id
+    assert document["metrics"]["iou_pooled"] == {"value": 0.7134, "low": 0.69, "high": 0.7351}
 
 
 def test_the_tables_say_what_it_is_what_it_saw_and_what_it_reached(
@@ -55,7 +55,7 @@ def test_the_tables_say_what_it_is_what_it_saw_and_what_it_reached(
     monkeypatch.setenv("COLUMNS", "160")
     made, uri = bundle
     parameters = sum(p.numel() for p in made.network().parameters())
-    told = info(uri)
+    text = info(uri)
     for part in (
         made.model_id,
         "unet with resnet18",
@@ -64,7 +64,7 @@ def test_the_tables_say_what_it_is_what_it_saw_and_what_it_reached(
         "0.6900 to 0.7351",
         f"{parameters:,} trainable",
     ):
-        assert part in told
+        assert part in text
 
 
 def test_a_bundle_that_is_absent_or_holds_a_pickle_is_refused(bundle: tuple[Bundle, str], tmp_path: Path) -> None:

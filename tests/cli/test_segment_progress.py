@@ -24,7 +24,7 @@ with SegmentProgress() as progress:
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """Seconds that pass only when they are set."""
 
     def __init__(self, now: float = 1e6) -> None:
         self.now = now
@@ -71,13 +71,13 @@ def test_speed_and_time_left_are_those_of_the_last_minute(seed: int) -> None:
             shown += 1
             begin = max((each for each in history if each[0] <= clock.now - 60), default=history[0])
             rate = (done - begin[1]) / (clock.now - begin[0])
-            told = re.fullmatch(
+            line = re.fullmatch(
                 r"([\d,]+)/100,000 inputs · ([\d.]+) films/s · (\d+):(\d\d):(\d\d) left · 1 actor", lines(out)[-1]
             )
-            assert told is not None
-            assert int(told[1].replace(",", "")) == done
-            assert float(told[2]) == pytest.approx(rate, abs=0.0501)
-            assert 3600 * int(told[3]) + 60 * int(told[4]) + int(told[5]) == pytest.approx(
+            assert line is not None
+            assert int(line[1].replace(",", "")) == done
+            assert float(line[2]) == pytest.approx(rate, abs=0.0501)
+            assert 3600 * int(line[3]) + 60 * int(line[4]) + int(line[5]) == pytest.approx(
                 (total - done) / rate, abs=0.6
             )
     assert shown > 10

@@ -1,4 +1,4 @@
-"""``covseg-ray tune``: what a user can get wrong, each told in one line with its exit code."""
+"""``covseg-ray tune``: what a user can get wrong, each reported in one line with its exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JOB = 'model.encoder = "resnet18"\nmodel.encoder_weights = "none"\n'
 
 
 @pytest.mark.parametrize(
-    ("search", "settings", "code", "told"),
+    ("search", "settings", "code", "message"),
     [
         ("", [], 2, "error: the job has no [[search]]"),
         ('key = "train.learning_rat"\nlow = 1\nhigh = 2', [], 2, "did you mean train.learning_rate?"),
@@ -35,7 +35,7 @@ def test_a_mistake_is_one_line_and_its_exit_code(
     search: str,
     settings: list[str],
     code: int,
-    told: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -48,7 +48,7 @@ def test_a_mistake_is_one_line_and_its_exit_code(
         main()
     out, errors = capsys.readouterr()
     assert (ended.value.code, out, errors.count("\n")) == (code, "", 1), errors
-    assert told in errors
+    assert message in errors
     assert [each.name for each in tmp_path.iterdir()] == ["job.toml"]
 
 

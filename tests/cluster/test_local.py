@@ -18,7 +18,7 @@ def test_shellcheck_finds_nothing(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         ([], 2, "cluster/local/cluster up [WORKERS]"),
         (["sideways"], 2, "cluster/local/cluster up [WORKERS]"),
@@ -27,7 +27,7 @@ def test_shellcheck_finds_nothing(file: Path) -> None:
         (["env"], 1, "it does not run"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_a_line(tmp_path: Path, words: list[str], code: int, told: str) -> None:
+def test_what_cannot_be_done_is_reported_in_a_line(tmp_path: Path, words: list[str], code: int, message: str) -> None:
     done = subprocess.run(
         [SCRIPT, *words],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COVSEG_LOCAL": str(tmp_path / "none")},
@@ -35,4 +35,4 @@ def test_what_cannot_be_done_is_told_in_a_line(tmp_path: Path, words: list[str],
         text=True,
         check=False,
     )
-    assert (done.returncode, told in done.stderr, done.stdout) == (code, True, "")
+    assert (done.returncode, message in done.stderr, done.stdout) == (code, True, "")

@@ -222,11 +222,11 @@ def test_the_list_of_metrics_is_complete(watched: Watched) -> None:
     listed = {name.removesuffix("_total"): (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     listed["ray_covseg_segment_films"] = ("counter", {"status"})  # its values stand there, too
     labels = watched.seen.labels()
-    told = {}
+    exported = {}
     for name, kind in watched.seen.types.items():
         sample = {"counter": f"{name}_total", "histogram": f"{name}_count"}.get(kind, name)
-        told[name] = (kind, set(labels[sample]))
-    assert told == listed
+        exported[name] = (kind, set(labels[sample]))
+    assert exported == listed
 
 
 def test_no_label_holds_what_was_sent(watched: Watched) -> None:

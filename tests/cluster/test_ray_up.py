@@ -115,11 +115,11 @@ def test_the_resources_are_those_of_the_instance_types(ec2: Any) -> None:
     """By EC2's own table of instance types, which moto carries."""
     for kind in workers(read("aws")).values():
         found = ec2.describe_instance_types(InstanceTypes=[kind["node_config"]["InstanceType"]])
-        (told,) = found["InstanceTypes"]
-        gpus = sum(gpu["Count"] for gpu in told.get("GpuInfo", {}).get("Gpus", []))
-        expected = {"CPU": told["VCpuInfo"]["DefaultVCpus"]} | ({"GPU": gpus} if gpus else {})
+        (answer,) = found["InstanceTypes"]
+        gpus = sum(gpu["Count"] for gpu in answer.get("GpuInfo", {}).get("Gpus", []))
+        expected = {"CPU": answer["VCpuInfo"]["DefaultVCpus"]} | ({"GPU": gpus} if gpus else {})
         assert kind["resources"] == expected
-        assert told["ProcessorInfo"]["SupportedArchitectures"] == ["x86_64"]
+        assert answer["ProcessorInfo"]["SupportedArchitectures"] == ["x86_64"]
 
 
 def test_the_resources_are_those_of_the_machine_types() -> None:
@@ -138,10 +138,10 @@ def groups_of(config: dict[str, Any]) -> set[str]:
 
 def test_on_ec2_the_world_reaches_ssh_alone(ec2: Any) -> None:
     (group,) = groups_of(bootstrap_aws(with_defaults(read("aws"))))
-    (told,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
-    world = [rule for rule in told["IpPermissions"] if rule["IpRanges"] or rule.get("Ipv6Ranges")]
+    (answer,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
+    world = [rule for rule in answer["IpPermissions"] if rule["IpRanges"] or rule.get("Ipv6Ranges")]
     assert [(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in world] == [("tcp", 22, 22)]
-    within = [rule for rule in told["IpPermissions"] if rule not in world]
+    within = [rule for rule in answer["IpPermissions"] if rule not in world]
     assert [pair["GroupId"] for rule in within for pair in rule["UserIdGroupPairs"]] == [group]
 
 
@@ -152,8 +152,8 @@ def test_on_ec2_a_group_that_exists_keeps_its_rules(ec2: Any) -> None:
     rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "198.51.100.7/32"}]}
     ec2.authorize_security_group_ingress(GroupId=made, IpPermissions=[rule])
     assert groups_of(bootstrap_aws(with_defaults(read("aws")))) == {made}
-    (told,) = ec2.describe_security_groups(GroupIds=[made])["SecurityGroups"]
-    assert [each["IpRanges"] for each in told["IpPermissions"]] == [[{"CidrIp": "198.51.100.7/32"}]]
+    (answer,) = ec2.describe_security_groups(GroupIds=[made])["SecurityGroups"]
+    assert [each["IpRanges"] for each in answer["IpPermissions"]] == [[{"CidrIp": "198.51.100.7/32"}]]
 
 
 def test_on_ec2_storage_is_reached_by_role(ec2: Any) -> None:

@@ -1,4 +1,4 @@
-"""What Ray Data is told: of storage that is away, and of actors that wait for films."""
+"""The settings of Ray Data: for storage that is away, and for actors that wait for films."""
 
 from __future__ import annotations
 

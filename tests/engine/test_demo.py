@@ -1,4 +1,4 @@
-"""The demo's last step: films that the model has not seen, outlined at their own size."""
+"""The demo's last step: films that the model has not seen, segmented at their own size."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.mark.full
 def test_each_new_film_gets_its_mask_and_overlay(ready_bundle: str, tmp_path: Path) -> None:
-    outlined = segment_new_films(ready_bundle, str(tmp_path), SegmentProgress(io.StringIO()))
-    assert len(outlined) == NEW_FILMS
+    segmented = segment_new_films(ready_bundle, str(tmp_path), SegmentProgress(io.StringIO()))
+    assert len(segmented) == NEW_FILMS
     predictor = BatchPredictor(load_bundle(ready_bundle))
     side = predictor.spec.input_size
-    for index, overlay in enumerate(outlined):
+    for index, overlay in enumerate(segmented):
         film_HW = make_phantom(NEW_FILM_SEED, index, NEW_FILM_SIDE).image
-        mask_HW = np.asarray(Image.open(tmp_path / "outlined/masks" / f"film-{index}.png.png"))
+        mask_HW = np.asarray(Image.open(tmp_path / "segmented/masks" / f"film-{index}.png.png"))
         assert np.array_equal(np.asarray(Image.open(tmp_path / "films" / f"film-{index}.png")), film_HW)
         assert Image.open(io.BytesIO(Path(overlay).read_bytes())).size == (NEW_FILM_SIDE, NEW_FILM_SIDE)
         small_SS = np.asarray(Image.fromarray(film_HW).resize((side, side), Image.Resampling.BILINEAR))

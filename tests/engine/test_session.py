@@ -15,12 +15,12 @@ def test_what_ray_tells_while_a_command_runs_is_no_result(
     ray_session: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ray prints the warnings of its processes to standard output, in a session that ran before as in a new one."""
-    told, deadline = "", time.monotonic() + 30
+    lines, deadline = "", time.monotonic() + 30
     with session():
         push_error_to_driver(ray._private.worker.global_worker, "warning", "a worker is late")
-        while "a worker is late" not in told:
+        while "a worker is late" not in lines:
             assert time.monotonic() < deadline
             time.sleep(0.05)
             output, errors = capsys.readouterr()
             assert output == ""
-            told += errors
+            lines += errors

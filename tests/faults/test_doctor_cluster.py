@@ -47,22 +47,24 @@ def here() -> Iterator[Cluster]:
 def test_a_sound_cluster_passes_and_nothing_is_left_behind(here: Cluster, tmp_path: Path) -> None:
     done = here.command(["doctor", "--storage", str(tmp_path), "--json"])
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
-    told = {name: finding["detail"] for name, finding in findings.items()}
-    assert (done.returncode, {name for name in told if findings[name]["status"] == "fail"}) == (0, set()), done.stdout
-    assert told["cluster"] == f"{here.url} runs Ray {RAY}, as does this machine"
-    assert told["token"] == "a request without it is refused (401)"
-    assert told["dashboard"] == "listens on 127.0.0.1 alone"
-    assert told["nodes"] == "1 alive, 4 CPUs, 0 GPUs"
-    assert told["storage"] == f"{tmp_path} can be written, read and deleted"
-    assert (told["Python"], told["Ray"], told["covseg-ray"]) == (platform.python_version(), RAY, __version__)
-    assert told["GPUs"] == "Ray counts 0, torch sees 0"
+    details = {name: finding["detail"] for name, finding in findings.items()}
+    assert (done.returncode, {name for name in details if findings[name]["status"] == "fail"}) == (0, set()), (
+        done.stdout
+    )
+    assert details["cluster"] == f"{here.url} runs Ray {RAY}, as does this machine"
+    assert details["token"] == "a request without it is refused (401)"
+    assert details["dashboard"] == "listens on 127.0.0.1 alone"
+    assert details["nodes"] == "1 alive, 4 CPUs, 0 GPUs"
+    assert details["storage"] == f"{tmp_path} can be written, read and deleted"
+    assert (details["Python"], details["Ray"], details["covseg-ray"]) == (platform.python_version(), RAY, __version__)
+    assert details["GPUs"] == "Ray counts 0, torch sees 0"
     assert {name for name, finding in findings.items() if not finding["node"]} == {"cluster", "token", "nodes"}
     assert "asking every node, each has 60 s to answer" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("token", "told"),
+    ("token", "message"),
     [
         ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}, "{url} asks for a token"),
         ({"RAY_AUTH_TOKEN": "0" * 64}, "{url} refuses this token"),
@@ -74,11 +76,11 @@ def test_a_sound_cluster_passes_and_nothing_is_left_behind(here: Cluster, tmp_pa
     ids=["none", "wrong", "lost"],
 )
 def test_without_the_token_one_line_says_so_and_nothing_is_sent(
-    here: Cluster, token: dict[str, str], told: str
+    here: Cluster, token: dict[str, str], message: str
 ) -> None:
     done = here.command(["doctor"], **(WIDE | token))
     advice = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
-    assert done.stdout.rstrip() == f"fail  cluster  {told.format(url=here.url)}: {advice}"
+    assert done.stdout.rstrip() == f"fail  cluster  {message.format(url=here.url)}: {advice}"
     assert (done.returncode, done.stderr) == (1, "")
 
 
@@ -193,8 +195,8 @@ def test_a_job_that_cannot_run_is_a_finding_that_says_why(two_nodes: TwoNodes) -
     done = two_nodes.python("-m", "covseg_ray", "doctor", "--address", "http://127.0.0.1:8265")
     (job,) = (line.split()[1].rstrip(":") for line in done.stderr.splitlines() if line.startswith("job "))
     *_, last = done.stdout.splitlines()
-    told = f"fail  job      {job} ended with exit code 127 and without findings: /bin/sh: 1: python: not found: "
-    assert last.rstrip() == f"{told}covseg-ray jobs logs {job} --address http://127.0.0.1:8265"
+    begin = f"fail  job      {job} ended with exit code 127 and without findings: /bin/sh: 1: python: not found: "
+    assert last.rstrip() == f"{begin}covseg-ray jobs logs {job} --address http://127.0.0.1:8265"
     assert done.returncode == 1
 
 

@@ -49,7 +49,7 @@ ENDPOINT = "http://10.77.0.10:8000"
 KEY = "a-key-for-this-test-alone"
 PATIENT = "Zwackelmann"
 # What the dashboard tells of a cluster, every job's own words and environment among it.
-TOLD = (
+DASHBOARD_PATHS = (
     "/api/v0/actors?detail=1",
     "/api/v0/nodes?detail=1",
     "/api/v0/runtime_envs?detail=1",
@@ -126,8 +126,8 @@ def test_every_use_with_the_token_alone_and_no_secret_anywhere(
     document = json.loads(measured.stdout)
     assert document["images"] == 20
     assert document["metrics"]["iou_pooled"]["value"] == pytest.approx(undisturbed["best"]["iou_pooled"], abs=1e-3)
-    outlined = four.command(["submit", "segment", f"{bucket}/archive", f"{bucket}/out", "--model", model, "--json"])
-    assert outlined.returncode == 3, outlined.stderr
+    segmented = four.command(["submit", "segment", f"{bucket}/archive", f"{bucket}/out", "--model", model, "--json"])
+    assert segmented.returncode == 3, segmented.stderr
     masks = {row["image_id"]: row["mask"] for row in rows(four, "out") if row["status"] == "ok"}
     assert len(masks) == 41
 
@@ -141,16 +141,16 @@ def test_every_use_with_the_token_alone_and_no_secret_anywhere(
     with pytest.raises(httpx2.HTTPError):
         httpx2.get(f"{ENDPOINT}/readyz", trust_env=False).raise_for_status()
 
-    told = [four.get(path).text for path in TOLD]
-    told += [each for done in (measured, outlined, served) for each in (done.stdout, done.stderr)]
-    told += [four.command(["jobs", "logs", job["id"]]).stdout for job in json.loads(jobs(four))]
-    told += [path.read_bytes().decode(errors="replace") for path in logs(four)]
-    told += [str(rows(four, "out")), *(four.storage.cat_file(path).decode() for path in pages(four))]
-    assert len(told) > 100
+    texts = [four.get(path).text for path in DASHBOARD_PATHS]
+    texts += [each for done in (measured, segmented, served) for each in (done.stdout, done.stderr)]
+    texts += [four.command(["jobs", "logs", job["id"]]).stdout for job in json.loads(jobs(four))]
+    texts += [path.read_bytes().decode(errors="replace") for path in logs(four)]
+    texts += [str(rows(four, "out")), *(four.storage.cat_file(path).decode() for path in pages(four))]
+    assert len(texts) > 100
     for seen in ("covseg_ray segment", "patient.dcm", "s3://"):
-        assert any(seen in each for each in told), seen
+        assert any(seen in each for each in texts), seen
     for secret in (four.nodes["AWS_SECRET_ACCESS_KEY"], four.token, PATIENT, KEY):
-        assert not [each[max(0, each.find(secret) - 200) :][:400] for each in told if secret in each]
+        assert not [each[max(0, each.find(secret) - 200) :][:400] for each in texts if secret in each]
 
 
 def await_answer(found: LocalCluster, path: str, job: str) -> bytes:
@@ -190,7 +190,7 @@ def test_a_driver_and_a_job_without_the_token_are_refused(four: LocalCluster) ->
     assert four.do(*nothing, *python, "print(6 * 7)") == "42\n"
     with pytest.raises(AssertionError, match=r"[Aa]uthentication|[Tt]oken"):
         four.do(*nothing, *python, "import ray; ray.init(address='10.77.0.10:6379')")
-    for path in TOLD:
+    for path in DASHBOARD_PATHS:
         assert httpx2.get(four.url + path, trust_env=False).status_code == 401
     done = four.command(["jobs", "list"], RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN_PATH="")
     assert (done.returncode, "wants no token" in done.stderr, "wants its token" in done.stderr) == (1, False, True)

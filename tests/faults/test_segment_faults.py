@@ -129,8 +129,8 @@ def test_a_run_resumes_from_compacted_records(
             write_bytes(f"{out}/{name}", data)
     run = json.loads(files["run.json"])
     monkeypatch.setattr("covseg_ray.storage.runs.recovery.MANY_RECORDS", 2)
-    told = SegmentProgress(io.StringIO())
-    assert segment(Request(archive, out, ready_bundle), told)["inputs"] == SHORT
+    progress = SegmentProgress(io.StringIO())
+    assert segment(Request(archive, out, ready_bundle), progress)["inputs"] == SHORT
     assert rows_by_item(out) == quiet
     assert json.loads(read_bytes(f"{out}/run.json")) == run
     compacted = [name for name in list_files(out) if name.startswith(".checkpoint/compact-")]

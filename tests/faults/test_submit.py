@@ -115,8 +115,8 @@ def test_segment_as_a_job_ends_as_it_does_here(here: Cluster, bundle: Bundle, mo
     assert latest["command"].startswith("covseg_ray segment ")
     log = here.command(["jobs", "logs", first["id"]])
     assert "1 rejected" in log.stdout
-    for told in (here.get("/api/jobs/").text, log.stdout, done.stdout, done.stderr):
-        assert CANARY not in told
+    for text in (here.get("/api/jobs/").text, log.stdout, done.stdout, done.stderr):
+        assert CANARY not in text
 
 
 def test_what_is_stopped_ends_with_143_and_what_is_left_runs_on(here: Cluster, model: str, tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ def test_the_captured_model_gives_what_torch_gives_chunk_by_chunk(bundle: Bundle
             found_N2HW = module(torch.from_numpy(FILMS[start : start + 16]).to(device)).cpu().numpy()
         same = classes[start : start + 16] == found_N2HW[:, 0]
         assert same.mean() > 0.999  # cuDNN may choose another kernel for a capture
-        apart = np.abs(probabilities[start : start + 16].astype(int) - found_N2HW[:, 1])
-        assert apart.max() <= (2 if precision == "fp32" else 8)
+        difference = np.abs(probabilities[start : start + 16].astype(int) - found_N2HW[:, 1])
+        assert difference.max() <= (2 if precision == "fp32" else 8)
 
 
 def test_films_that_are_clear_are_as_on_a_cpu(bundle: Bundle) -> None:

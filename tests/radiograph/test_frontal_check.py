@@ -42,8 +42,8 @@ def edges_by_hand(picture_HW: NDArray[np.uint8]) -> NDArray[np.float64]:
             right = (small_SS[row, after] - small_SS[row, before]) / (after - before)
             turn = np.degrees(np.arctan2(down, right)) / 45 % 8
             for direction in range(8):
-                apart = min(abs(turn - direction), 8 - abs(turn - direction))
-                sums[row // 4, column // 4, direction] += np.hypot(down, right) * max(0, 1 - apart)
+                distance = min(abs(turn - direction), 8 - abs(turn - direction))
+                sums[row // 4, column // 4, direction] += np.hypot(down, right) * max(0, 1 - distance)
     return np.sqrt(sums.ravel() / sums.sum() * 512)
 
 

@@ -144,10 +144,10 @@ def test_films_of_any_size_and_shape_are_shown_small() -> None:
         SegmentedFilm(name, rng.integers(0, 256, shape, np.uint8), np.ones(shape, np.uint8), 1.0, None)
         for name, shape in shapes.items()
     ]
-    told = {(tag["alt"] or "").split()[0]: tag for tag in Page(report(films=films)).all("img")[1:]}
-    sizes = {name: decoded(told[name]["src"]).shape[:2] for name in shapes}
+    images = {(tag["alt"] or "").split()[0]: tag for tag in Page(report(films=films)).all("img")[1:]}
+    sizes = {name: decoded(images[name]["src"]).shape[:2] for name in shapes}
     assert sizes == {"wide": (48, 320), "tall": (320, 249), "dot": (1, 1), "thread": (320, 1)}
-    assert all((int(told[name]["height"] or 0), int(told[name]["width"] or 0)) == sizes[name] for name in shapes)
+    assert all((int(images[name]["height"] or 0), int(images[name]["width"] or 0)) == sizes[name] for name in shapes)
 
 
 def test_rejects_stand_by_reason_the_commonest_first() -> None:
@@ -345,7 +345,7 @@ def test_nothing_runs_over_the_edge_of_a_telephone(tmp_path: Path) -> None:
         check=True,
         timeout=120,
     ).stdout
-    told = re.search(r"<title>(\d+) ([-\d,]+)</title>", dumped)
-    assert told is not None
-    assert NARROW - 20 <= int(told[1]) <= NARROW  # a scroll bar may take some
-    assert [int(over) for over in told[2].split(",")] == [0, 0, 0]
+    title = re.search(r"<title>(\d+) ([-\d,]+)</title>", dumped)
+    assert title is not None
+    assert NARROW - 20 <= int(title[1]) <= NARROW  # a scroll bar may take some
+    assert [int(over) for over in title[2].split(",")] == [0, 0, 0]

@@ -66,7 +66,7 @@ def test_given_back_also_after_an_error(output: str) -> None:
 
 
 def test_given_back_also_where_storage_is_full(tmp_path: Path) -> None:
-    """What ended the run is told, not that the lease could not be written, and the same process may hold it again."""
+    """What ended the run is reported, not that the lease could not be written; the same process may hold it again."""
     if os.geteuid() != 0:
         pytest.skip("a small disk is mounted, which only root can do")
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]

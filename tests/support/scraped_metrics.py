@@ -36,7 +36,7 @@ class Exported:
         return added
 
     def gauges(self, run: str) -> dict[str, float]:
-        """What is told of a training run."""
+        """What is reported of a training run."""
         return {name: value for (name, pairs), value in self.samples.items() if ("run", run) in pairs}
 
     def labels(self) -> dict[str, dict[str, set[str]]]:

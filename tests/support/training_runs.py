@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from covseg_ray.config import train as config
 
 
-class Told:
+class RecordedProgress:
     """A run's progress, written down."""
 
     def __init__(self) -> None:
@@ -26,12 +26,12 @@ class Run(NamedTuple):
     job: config.Job
     folder: str
     outcome: Any
-    told: Told
+    progress: RecordedProgress
 
 
 def run_job(settings: list[str]) -> Run:
     """Train in this process's Ray session."""
     from covseg_ray.engine.training.run import train
 
-    job, told = config.load(None, settings), Told()
-    return Run(job, f"{job.out}/{job.name}", train(job, told), told)
+    job, progress = config.load(None, settings), RecordedProgress()
+    return Run(job, f"{job.out}/{job.name}", train(job, progress), progress)

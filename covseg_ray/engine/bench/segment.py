@@ -28,7 +28,7 @@ from covseg_ray.storage.filesystem import join, locate
 from covseg_ray.storage.runs.worklist import SCHEMA
 
 ALONE, WHOLE = "the model in memory", "segment, from source to results"
-READING, PREDICTING, POSTPROCESSING = "read and decode", "predict", "outline and encode"
+READING, PREDICTING, POSTPROCESSING = "read and decode", "predict", "postprocess"
 
 
 class Stages:

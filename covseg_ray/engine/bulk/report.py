@@ -75,10 +75,10 @@ def _films(out: str, listing: Worklist, wanted: Collection[int]) -> Iterator[tup
     films = zip(by_place, read_films(members[item] for item in by_place), strict=True)
     for item, (_, _, film) in films:
         if isinstance(film, Radiograph) and film.pixels.shape == (rows[item]["height"], rows[item]["width"]):
-            yield item, _outlined(rows[item], film)
+            yield item, _segmented(rows[item], film)
 
 
-def _outlined(row: Mapping[str, Any], film: Radiograph) -> SegmentedFilm:
+def _segmented(row: Mapping[str, Any], film: Radiograph) -> SegmentedFilm:
     picture_HW = shrink(film.pixels, PICTURE_SIDE)
     return SegmentedFilm(
         image_id=row["image_id"],

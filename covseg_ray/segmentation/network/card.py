@@ -18,9 +18,9 @@ Model `{model_id}`, made {spec.created:%Y-%m-%d} by covseg-ray {spec.package_ver
 absence is no sign of health.
 
 ## Intended use
-Outlining COVID-19 infection on frontal chest radiographs, for research on groups of films. Expect less than the figures
-below on other hospitals, devices, projections and ages than those it was trained on. It answers for any picture, a
-chest film or not.
+Segmentation of COVID-19 infection on frontal chest radiographs, for research on groups of films. Expect less than the
+figures below on other hospitals, devices, projections and ages than those it was trained on. It answers for any
+picture, a chest film or not.
 
 ## How a film is read
 Laid into {size} x {size} pixels ({spec.resize}), scaled by its own minimum and maximum, normalised by mean

@@ -111,7 +111,7 @@ def test_a_cluster_of_the_same_ray_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "message"),
     [
         (200, b'{"ray_version": "1.0.0"}', "here is"),
         (401, b"", "token"),
@@ -120,12 +120,12 @@ def test_a_cluster_of_the_same_ray_is_accepted() -> None:
         (200, b"{}", "ray_version"),
     ],
 )
-def test_any_other_answer_fails(status: int, body: bytes, told: str) -> None:
+def test_any_other_answer_fails(status: int, body: bytes, message: str) -> None:
     with dashboard(status, body) as address:
         finding = doctor_cluster.cluster(address)
     assert finding.status == "fail"
     assert finding.advice
-    assert told in finding.detail
+    assert message in finding.detail
 
 
 @pytest.mark.parametrize("address", ["ray://host:10001", "http://127.0.0.1:9"])
@@ -136,17 +136,17 @@ def test_an_address_that_cannot_be_asked_fails(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "told"),
+    ("code", "status", "message"),
     [
         (401, "ok", "a request without it is refused (401)"),
         (403, "ok", "a request without it is refused (403)"),
         (500, "fail", "{url} answers 500 without a token"),
     ],
 )
-def test_a_dashboard_that_wants_its_token_refuses_without(code: int, status: str, told: str) -> None:
+def test_a_dashboard_that_wants_its_token_refuses_without(code: int, status: str, message: str) -> None:
     with dashboard(code, b"", "/api/jobs/") as address:
         found = doctor_cluster.token(address)
-    assert (found.status, found.detail) == (status, told.format(url=address))
+    assert (found.status, found.detail) == (status, message.format(url=address))
 
 
 def test_a_dashboard_without_a_token_warns_on_loopback_and_fails_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_a_dashboard_without_a_token_warns_on_loopback_and_fails_beyond(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("addresses", "wants_token", "status", "told"),
+    ("addresses", "wants_token", "status", "message"),
     [
         (["127.0.0.1", "::1"], False, "ok", "listens on 127.0.0.1, ::1 alone"),
         (["0.0.0.0"], True, "ok", "listens on 0.0.0.0, and wants the token"),
@@ -172,9 +172,9 @@ def test_a_dashboard_without_a_token_warns_on_loopback_and_fails_beyond(monkeypa
         ([], True, "warn", "where it listens cannot be seen"),
     ],
 )
-def test_an_open_dashboard_needs_a_token(addresses: list[str], wants_token: bool, status: str, told: str) -> None:
+def test_an_open_dashboard_needs_a_token(addresses: list[str], wants_token: bool, status: str, message: str) -> None:
     found = doctor_nodes.dashboard(addresses, wants_token)
-    assert (found.status, found.detail[: len(told)]) == (status, told)
+    assert (found.status, found.detail[: len(message)]) == (status, message)
     assert bool(found.advice) == (status != "ok")
 
 

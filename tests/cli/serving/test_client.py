@@ -233,8 +233,8 @@ def test_an_unknown_kind_and_a_missing_file_are_reported_before_anything_is_sent
     script: Script, tmp_path: Path
 ) -> None:
     films = write(tmp_path, {"a.png": b"film a"})
-    with pytest.raises(UsageError, match="'outlines': unknown; choose from masks, overlays, dicom-seg"):
-        run(script, *films, "--out", tmp_path / "out", "--write", "masks,outlines")
+    with pytest.raises(UsageError, match="'contours': unknown; choose from masks, overlays, dicom-seg"):
+        run(script, *films, "--out", tmp_path / "out", "--write", "masks,contours")
     with pytest.raises(UsageError, match=r"missing\.png: no such file"):
         run(script, *films, tmp_path / "missing.png")
     assert script.seen == []

@@ -96,7 +96,7 @@ def test_segment_measures_each_stage_and_the_whole(ray_session: None, model: str
     assert document["machine"]["processor"] == "a Ray cluster of 1 node"
     check(document, 2, 2, 2, 1)
     *stages, whole = document["rates"]
-    assert [rate["name"] for rate in stages] == ["read and decode", "predict", "outline and encode"]
+    assert [rate["name"] for rate in stages] == ["read and decode", "predict", "postprocess"]
     (summary,) = (json.loads(path.read_bytes()) for path in (tmp_path / "out").glob("*/summary.json"))
     assert summary["ok"] == FILMS
     assert whole["rounds"] == [summary["films_per_second"]]
@@ -106,19 +106,19 @@ def test_the_stage_that_takes_most_of_a_core_is_the_one_to_give_more() -> None:
     """Of 5 + 10 + 85 ms a film, that is; two of them side by side on a core would be no faster."""
     stages = tuple(
         Rate(name, (1000 / milliseconds,))
-        for name, milliseconds in (("read and decode", 5), ("predict", 10), ("outline and encode", 85))
+        for name, milliseconds in (("read and decode", 5), ("predict", 10), ("postprocess", 85))
     )
     shares, more, whole = bench_segment.advice(stages, Rate("segment", (6.0,)), Rate("the model in memory", (8.0,)), 3)
-    assert "100 ms on a core: read and decode 5%, predict 10%, outline and encode 85%" in shares
-    assert more.startswith("give outline and encode more")
+    assert "100 ms on a core: read and decode 5%, predict 10%, postprocess 85%" in shares
+    assert more.startswith("give postprocess more")
     assert "3 cores could do 30.0 films/s" in more
     assert "75%" in whole
 
 
 def test_cores_that_do_not_keep_the_gpus_busy_are_to_be_more() -> None:
-    """At 2 + 8 ms a film 4 cores read and outline 400 films a second: too few for GPUs that predict 600."""
+    """At 2 + 8 ms a film 4 cores read and postprocess 400 films a second: too few for GPUs that predict 600."""
     stages = tuple(
-        Rate(name, (rate,)) for name, rate in (("read and decode", 500), ("predict", 9), ("outline and encode", 125))
+        Rate(name, (rate,)) for name, rate in (("read and decode", 500), ("predict", 9), ("postprocess", 125))
     )
     for predicted, word in ((600.0, "give the GPUs more cores: 6 would keep them busy, not 4"), (300.0, "more GPUs")):
         against = Rate("the model in memory", (predicted,))

@@ -37,7 +37,7 @@ from covseg_ray.storage.lease import hold
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-class Told:
+class RecordedProgress:
     def __init__(self) -> None:
         self.counts: list[int] = []
         self.begun: list[tuple[int, int, Mapping[str, int]]] = []
@@ -54,11 +54,11 @@ class Told:
 
 
 class Done:
-    """A finished run: what it was, what it told, and its table by image id."""
+    """A finished run: what it was, its progress, and its table by image id."""
 
     def __init__(self, request: Request) -> None:
-        self.request, self.told = request, Told()
-        self.summary = segment(request, self.told)
+        self.request, self.progress = request, RecordedProgress()
+        self.summary = segment(request, self.progress)
         self.rows = rows_of(request.out)
 
 
@@ -127,8 +127,8 @@ def test_the_summary_counts_what_the_table_holds(done: Done) -> None:
     assert done.summary["reasons"] == {reason: reasons.count(reason) for reason in reasons}
     assert json.loads(read_bytes(f"{done.request.out}/summary.json")) == done.summary
     assert done.summary["films_per_second"] == pytest.approx(len(done.rows) / done.summary["seconds"])
-    assert done.told.begun == [(len(done.rows), 0, {})]
-    assert done.told.counts[-1] == len(done.rows)
+    assert done.progress.begun == [(len(done.rows), 0, {})]
+    assert done.progress.counts[-1] == len(done.rows)
 
 
 def test_films_unlike_a_chest_film_are_counted_and_not_refused(done: Done, archive: Path) -> None:
@@ -173,9 +173,9 @@ def test_no_patients_name_is_in_any_result(done: Done) -> None:
 
 def test_given_again_a_finished_run_writes_nothing(done: Done) -> None:
     before = {name: read_bytes(f"{done.request.out}/{name}") for name in list_files(done.request.out)}
-    told = Told()
-    assert segment(done.request, told) == done.summary
-    assert told.begun == []
+    progress = RecordedProgress()
+    assert segment(done.request, progress) == done.summary
+    assert progress.begun == []
     assert {name: read_bytes(f"{done.request.out}/{name}") for name in list_files(done.request.out)} == before
 
 
@@ -186,14 +186,14 @@ def test_another_run_is_refused_with_the_differences(done: Done, ready_bundle: s
     save_bundle(str(tmp_path), changed)
     request = Request(done.request.source, done.request.out, str(tmp_path), ("masks",))
     with pytest.raises(UsageError) as refused:
-        segment(request, Told())
+        segment(request, RecordedProgress())
     assert f"model_id was '{bundle.model_id}', is '{changed.model_id}'" in str(refused.value)
     assert "write was ('masks', 'overlays', 'dicom-seg'), is ('masks',)" in str(refused.value)
 
 
 def test_an_output_that_is_held_is_left_alone(ready_bundle: str, archive: Path, tmp_path: Path) -> None:
     with hold(str(tmp_path)), pytest.raises(BusyError):
-        segment(Request(str(archive), str(tmp_path), ready_bundle), Told())
+        segment(Request(str(archive), str(tmp_path), ready_bundle), RecordedProgress())
     assert [name for name in list_files(str(tmp_path)) if not name.startswith(".lease")] == []
 
 
@@ -202,7 +202,7 @@ def test_too_many_rejects_end_the_run_and_a_higher_limit_goes_on(
 ) -> None:
     request = Request(str(archive), f"{bucket}/rejects", ready_bundle, max_rejects="1")
     with pytest.raises(TooManyRejectsError, match="--max-rejects allows 1"):
-        segment(request, Told())
+        segment(request, RecordedProgress())
     assert "summary.json" not in list_files(request.out)
     again = Done(Request(str(archive), request.out, ready_bundle, max_rejects="0.9"))
     assert {key: row["mask"] for key, row in again.rows.items()} == {key: row["mask"] for key, row in done.rows.items()}
@@ -233,7 +233,7 @@ def half_done(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Re
     """A finished run in blocks of four films, of which every other block is gone."""
     monkeypatch.setitem(archive_engine.BLOCK_FILMS, "cpu", 4)
     request = replace(done.request, out=str(tmp_path / "half"), write=())
-    segment(request, Told())
+    segment(request, RecordedProgress())
     records = sorted((tmp_path / "half/.checkpoint").glob("*.parquet"))
     assert len(records) > 3
     for path in (*records[::2], tmp_path / "half/summary.json"):
@@ -251,21 +251,21 @@ def test_a_run_goes_on_where_neighbours_keep_cpus(half_done: Request, done: Done
     assert {key: row["mask"] for key, row in again.rows.items()} == {key: row["mask"] for key, row in done.rows.items()}
 
 
-def test_a_run_that_stands_still_is_told_in_a_line(
+def test_a_run_that_stands_still_is_reported_in_a_line(
     done: Done, ready_bundle: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 3.0)
     said = r"no progress for .* 0 of the cluster's \d+ CPUs are free"
     with neighbours(int(ray.cluster_resources()["CPU"])), pytest.raises(CovsegError, match=said):
-        segment(Request(str(archive), str(tmp_path), ready_bundle), Told())
+        segment(Request(str(archive), str(tmp_path), ready_bundle), RecordedProgress())
 
 
-def test_a_model_that_a_node_cannot_load_is_told_in_a_line(
+def test_a_model_that_a_node_cannot_load_is_reported_in_a_line(
     ready_bundle: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segment_engine, "to_files", lambda bundle: {})
     with pytest.raises(ModelError, match=r"^bundle: model\.safetensors is missing[^\n]*$"):
-        segment(Request(str(archive), str(tmp_path), ready_bundle), Told())
+        segment(Request(str(archive), str(tmp_path), ready_bundle), RecordedProgress())
 
 
 @pytest.mark.parametrize(("text", "most"), [(None, None), ("0", 0), ("20", 20), ("0.25", 50), ("0.", 0), ("1.0", 200)])
@@ -287,8 +287,8 @@ def test_the_command_says_what_it_did(done: Done) -> None:
     document = json.loads(shown.stdout)
     assert set(document) == {"ok", "rejected", "reasons", "films_per_second", "out"}
     assert document["ok"] == done.summary["ok"]
-    told = f"{done.summary['not_frontal']} not like a frontal chest film (frontal below 0.005)"
-    assert told in CliRunner().invoke(app, words).stdout
+    line = f"{done.summary['not_frontal']} not like a frontal chest film (frontal below 0.005)"
+    assert line in CliRunner().invoke(app, words).stdout
 
 
 def test_a_dry_run_counts_and_writes_nothing(done: Done, tmp_path: Path) -> None:

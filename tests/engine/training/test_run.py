@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load, load_file
 from torch.nn import functional as F
-from training_runs import Run, Told, run_job
+from training_runs import RecordedProgress, Run, run_job
 
 from covseg_ray.config import train as config
 from covseg_ray.engine.training.run import train
@@ -58,8 +58,8 @@ def test_a_run_leaves_what_it_promises(undisturbed: Run) -> None:
 def test_the_outcome_and_the_progress_are_those_of_metrics_jsonl(undisturbed: Run) -> None:
     history = records(undisturbed.folder)
     scores = [record["iou_two_class"] for record in history]
-    assert [dict(record) for record, _ in undisturbed.told.epochs] == history
-    assert [best for _, best in undisturbed.told.epochs] == np.maximum.accumulate(scores).tolist()
+    assert [dict(record) for record, _ in undisturbed.progress.epochs] == history
+    assert [best for _, best in undisturbed.progress.epochs] == np.maximum.accumulate(scores).tolist()
     assert undisturbed.outcome.epochs == 4
     assert undisturbed.outcome.best["iou_two_class"] == max(scores)
 
@@ -148,7 +148,7 @@ def test_one_worker_has_the_loss_of_a_plain_loop(
 def in_bucket(
     ray_session: None, bucket: str, small_job: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Run, str]:
-    """The same job from and to a bucket, told to MLflow; and where that keeps it."""
+    """The same job from and to a bucket, reported to MLflow; and where that keeps it."""
     store = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
     synthesise(f"{bucket}/phantoms", 100, seed=7, size=64)
     changes = [f"data.dataset={bucket}/phantoms", "data.cache=stream", f"out={bucket}/runs", "name=again"]
@@ -172,9 +172,9 @@ def test_the_same_seed_from_and_to_a_bucket_gives_the_same_weights(
 
 def test_given_again_a_finished_run_trains_nothing(undisturbed: Run) -> None:
     before = {name: read_bytes(f"{undisturbed.folder}/{name}") for name in list_files(undisturbed.folder)}
-    told = Told()
-    outcome = train(undisturbed.job, told)
-    assert (told.epochs, told.updates) == ([], [])
+    progress = RecordedProgress()
+    outcome = train(undisturbed.job, progress)
+    assert (progress.epochs, progress.updates) == ([], [])
     assert (outcome.bundle, outcome.best, outcome.metrics) == (
         undisturbed.outcome.bundle,
         undisturbed.outcome.best,
@@ -191,7 +191,7 @@ def test_another_job_of_the_same_name_is_refused(
 ) -> None:
     job = config.load(None, [*small_job, f"out={undisturbed.job.out}", change])
     with pytest.raises(UsageError, match=named):
-        train(job, Told())
+        train(job, RecordedProgress())
 
 
 def test_fewer_films_than_workers_are_refused_before_ray_starts(small_job: list[str], tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_fewer_films_than_workers_are_refused_before_ray_starts(small_job: list[
         None, [*small_job, f"data.dataset={tmp_path}/four", f"out={tmp_path}", "workers=5", "train.batch_size=5"]
     )
     with pytest.raises(DatasetError, match="has 4 films, fewer than one global batch of 5 for 5 workers"):
-        train(job, Told())
+        train(job, RecordedProgress())
     assert list_files(str(tmp_path / "small")) == []
 
 

@@ -60,9 +60,9 @@ def test_a_trials_job_is_the_file_with_its_values_and_without_a_search(job: conf
     plain = config.load(None, ["name=s"])
     for trial in plan(job)[:20]:
         different = config.differences(plain, trial.job)
-        told = {key: now for key, (_, now) in different.items()}
+        found = {key: now for key, (_, now) in different.items()}
         expected = dict(trial.values) | {"data.labels": tuple(trial.values["data.labels"])}
-        assert told == expected
+        assert found == expected
         assert not trial.job.search
 
 
@@ -104,7 +104,7 @@ def test_two_searches_are_compared_key_by_key(job: config.Job) -> None:
 
 
 @pytest.mark.parametrize(
-    ("search", "told"),
+    ("search", "message"),
     [
         ([], r"the job has no \[\[search\]\]: say which keys"),
         ([{"key": "train.learning_rat", "low": 1, "high": 2}], "did you mean train.learning_rate?"),
@@ -126,8 +126,8 @@ def test_two_searches_are_compared_key_by_key(job: config.Job) -> None:
         ([{"key": "seed", "choose": [1]}, {"key": "seed", "choose": [2]}], "seed is there 2 times"),
     ],
 )
-def test_a_search_that_cannot_be_is_refused(search: list[dict[str, object]], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_search_that_cannot_be_is_refused(search: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         plan(config.changed(config.Job(), {"search": search}))
 
 

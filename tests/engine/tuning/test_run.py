@@ -68,7 +68,7 @@ def seed_that_draws(rates: Sequence[float]) -> int:
     raise AssertionError("no such seed")
 
 
-class Told:
+class RecordedProgress:
     """A search's progress, written down."""
 
     def __init__(self) -> None:
@@ -93,12 +93,12 @@ class Searched(NamedTuple):
     job: config.Job
     folder: Path
     outcome: Outcome
-    told: Told
+    progress: RecordedProgress
 
 
 def search(settings: Sequence[str]) -> Searched:
-    job, told = config.load(None, settings), Told()
-    return Searched(job, Path(job.out, job.name), tune(job, told), told)
+    job, progress = config.load(None, settings), RecordedProgress()
+    return Searched(job, Path(job.out, job.name), tune(job, progress), progress)
 
 
 @pytest.fixture(scope="module")
@@ -165,20 +165,20 @@ def test_the_best_job_is_the_trials_job_under_a_name_of_its_own(searched: Search
 
 
 def test_the_progress_is_what_the_trials_recorded(searched: Searched) -> None:
-    told = searched.told
-    assert [result.ended for result in told.begun] == [""] * 3
-    assert sorted(result.number for result in told.ends) == [1, 2, 3]
+    progress = searched.progress
+    assert [result.ended for result in progress.begun] == [""] * 3
+    assert sorted(result.number for result in progress.ends) == [1, 2, 3]
     for number in (1, 2, 3):
-        seen = [record["iou_pooled"] for each, record in told.epochs if each == number]
+        seen = [record["iou_pooled"] for each, record in progress.epochs if each == number]
         assert seen == [record["iou_pooled"] for record in history(searched.folder, number)][: len(seen)]
         assert seen
 
 
 def test_given_again_a_finished_search_trains_nothing(searched: Searched) -> None:
     before = {name: read_bytes(f"{searched.folder}/{name}") for name in list_files(str(searched.folder))}
-    told = Told()
-    outcome = tune(searched.job, told)
-    assert (told.begun, told.epochs, told.ends) == ([], [], [])
+    progress = RecordedProgress()
+    outcome = tune(searched.job, progress)
+    assert (progress.begun, progress.epochs, progress.ends) == ([], [], [])
     assert (outcome.results, outcome.best) == (searched.outcome.results, searched.outcome.best)
     assert {name: read_bytes(f"{searched.folder}/{name}") for name in list_files(str(searched.folder))} == before
 
@@ -194,18 +194,18 @@ def test_given_again_a_finished_search_trains_nothing(searched: Searched) -> Non
 def test_another_search_of_the_same_name_is_refused(searched: Searched, settings: list[str], change: str, named: str):
     job = config.load(None, [*settings, f"out={searched.job.out}", change])
     with pytest.raises(UsageError, match=named):
-        tune(job, Told())
+        tune(job, RecordedProgress())
 
 
 def test_what_cannot_be_trained_is_told_before_ray_starts(settings: list[str], tmp_path: Path) -> None:
-    for change, error, told in (
+    for change, error, message in (
         ("data.dataset=", UsageError, "data.dataset is not set"),
         ('search=[{key = "train.loss", choose = ["focal+jackard"]}]', UsageError, "input should be 'focal.jaccard'"),
         ('search=[{key = "model.encoder", choose = ["resnet19"]}]', UsageError, "unknown name 'resnet19'"),
         ('search=[{key = "train.batch_size", choose = [8, 800]}]', DatasetError, "fewer than one global batch of 800"),
     ):
-        with pytest.raises(error, match=told):
-            tune(config.load(None, [*settings, f"out={tmp_path}", change]), Told())
+        with pytest.raises(error, match=message):
+            tune(config.load(None, [*settings, f"out={tmp_path}", change]), RecordedProgress())
     assert list_files(str(tmp_path)) == []
 
 
@@ -251,7 +251,7 @@ def test_a_killed_search_given_again_repeats_no_finished_trial(
     first = (folder / "trials/0001/metrics.jsonl").read_bytes()
     again = search(own)
     assert (folder / "trials/0001/metrics.jsonl").read_bytes() == first
-    assert 1 not in {number for number, _ in again.told.epochs}
+    assert 1 not in {number for number, _ in again.progress.epochs}
     assert [row["ended"] for row in rows(folder)] == [row["ended"] for row in rows(searched.folder)]
     timed = {"seconds", "train_seconds", "images_per_second", "first_batch_seconds"}
     for number in (1, 2, 3):
