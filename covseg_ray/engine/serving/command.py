@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import NoReturn
 
 import torch
@@ -97,17 +97,11 @@ def _deploy(endpoint: Endpoint) -> None:
 
 
 @contextmanager
-def _hangups() -> Iterator[Callable[[], None]]:
+def _hangups() -> Iterator[Callable[[], int]]:
     """A function that waits for the next SIGHUP. SIGTERM and Ctrl-C end it by their exceptions."""
-    received = threading.Event()
-    previous = signal.signal(signal.SIGHUP, lambda number, frame: received.set())
-
-    def wait() -> None:
-        while not received.wait(0.5):  # a wait without a time-out would block Python's signal handlers
-            continue
-        received.clear()
-
+    received: SimpleQueue[int] = SimpleQueue()  # whose put may interrupt its get; the set of an Event may not
+    previous = signal.signal(signal.SIGHUP, lambda number, frame: received.put(number))
     try:
-        yield wait
+        yield received.get
     finally:
         signal.signal(signal.SIGHUP, previous)
