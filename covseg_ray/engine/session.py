@@ -43,6 +43,8 @@ ON_ONE_MACHINE = {
 # variable named after the two systems where that is the default, read when Ray is imported.
 NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 CONNECT_SECONDS = 10.0
+STARTS = 2  # Ray gives its processes 30 s to start, too few where other programs keep the processors busy
+SLOW_START = "timed out during startup"
 STDERR = 2
 RETRY_ADVICE = "\nFailed to apply UDF transform after "
 # Ray's own lines are for its developers; its logs stay in the session's folder.
@@ -194,14 +196,20 @@ def _start(address: str | None, workers: int, variables: dict[str, str]) -> str 
                 "on one of its nodes"
             ) from error
     os.environ[NO_CLUSTER], ray_constants.ENABLE_RAY_CLUSTER = "0", False
-    return ray.init(
-        address="local",
-        num_cpus=max(os.cpu_count() or 1, workers) + SPARE_CPUS,
-        _node_ip_address="127.0.0.1",
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    ).dashboard_url
+    for _ in range(STARTS):
+        try:
+            return ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, workers) + SPARE_CPUS,
+                _node_ip_address="127.0.0.1",
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            ).dashboard_url
+        except Exception as error:  # Ray has no class of its own for it
+            if SLOW_START not in str(error):
+                raise
+    raise CovsegError("Ray did not start in 30 s, twice: end other programs that keep the CPUs busy, and try again")
 
 
 def _check_listening(address: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -24,3 +26,38 @@ def test_what_ray_tells_while_a_command_runs_is_no_result(
             output, errors = capsys.readouterr()
             assert output == ""
             lines += errors
+
+
+SLOW_RAY = """
+import sys
+import ray
+from covseg_ray.engine.session import session
+from covseg_ray.errors import CovsegError
+real, failures = ray.init, int(sys.argv[1])
+def init(**given):
+    global failures
+    failures -= 1
+    if failures >= 0:
+        raise Exception("The current node timed out during startup. This could happen because")
+    return real(**given)
+ray.init = init
+try:
+    with session():
+        result = ray.get(ray.remote(lambda: 42).remote())
+    print(result)
+except CovsegError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("failures", "printed"),
+    [
+        pytest.param(1, "42", marks=pytest.mark.full),
+        (2, "Ray did not start in 30 s, twice: end other programs that keep the CPUs busy, and try again"),
+    ],
+)
+def test_a_start_that_is_too_slow_is_tried_again(failures: int, printed: str) -> None:
+    words = [sys.executable, "-c", SLOW_RAY, str(failures)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{printed}\n"
