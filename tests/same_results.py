@@ -147,7 +147,6 @@ model info OUT/bundle
 model info OUT/none
 model export MODEL --to none
 model export MODEL --to openvino --int8
-serve
 serve --model OUT/none
 serve --model MODEL --host 0.0.0.0
 serve -c IN/typo.toml
