@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from covseg_ray import __version__
 from covseg_ray.errors import ModelError, StorageError
@@ -10,8 +11,10 @@ from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.bundle_files import check_listing, from_files, needed, to_files
 from covseg_ray.segmentation.network.graph import Graph
 from covseg_ray.segmentation.network.preprocess import PREPROCESS_VERSION
-from covseg_ray.service.schema import ModelInfo
 from covseg_ray.storage.filesystem import join, list_files, read_files, write_files
+
+if TYPE_CHECKING:
+    from covseg_ray.service.schema import ModelInfo
 
 SHIPPED = Path(__file__).parents[1] / "models"
 
@@ -59,6 +62,8 @@ def save_bundle(uri: str, bundle: Bundle) -> None:
 
 def model_info(name: str, bundle: Bundle) -> ModelInfo:
     """What an endpoint says of a bundle that it serves under ``name``."""
+    from covseg_ray.service.schema import ModelInfo
+
     known = bundle.spec.model_dump(include=set(ModelInfo.model_fields))
     return ModelInfo(
         name=name, model_id=bundle.model_id, preprocess_version=PREPROCESS_VERSION, version=__version__, **known

@@ -206,7 +206,7 @@ def _start(address: str | None, workers: int, variables: dict[str, str]) -> str 
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             ).dashboard_url
-        except Exception as error:  # Ray has no class of its own for it
+        except Exception as error:  # what Ray raises, of no class of its own
             if SLOW_START not in str(error):
                 raise
     raise CovsegError("Ray did not start in 30 s, twice: end other programs that keep the CPUs busy, and try again")

@@ -51,6 +51,11 @@ class DecodingChild:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while there is one."""
+        return self._process.pid if self._process else None
+
     def decode(self, data: bytes) -> Radiograph | Rejected:
         """`covseg_ray.radiograph.decode.decode` in the child.
 

@@ -36,6 +36,8 @@ class Placement:
             raise UsageError(
                 f"a {self.height} x {self.width} film cannot be laid into {self.size} x {self.size} pixels"
             )
+        if self.resize not in ("stretch", "letterbox"):
+            raise UsageError(f"unknown resize rule {self.resize!r}: use stretch or letterbox")
 
     @property
     def inner_shape(self) -> tuple[int, int]:
@@ -80,6 +82,10 @@ def standardise_mask(mask_HW: NDArray[np.uint8], size: int = 256, resize: Resize
 
 def restore_mask(mask_SS: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
     """The way back: a mask of the square, uint8 [size, size], at the film's own size [H, W]; bars are cut off."""
+    if mask_SS.shape != (placement.size, placement.size):
+        raise UsageError(
+            f"a mask of shape {mask_SS.shape} does not fit a placement of {placement.size} x {placement.size}"
+        )
     return resize_mask(mask_SS[placement.inner], (placement.height, placement.width))
 
 

@@ -62,6 +62,8 @@ def overlay(
 
     The contour is the mask's own outermost pixels; what lies beyond the film is background.
     """
+    if mask_HW.shape != pixels_HW.shape:
+        raise DatasetError(f"a mask of {mask_HW.shape} does not lie on a film of {pixels_HW.shape}: resize one of them")
     line = max(1, round(min(mask_HW.shape) / _PIXELS_PER_LINE))
     picture_HW3 = np.repeat(eight_bits(pixels_HW)[:, :, None], 3, axis=2)
     inside_HW, paint = mask_HW.astype(bool), np.array(colour, np.float32)

@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from covseg_ray.errors import UsageError
+
 Label = Literal["COVID-19", "Non-COVID", "Normal"]
 Plane = NDArray[np.float32]
 Reals = NDArray[np.floating[Any]]
 
 _CYCLE: tuple[Label, ...] = ("COVID-19", "Non-COVID", "COVID-19", "Normal")
 _APEX, _ANGLE = -0.74, 0.56  # height of the lungs' tips and of the costophrenic angles
+_SMALLEST = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,15 @@ class _Body:
 
 
 def make_phantom(seed: int, index: int, size: int = 256) -> Phantom:
-    """Film number `index` of the series `seed` (both >= 0); the same arguments give the same pixels. `size` is 32 or
-    more.
+    """Film number `index` of the series `seed` (both >= 0); the same arguments give the same pixels.
 
     Half of a series is COVID-19 and a quarter each Non-COVID and Normal, by `index`. COVID-19 has patchy, mostly
     peripheral and basal opacities over 8 to 85 % of the lungs; Non-COVID has denser vessels and a softer exposure than
-    Normal, and no mask.
+    Normal, and no mask. Raises `UsageError` for a size under 32.
     """
     label = _CYCLE[index % len(_CYCLE)]
+    if size < _SMALLEST:
+        raise UsageError(f"a phantom of {size} pixels shows nothing: ask for {_SMALLEST} or more")
     rng = np.random.default_rng((seed, index))
     body = _patient(rng, size)
     lung_SS = body.lung > 0

@@ -124,10 +124,13 @@ class FilmPipeline:
             return film
         classes_SS, (square_SS, placement), model = await self._predict(film, model_name)
         predicted = time.perf_counter()
+        masks, likeness = await to_thread(
+            lambda: (class_masks(classes_SS, placement, model.classes), frontal(square_SS, placement))
+        )
         return SegmentedFilm(
             film,
-            await to_thread(class_masks, classes_SS, placement, model.classes),
-            await to_thread(frontal, square_SS, placement),
+            masks,
+            likeness,
             model,
             hashlib.sha256(data).hexdigest(),
             is_dicom(data),

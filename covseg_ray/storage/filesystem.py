@@ -52,7 +52,9 @@ def locate(uri: str) -> Location:
     if not separator or scheme == "file":
         return Location(LocalFileSystem(), str(Path(rest if separator else uri).expanduser().absolute()))
     if scheme in ("s3", "s3a"):  # a key is taken literally: fsspec would chain URIs at "::"
-        return Location(fsspec.filesystem("s3", **_s3_options()), rest.rstrip("/"))
+        fs = fsspec.filesystem("s3", **_s3_options())
+        s3fs.core.set_custom_error_handler(_server_failed)
+        return Location(fs, rest.rstrip("/"))
     try:
         fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except (ImportError, ValueError) as error:
@@ -64,9 +66,6 @@ def _server_failed(error: Exception) -> bool:
     """Whether s3fs should retry where it does not by itself: it does not retry a 500."""
     status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return isinstance(error, ClientError) and int(status) >= 500
-
-
-s3fs.core.set_custom_error_handler(_server_failed)
 
 
 def _s3_options() -> dict[str, Any]:
@@ -247,4 +246,8 @@ def arrow_filesystem(location: Location) -> Any:
 
 
 class _Handler(FSSpecHandler):  # type: ignore[misc]  # pyarrow carries no types
-    """A process that unpickles it imports this module, which tells s3fs when to retry."""
+    """Sets up in another process what `locate` sets up in this one."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        s3fs.core.set_custom_error_handler(_server_failed)

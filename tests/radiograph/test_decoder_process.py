@@ -25,10 +25,6 @@ from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 DEEP_HW = np.random.default_rng(4).integers(0, 65536, (64, 96), dtype=np.uint16)
 
 
-def pid_of(child: DecodingChild) -> int | None:
-    return child._process.pid if child._process else None
-
-
 def same(shown: Radiograph | Rejected, expected: Radiograph | Rejected) -> bool:
     if isinstance(shown, Rejected) or isinstance(expected, Rejected):
         return shown == expected
@@ -48,9 +44,9 @@ def meanwhile(action: Callable[[], None]) -> Iterator[None]:
 
 def at_the_next_child(child: DecodingChild, old: int, signal_number: int) -> None:
     """Signal the child that comes after `old` as soon as it is there."""
-    while pid_of(child) in (None, old):
+    while child.pid in (None, old):
         time.sleep(0.001)
-    os.kill(pid_of(child) or 0, signal_number)
+    os.kill(child.pid or 0, signal_number)
 
 
 def test_the_child_decodes_what_this_process_does() -> None:
@@ -66,25 +62,25 @@ def test_the_child_decodes_what_this_process_does() -> None:
         encoded(film(DEEP_HW, Modality="CT")),
     ]
     with DecodingChild() as child:
-        assert pid_of(child) is None
+        assert child.pid is None
         for data in films:
             assert same(child.decode(data), decode(data))
-        pid = pid_of(child)
+        pid = child.pid
         assert pid is not None
         assert pid != os.getpid()
         assert all(isinstance(child.decode(data), Radiograph) for data in films[:5])
-        assert pid_of(child) == pid
-    assert pid_of(child) is None
+        assert child.pid == pid
+    assert child.pid is None
     assert ended(pid, 1)
 
 
 def test_a_closed_child_starts_again() -> None:
     child = DecodingChild()
     child.decode(FILM)
-    first = pid_of(child)
+    first = child.pid
     child.close()
     assert isinstance(child.decode(FILM), Radiograph)
-    assert pid_of(child) not in (None, first)
+    assert child.pid not in (None, first)
     child.close()
 
 
@@ -93,7 +89,7 @@ def test_limits_hold_on_both_sides() -> None:
         assert isinstance(child.decode(FILM), Radiograph)
     with DecodingChild(Limits(max_bytes=len(FILM) - 1)) as child:
         assert child.decode(FILM) == decode(FILM, Limits(max_bytes=len(FILM) - 1))
-        assert pid_of(child) is None, "a file over the limit is not even sent"
+        assert child.pid is None, "a file over the limit is not even sent"
     with DecodingChild(Limits(max_pixels=GREY_HW.size - 1)) as child:
         assert child.decode(FILM) == decode(FILM, Limits(max_pixels=GREY_HW.size - 1))
 
@@ -102,7 +98,7 @@ def test_limits_hold_on_both_sides() -> None:
 def test_a_film_whose_child_crashes_is_tried_once_more(crash: signal.Signals) -> None:
     with DecodingChild() as child:
         child.decode(b"no film")
-        first = pid_of(child)
+        first = child.pid
         assert first is not None
 
         def kill() -> None:
@@ -113,13 +109,13 @@ def test_a_film_whose_child_crashes_is_tried_once_more(crash: signal.Signals) ->
         os.kill(first, signal.SIGSTOP)  # so that the film is surely in its hands when it dies
         with meanwhile(kill):
             assert same(child.decode(FILM), decode(FILM))
-        assert pid_of(child) not in (None, first)
+        assert child.pid not in (None, first)
 
 
 def test_a_film_whose_two_children_crash_is_rejected() -> None:
     with DecodingChild() as child:
         child.decode(b"no film")
-        first = pid_of(child)
+        first = child.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
         with meanwhile(lambda: at_the_next_child(child, first, signal.SIGKILL)):
@@ -131,7 +127,7 @@ def test_a_film_whose_two_children_crash_is_rejected() -> None:
 def test_a_film_whose_two_children_hang_is_rejected() -> None:
     with DecodingChild(seconds=4) as child:
         child.decode(b"no film")
-        first = pid_of(child)
+        first = child.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
         start = time.monotonic()
@@ -139,7 +135,7 @@ def test_a_film_whose_two_children_hang_is_rejected() -> None:
             shown = child.decode(FILM)
         assert shown == Rejected("decoder-hung", "no answer within 4 seconds")
         assert 8 <= time.monotonic() - start < 20
-        assert pid_of(child) is None
+        assert child.pid is None
         assert ended(first, 1)
 
 
@@ -162,12 +158,12 @@ def test_a_child_that_cannot_start_is_not_the_films_fault(monkeypatch: pytest.Mo
 def test_ctrl_c_leaves_the_child_alone() -> None:
     with DecodingChild() as child:
         child.decode(FILM)
-        pid = pid_of(child)
+        pid = child.pid
         assert pid is not None
         assert os.getpgid(pid) != os.getpgid(0)
         os.kill(pid, signal.SIGINT)
         assert same(child.decode(FILM), decode(FILM))
-        assert pid_of(child) == pid
+        assert child.pid == pid
 
 
 def test_an_interrupted_film_is_not_taken_for_the_next() -> None:
@@ -180,7 +176,7 @@ def test_an_interrupted_film_is_not_taken_for_the_next() -> None:
 
     with DecodingChild() as child:
         child.decode(FILM)
-        first = pid_of(child)
+        first = child.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
         with meanwhile(interrupt), pytest.raises(KeyboardInterrupt):

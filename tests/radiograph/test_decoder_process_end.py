@@ -20,7 +20,7 @@ import os, sys, time
 from covseg_ray.radiograph.decoder_process import DecodingChild
 child = DecodingChild(seconds=3)
 child.decode(b"no film")
-print(child._process.pid, flush=True)
+print(child.pid, flush=True)
 if sys.argv[1] == "forks" and not os.fork():
     time.sleep(60)
 if sys.argv[1] != "leaves":

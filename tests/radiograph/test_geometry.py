@@ -149,5 +149,9 @@ def test_shrinking_averages_instead_of_skipping() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(UsageError, match="stretch or letterbox"):
+        Placement(3, 3, 3, "crop")
     with pytest.raises(UsageError, match="0 x 3"):
         standardise(np.zeros((0, 3), np.uint8))
+    with pytest.raises(UsageError, match="256 x 256"):
+        restore_mask(np.zeros((128, 128), np.uint8), Placement(10, 10, 256, "stretch"))

@@ -74,3 +74,8 @@ def test_overlay_line_grows_with_the_film() -> None:
     mask_HW[100:800, 100:800] = 1
     painted_HW = (overlay(np.zeros((900, 900), np.uint16), mask_HW) == AMBER).all(axis=2)
     np.testing.assert_array_equal(np.flatnonzero(painted_HW[450, :450]), [100, 101, 102])
+
+
+def test_overlay_refuses_another_size() -> None:
+    with pytest.raises(DatasetError, match="resize one"):
+        overlay(np.zeros((5, 5), np.uint8), np.zeros((5, 6), np.uint8))

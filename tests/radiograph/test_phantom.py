@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import label as components
 
+from covseg_ray.errors import UsageError
 from covseg_ray.radiograph.phantom import Phantom, make_phantom
 
 
@@ -78,3 +79,5 @@ def test_greys_fill_the_range_without_clipping(series: list[Phantom]) -> None:
 def test_the_size_can_be_chosen() -> None:
     film = make_phantom(0, 0, size=48)
     assert film.image.shape == film.lung.shape == film.infection.shape == (48, 48)
+    with pytest.raises(UsageError, match="32"):
+        make_phantom(0, 0, size=8)

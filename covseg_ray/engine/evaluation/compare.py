@@ -47,7 +47,9 @@ def require_two(first: Bundle, second: Bundle) -> None:
 
 
 def compare(first: Bundle, second: Bundle, films: Subset, workers: int) -> Comparison:
-    """Both models' metrics, each at its own input size, and their differences. Raises what :func:`measure` raises."""
+    """Both models' metrics, each at its own input size, and their differences. Raises what :func:`require_two` and
+    :func:`measure` raise."""
+    require_two(first, second)
     one, two = measure(first, films, workers), measure(second, films, workers)
     chosen = most_changed(one.counts_N4, two.counts_N4)
     shown = (show(bundle, films.dataset, found, chosen) for bundle, found in ((first, one), (second, two)))

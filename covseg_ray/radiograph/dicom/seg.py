@@ -51,15 +51,15 @@ def encode_seg(source: bytes, masks: Mapping[str, NDArray[np.uint8]], model_id: 
     date give the same bytes: UIDs are derived from the film's SOP instance UID, the model and the segments' names.
 
     Raises:
-        DatasetError: `source` is no DICOM film or lacks what a SEG must name.
+        DatasetError: `source` is no DICOM film or lacks what a SEG must name, or a mask does not fit it.
     """
     if not is_dicom(source):
         raise DatasetError("a DICOM SEG belongs to a DICOM film, which this is not: write its masks as PNG")
     try:
         with suppress_messages():
             header = _header(source)
-            names = [name for name in SEGMENTS if name in masks]
-            pixels_1HWS = np.stack([masks[name].astype(bool) for name in names], axis=-1)[None]
+            names = _names(masks)
+            pixels_1HWS = np.stack([_check_mask(header, name, masks) for name in names], axis=-1)[None]
             segmentation = _segmentation(header, pixels_1HWS, names, model_id, created)
             with io.BytesIO() as file:
                 segmentation.save_as(file)
@@ -100,6 +100,23 @@ def _header(source: bytes) -> FileDataset:
     for keyword in ("FrameOfReferenceUID", "PixelSpacing"):
         header.pop(keyword, None)
     return header
+
+
+def _names(masks: Mapping[str, NDArray[np.uint8]]) -> list[str]:
+    unknown = sorted(masks.keys() - set(SEGMENTS))
+    if unknown or "infection" not in masks:
+        raise DatasetError(f"masks for a DICOM SEG are infection and, if you like, lung; given: {', '.join(masks)}")
+    return [name for name in SEGMENTS if name in masks]
+
+
+def _check_mask(header: FileDataset, name: str, masks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.bool_]:
+    mask_HW, shape = masks[name], (int(header.Rows), int(header.Columns))
+    if mask_HW.shape != shape:
+        sizes = [" x ".join(map(str, each)) for each in (mask_HW.shape, shape)]
+        raise DatasetError(f"the {name} mask is {sizes[0]}, the film {sizes[1]} (height x width): restore it first")
+    if mask_HW.max() > 1:
+        raise DatasetError(f"the {name} mask holds values beyond 0 and 1: make it binary first")
+    return mask_HW.astype(bool)
 
 
 def _segmentation(

@@ -46,10 +46,18 @@ def estimate(ratios: Mapping[str, Ratio]) -> dict[str, Estimate]:
 def difference(
     first: Mapping[str, Ratio], second: Mapping[str, Ratio], lower_is_better: frozenset[str]
 ) -> dict[str, Difference]:
-    """Second minus first for each metric that both have, over the same units in the same order."""
+    """Second minus first for each metric that both have, over the same units in the same order.
+
+    Raises:
+        ValueError: the two have different numbers of units.
+    """
+    names = [name for name in first if name in second]
+    for name in names:
+        if len(first[name][0]) != len(second[name][0]):
+            raise ValueError(f"{name}: {len(first[name][0])} and {len(second[name][0])} units are not the same films")
     one, two = _resampled(first), _resampled(second)
     found = {}
-    for name in (name for name in first if name in second):
+    for name in names:
         changes = two[name] - one[name]
         gains = -changes if name in lower_is_better else changes
         not_better = float((gains[np.isfinite(gains)] <= 0).mean())

@@ -43,6 +43,8 @@ Masks = NDArray[np.bool_]
 def count(predicted_NHW: Masks, truth_NHW: Masks) -> Counts:
     """Pixels of each image: int64 ``[N, 4]``, columns tp, fp, fn, tn; each row sums to H * W."""
     predicted, truth = predicted_NHW.astype(bool, copy=False), truth_NHW.astype(bool, copy=False)
+    if predicted.shape != truth.shape:
+        raise ValueError(f"predicted {predicted.shape} and truth {truth.shape} differ in shape")
     tp = np.count_nonzero(predicted & truth, axis=(1, 2))
     fp = np.count_nonzero(predicted, axis=(1, 2)) - tp
     fn = np.count_nonzero(truth, axis=(1, 2)) - tp
@@ -80,7 +82,7 @@ def ratios(image_ids: Sequence[str], counts_N4: Counts, lungs_N4: Counts | None 
     Raises:
         DatasetError: an image id appears twice.
     """
-    order = _in_order(image_ids)
+    order = _in_order(image_ids, len(counts_N4))
     infection_N4 = np.asarray(counts_N4, dtype=np.int64).reshape(-1, 4)[order]
     found = _infection_ratios(infection_N4)
     if lungs_N4 is not None:
@@ -94,8 +96,10 @@ def image_iou(counts_N4: Counts) -> Floats:
     return _or_one(tp, tp + fp + fn)
 
 
-def _in_order(image_ids: Sequence[str]) -> list[int]:
-    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
+def _in_order(image_ids: Sequence[str], rows: int) -> list[int]:
+    if len(image_ids) != rows:
+        raise ValueError(f"{len(image_ids)} image ids for {rows} rows of counts")
+    order = sorted(range(rows), key=image_ids.__getitem__)
     for earlier, later in itertools.pairwise(order):
         if image_ids[earlier] == image_ids[later]:
             raise DatasetError(f"image {image_ids[later]!r} was counted twice; image ids must be unique in a dataset")

@@ -68,6 +68,8 @@ def read_members(members: Iterable[Member]) -> Iterator[tuple[Member, bytes | Re
     them, if they come in the order of listing. Raises StorageError where the storage itself fails.
     """
     for (kind, container), run in groupby(members, key=_read_strategy):
+        if kind == "shard":
+            raise ValueError(f"{container}: rows hold pixels; read_rows gives them")
         if kind == "range":
             yield from _read_ranges(run)
         else:

@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from covseg_ray.errors import DatasetError, StorageError
+from covseg_ray.errors import DatasetError, StorageError, UsageError
 from covseg_ray.storage.filesystem import join, list_files, locate, read_bytes
 
+LAYOUTS = ("covid-qu-ex", "pairs", "csv")
 UNLABELLED = "unlabelled"
 INFECTION_FOLDER = "Infection Segmentation Data/"
 VAL_SHARE = 0.2
@@ -57,9 +58,11 @@ class Layout:
 def read_layout(source: str, name: str | None = None) -> Layout:
     """The samples at ``source`` (a folder or a ``.csv``, local or ``s3://``); the layout is recognised unless named.
 
-    Raises StorageError where nothing is there, DatasetError where films and masks do not make a layout: no masks at
-    all, or an ``image_id`` twice. A film that alone lacks its mask stays, without.
+    Raises UsageError for an unknown name, StorageError where nothing is there, DatasetError where films and masks do
+    not make a layout: no masks at all, or an ``image_id`` twice. A film that alone lacks its mask stays, without.
     """
+    if name is not None and name not in LAYOUTS:
+        raise UsageError(f"unknown layout {name!r}; use one of {', '.join(LAYOUTS)}")
     if name == "csv" or (name is None and source.lower().endswith(".csv")):
         root, samples = locate(source).uri.rpartition("/")[0], _manifest(source)
         name = "csv"

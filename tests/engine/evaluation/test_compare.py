@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bundle_io import save_bundle
-from covseg_ray.engine.evaluation.compare import most_changed
+from covseg_ray.engine.evaluation.compare import compare, most_changed
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
-from covseg_ray.storage.datasets.read import list_units, read_unit
+from covseg_ray.storage.datasets.read import Subset, list_units, read_unit
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 
@@ -82,6 +82,14 @@ def test_the_command_prints_both_and_the_paired_difference(
 def test_one_model_is_not_compared_with_itself(bundles: list[str], phantoms: str) -> None:
     with pytest.raises(UsageError, match=r"both bundles are the same model, id [0-9a-f]{16}; give two"):
         CliRunner().invoke(app, ["compare", bundles[0], bundles[0], phantoms], catch_exceptions=False)
+
+
+def test_a_comparison_checks_what_it_is_given() -> None:
+    one, two = (random_model(seed, ("background", "infection")) for seed in (1, 2))
+    with pytest.raises(UsageError, match="both bundles are the same model"):
+        compare(one, one, Subset("films"), 1)
+    with pytest.raises(UsageError, match="workers: must be at least 1, not 0"):
+        compare(one, two, Subset("films"), 0)
 
 
 def test_films_that_changed_most_come_better_first_then_worse() -> None:

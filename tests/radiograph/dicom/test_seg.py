@@ -203,6 +203,15 @@ def test_what_no_seg_can_belong_to() -> None:
     assert failing(b"\x08\x00\x05\x00CS")
 
 
+def test_masks_that_do_not_fit() -> None:
+    source = film(GREY_HW)
+    assert "the lung mask is 45 x 66, the film 45 x 67" in failing(source, {**BOTH, "lung": LUNG_HW[:, :66]})
+    assert "beyond 0 and 1" in failing(source, {"infection": INFECTION_HW * 255})
+    assert "heart" in failing(source, {**BOTH, "heart": LUNG_HW})
+    assert "infection" in failing(source, {"lung": LUNG_HW})
+    assert "infection" in failing(source, {})
+
+
 def test_attributes_that_may_be_empty_may_be_missing() -> None:
     segmentation = seg(film(GREY_HW, PatientName=None, PatientID=None))
     assert (str(segmentation.PatientName), segmentation.PatientID, segmentation.StudyDate) == ("", "", "")

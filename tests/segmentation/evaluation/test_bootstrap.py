@@ -79,6 +79,6 @@ def test_resamples_without_a_film_to_stand_on_do_not_count() -> None:
     assert (change.value, change.low, change.high, change.not_better) == (0.25, 0.25, 0.25, 0)
 
 
-def test_only_metrics_of_both_are_compared() -> None:
+def test_only_metrics_of_both_are_compared_and_only_on_the_same_films() -> None:
     first, second = two_models(20)
     assert set(difference(mean_of(first) | {"lung": (first, first)}, mean_of(second), NONE)) == {"score"}

@@ -30,6 +30,11 @@ def test_count_of_a_drawn_example():
     assert counts.tolist() == [[2, 1, 2, 1]]
 
 
+def test_count_refuses_two_shapes():
+    with pytest.raises(ValueError, match="differ in shape"):
+        count(np.zeros((1, 2, 2), bool), np.zeros((1, 2, 3), bool))
+
+
 def test_pooled_metrics_agree_with_torchmetrics():
     ensure_operators()
     from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex

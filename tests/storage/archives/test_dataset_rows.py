@@ -12,7 +12,7 @@ from packed import write_rows
 from covseg_ray.errors import DatasetError, StorageError
 from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.storage.archives.dataset_rows import read_rows
-from covseg_ray.storage.archives.read import list_members
+from covseg_ray.storage.archives.read import list_members, read_members
 from covseg_ray.storage.datasets.shards import Encoding, ShardRow
 from covseg_ray.storage.filesystem import join, list_files, read_bytes, write_bytes
 
@@ -122,6 +122,12 @@ def test_a_dataset_of_another_version_is_refused_and_one_of_other_people_is_a_fo
     for other in (b'{"labels": {"background": 0}}', b"[]", b"no json"):
         write_bytes(f"{tmp_path}/dataset.json", other)
         assert {member.kind for member in list_members(str(tmp_path))} == {"file"}
+
+
+def test_rows_are_not_read_as_bytes(tmp_path: Path) -> None:
+    made(str(tmp_path))
+    with pytest.raises(ValueError, match="read_rows"):
+        list(read_members(list_members(str(tmp_path))))
 
 
 @pytest.mark.usefixtures("s3_server")

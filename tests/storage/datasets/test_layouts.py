@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from covseg_ray.errors import DatasetError, StorageError
+from covseg_ray.errors import DatasetError, StorageError, UsageError
 from covseg_ray.storage.datasets.layouts import Sample, hashed_split, read_layout
 from covseg_ray.storage.filesystem import write_files
 
@@ -158,6 +158,8 @@ def test_a_manifest_that_is_no_text(tmp_path: Path) -> None:
         read_layout(str(tmp_path / "films.csv"))
 
 
-def test_an_absent_folder(tmp_path: Path) -> None:
+def test_an_unknown_layout_and_an_absent_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="covid-qu-ex, pairs, csv"):
+        read_layout(str(tmp_path), "coco")
     with pytest.raises(StorageError, match="absent: no files there"):
         read_layout(str(tmp_path / "absent"))
