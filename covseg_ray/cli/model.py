@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="model", help="Show, calibrate and export model bundles.")
 
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        "--calibrate",
+        metavar="DATASET",
+        help="Calibrate --int8 on split train, and refuse an export whose iou_pooled on split val falls by "
+        "more than 0.002.",
+    ),
+]
+ExportOut = Annotated[
+    str | None,
+    typer.Option("--out", metavar="OUT", help="Write here; by default into BUNDLE, or to BUNDLE-int8 with --int8."),
+]
+
 
 @app.command()
 def decide(
@@ -63,19 +77,8 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise to 8-bit integers, as a bundle; requires --to openvino.")
     ] = False,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            "--calibrate",
-            metavar="DATASET",
-            help="Calibrate --int8 on split train, and refuse an export whose iou_pooled on split val falls by more "
-            "than 0.002.",
-        ),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", metavar="OUT", help="Write here; by default into BUNDLE, or to BUNDLE-int8 with --int8."),
-    ] = None,
+    calibrate: Calibrate = None,
+    out: ExportOut = None,
     as_json: Json = False,
 ) -> None:
     """Export a model for ONNX Runtime or OpenVINO, or quantise it to 8-bit integers."""
