@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from rounds import Arm, CannotError, FailedError, Figures, Measured, in_turn
 
-from covseg_ray.engine.bench.models import Models, films_in_memory
-from covseg_ray.engine.bench.subprocess import Call, in_process
+from covseg_ray.engine.bench.predict import Models, films_in_memory
+from covseg_ray.engine.bench.processes import Call, in_process
 from covseg_ray.engine.session import KEEP_MEMORY
 from covseg_ray.errors import CovsegError, UsageError
 from covseg_ray.segmentation.inference.engines import ENGINES

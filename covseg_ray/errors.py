@@ -80,3 +80,12 @@ class BusyError(CovsegError):
 
     exit_code = 75
     http_status = 409
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text or, where that is empty, of its cause's; else the name of its class."""
+    for candidate in (error, error.__cause__):
+        text = str(candidate or "").strip()
+        if text and text != "None":
+            return text.splitlines()[0]
+    return type(error).__name__

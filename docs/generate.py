@@ -184,7 +184,7 @@ def endpoint_page() -> str:
 def openapi() -> dict[str, Any]:
     """The OpenAPI document of an endpoint. No model is loaded for it."""
     from covseg_ray.service.app import create_app
-    from covseg_ray.service.settings import Settings
+    from covseg_ray.service.backend import Settings
 
     return create_app(cast("Any", None), Settings(), cast("Any", None)).openapi()
 

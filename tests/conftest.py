@@ -177,7 +177,7 @@ def client(predict: Any, counts: Any) -> Iterator[Any]:
     from starlette.testclient import TestClient
 
     from covseg_ray.service.app import create_app
-    from covseg_ray.service.settings import Settings
+    from covseg_ray.service.backend import Settings
 
     app = create_app(predict, Settings(max_body_bytes=2**20, max_films=3, max_pixels=10**6), counts)
     with TestClient(app, raise_server_exceptions=False, client=("127.0.0.1", 50000)) as client:

@@ -17,7 +17,7 @@ import covseg_ray
 from covseg_ray import Predictor, RejectedFilmError, StorageError, UsageError
 from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.service.settings import Settings
+from covseg_ray.service.backend import Settings
 from covseg_ray.storage.datasets.pack import synthesise
 
 PUBLIC = [

@@ -25,7 +25,7 @@ from covseg_ray.config import DEFAULT_MODEL
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from covseg_ray.reports.bench import Bench, Rate
+    from covseg_ray.engine.bench.rounds import Bench, Rate
 
 app = typer.Typer(name="bench", help="Measure the throughput of this machine or a cluster, stage by stage.")
 

@@ -19,7 +19,7 @@ from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.findings import area_fraction
 from covseg_ray.service import openapi
 from covseg_ray.service.auth import ApiKeys
-from covseg_ray.service.backend import Backend
+from covseg_ray.service.backend import Backend, Settings
 from covseg_ray.service.errors import RequestError, add_error_handlers, rejected_film
 from covseg_ray.service.film_pipeline import FilmPipeline, SegmentedFilm
 from covseg_ray.service.middleware import Metrics, RequestMiddleware
@@ -35,7 +35,6 @@ from covseg_ray.service.responses import (
     png_image,
 )
 from covseg_ray.service.schema import FilmList, ModelList
-from covseg_ray.service.settings import Settings
 from covseg_ray.service.uploads import Upload, UploadedFilm, read_upload
 
 PAGE = Path(__file__).parent / "page"

@@ -1,4 +1,4 @@
-"""What the endpoint needs from the backend that runs the models."""
+"""What the endpoint is made with: the backend that runs the models, and the limits of its requests."""
 
 from __future__ import annotations
 
@@ -63,3 +63,21 @@ class UnavailableError(BusyServerError):
 
     def __init__(self, detail: str) -> None:
         super().__init__("no-model", detail, UNAVAILABLE_SECONDS)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of one request; ``max_requests`` with films may be in flight at a time.
+
+    ``keys_file`` holds one API key per line. Without it, and without keys in the environment, only callers on the same
+    machine are answered.
+    """
+
+    max_body_bytes: int = 256 * 2**20
+    body_seconds: float = 30.0
+    max_films: int = 64
+    max_requests: int = 64
+    max_pixels: int = 100_000_000
+    decode_seconds: float = 20.0
+    decoders: int = 2
+    keys_file: str | None = None

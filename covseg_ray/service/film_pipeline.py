@@ -25,10 +25,9 @@ from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.formats import is_dicom
 from covseg_ray.radiograph.frontal_check import frontal
 from covseg_ray.radiograph.geometry import Placement, standardise
-from covseg_ray.service.backend import UNAVAILABLE_SECONDS, Backend, InputSpec
+from covseg_ray.service.backend import UNAVAILABLE_SECONDS, Backend, InputSpec, Settings
 from covseg_ray.service.errors import BusyServerError, RequestError
 from covseg_ray.service.schema import ModelInfo
-from covseg_ray.service.settings import Settings
 
 # While one bundle replaces another, both answer: the film is resized for each model that answers, at most so many.
 MODEL_CHANGES = 4

@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+from covseg_ray.service.backend import Settings
 from covseg_ray.service.errors import RequestError
-from covseg_ray.service.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow import ArrowException
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from covseg_ray.errors import StorageError
+from covseg_ray.errors import StorageError, first_line
 
 CONNECT_SECONDS = 3
 READ_SECONDS = 20
@@ -58,7 +58,7 @@ def locate(uri: str) -> Location:
     try:
         fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except (ImportError, ValueError) as error:
-        raise StorageError(f"{uri}: cannot use {scheme}:// here ({_first_line(error)}); use a path or s3://") from error
+        raise StorageError(f"{uri}: cannot use {scheme}:// here ({first_line(error)}); use a path or s3://") from error
     return Location(fs, str(path).rstrip("/"))
 
 
@@ -95,16 +95,16 @@ def translated(uri: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise StorageError(f"{uri}: not found ({_first_line(error)}); check the name and the bucket") from error
+        raise StorageError(f"{uri}: not found ({first_line(error)}); check the name and the bucket") from error
     except (PermissionError, NoCredentialsError) as error:
         advice = "check the AWS_* credentials" if "://" in uri else "check the permissions"
-        raise StorageError(f"{uri}: refused ({_first_line(error)}); {advice}") from error
+        raise StorageError(f"{uri}: refused ({first_line(error)}); {advice}") from error
     except (BotoCoreError, ClientError) as error:
-        raise StorageError(f"{uri}: {_first_line(error)}; check AWS_ENDPOINT_URL and that the server is up") from error
+        raise StorageError(f"{uri}: {first_line(error)}; check AWS_ENDPOINT_URL and that the server is up") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"{uri}: storage full; free space or choose another place, then run again") from error
-        raise StorageError(f"{uri}: {_first_line(error)}") from error
+        raise StorageError(f"{uri}: {first_line(error)}") from error
 
 
 @contextmanager
@@ -116,15 +116,6 @@ def parquet_damage(damaged: Callable[[Exception], Exception]) -> Iterator[None]:
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise
         raise damaged(error) from error
-
-
-def _first_line(error: BaseException) -> str:
-    """The text of an error or, where s3fs left it empty, of its cause."""
-    for candidate in (error, error.__cause__):
-        text = str(candidate or "").strip()
-        if text and text != "None":
-            return text.splitlines()[0]
-    return type(error).__name__
 
 
 def read_bytes(uri: str) -> bytes:

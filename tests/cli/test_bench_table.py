@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from covseg_ray.cli.bench import rates_table
-from covseg_ray.reports.bench import Bench, Rate
+from covseg_ray.engine.bench.rounds import Bench, Rate
 
 MACHINE = {"processor": "a chip", "cores": "2"}
 BENCH = Bench(

@@ -28,9 +28,8 @@ from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service import openapi
 from covseg_ray.service.app import create_app
-from covseg_ray.service.backend import OverloadedError, UnavailableError
+from covseg_ray.service.backend import OverloadedError, Settings, UnavailableError
 from covseg_ray.service.schema import Film, FilmList, ModelInfo, RejectedFilm, RleMask
-from covseg_ray.service.settings import Settings
 
 FILM_HW = make_phantom(1, 0, 150).image[:, :120]
 PNG = encode_png(FILM_HW)

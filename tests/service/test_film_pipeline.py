@@ -13,11 +13,10 @@ import pytest
 from PIL import Image
 from small_model import MODEL
 
-from covseg_ray.service.backend import InputSpec, ModelInputs, Prediction
+from covseg_ray.service.backend import InputSpec, ModelInputs, Prediction, Settings
 from covseg_ray.service.errors import RequestError
 from covseg_ray.service.film_pipeline import MODEL_CHANGES, FilmPipeline, SegmentedFilm
 from covseg_ray.service.schema import ModelInfo
-from covseg_ray.service.settings import Settings
 
 
 class Bundles:

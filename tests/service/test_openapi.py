@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from endpoints import InProcess, served
 
-from covseg_ray.service.settings import Settings
+from covseg_ray.service.backend import Settings
 
 pytestmark = pytest.mark.full
 

@@ -19,7 +19,7 @@ from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.service.settings import Settings
+from covseg_ray.service.backend import Settings
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")

@@ -17,9 +17,8 @@ from covseg_ray.engine.bundle_io import model_info
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service.app import create_app
-from covseg_ray.service.backend import InputSpec, ModelInputs, Prediction
+from covseg_ray.service.backend import InputSpec, ModelInputs, Prediction, Settings
 from covseg_ray.service.schema import ModelInfo
-from covseg_ray.service.settings import Settings
 
 
 class InProcess:

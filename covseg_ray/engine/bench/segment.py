@@ -11,9 +11,9 @@ from itertools import islice
 
 import pyarrow as pa
 
-from covseg_ray.engine.bench.models import Models
-from covseg_ray.engine.bench.nodes import actors, cpus, per_device, session_machine
-from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
+from covseg_ray.engine.bench.predict import Models
+from covseg_ray.engine.bench.processes import actors, cpus, per_device, session_machine
+from covseg_ray.engine.bench.rounds import Bench, Rate, Say, in_turn, output_folder
 from covseg_ray.engine.bulk.pipeline import pool_size, predict_table
 from covseg_ray.engine.bulk.postprocess import postprocess
 from covseg_ray.engine.bulk.read import load
@@ -21,7 +21,6 @@ from covseg_ray.engine.bulk.run import Request, segment, stage_options
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import NO_PROGRESS, session
 from covseg_ray.errors import DatasetError, UsageError
-from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, engine_of
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.filesystem import join, locate

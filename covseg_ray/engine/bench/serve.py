@@ -1,4 +1,4 @@
-"""Requests a second of the endpoint as this machine serves it, over the model alone in memory."""
+"""Requests a second of the endpoint as this machine serves it, under load, over the model alone in memory."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
-from covseg_ray.engine.bench.models import Models
-from covseg_ray.engine.bench.rounds import Say, in_turn, machine
-from covseg_ray.engine.bench.subprocess import in_process
+import httpx2
+import numpy as np
+
+from covseg_ray.engine.bench.predict import Models
+from covseg_ray.engine.bench.processes import in_process
+from covseg_ray.engine.bench.rounds import Bench, Rate, Say, in_turn, machine
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import KEEP_MEMORY, cores
 from covseg_ray.errors import CovsegError, UsageError
 from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.reports.bench import Bench, Rate
-from covseg_ray.service.load import Load, run_load
+from covseg_ray.service.retries import Response
 
 ALONE = "the model in memory"
 FILMS = 64
 WARM_SECONDS = 3.0
 STOP_SECONDS = 30.0
+TIMEOUT_SECONDS = 120.0
+ACCEPT = "image/png"
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -111,3 +118,56 @@ def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Load:
+    """What ``clients`` clients measured: requests per second with status 200 and their latency in milliseconds;
+    ``refused`` counts status 503, ``failed`` every other status and requests without a response."""
+
+    clients: int
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    refused: int
+    failed: int
+
+
+def run_load(url: str, film: bytes, clients: int, seconds: float) -> Load:
+    """Send ``film``, a PNG, to the endpoint at ``url`` for so many seconds, and wait for requests in flight. A client
+    that is refused waits as ``Retry-After`` says, so that it takes no CPU time from the others."""
+    responses: list[tuple[int, float]] = []  # status and seconds
+    barrier = threading.Barrier(clients + 1)
+
+    def send() -> None:
+        with httpx2.Client(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            barrier.wait()
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                start = time.perf_counter()
+                response = _post(client, url, film)
+                responses.append((response.status, time.perf_counter() - start))
+                delay = response.retry_after(time.time()) or 0.0
+                time.sleep(max(0.0, min(delay, end - time.monotonic())))
+
+    threads = [threading.Thread(target=send) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    start = time.monotonic()
+    for thread in threads:
+        thread.join()
+    elapsed = time.monotonic() - start
+    latencies = [latency for status, latency in responses if status == 200]
+    refused = sum(status == 503 for status, _ in responses)
+    p50, p99 = (1000 * float(value) for value in np.percentile(latencies, [50, 99])) if latencies else (np.nan, np.nan)
+    return Load(clients, len(latencies) / elapsed, p50, p99, refused, len(responses) - len(latencies) - refused)
+
+
+def _post(client: httpx2.Client, url: str, film: bytes) -> Response:
+    """The response; one of status 0 if none came."""
+    try:
+        response = client.post(f"{url}/v1/segment", content=film, headers={"accept": ACCEPT})
+    except httpx2.HTTPError:
+        return Response(0, {}, b"")
+    return Response(response.status_code, response.headers, response.content)

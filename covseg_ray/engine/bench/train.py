@@ -14,8 +14,8 @@ import ray
 import torch
 
 from covseg_ray.config.train import Job
-from covseg_ray.engine.bench.nodes import Calls, actors, session_machine
-from covseg_ray.engine.bench.rounds import Say, in_turn, output_folder
+from covseg_ray.engine.bench.processes import Calls, actors, session_machine
+from covseg_ray.engine.bench.rounds import Bench, Rate, Say, in_turn, output_folder
 from covseg_ray.engine.session import NO_PROGRESS, cores, session
 from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.initial import initial_network
@@ -25,7 +25,6 @@ from covseg_ray.engine.training.sampling import Portion, shuffled_share
 from covseg_ray.engine.training.split import Source, targets
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.engine.training.worker import Rank, Task
-from covseg_ray.reports.bench import Bench, Rate
 from covseg_ray.storage.filesystem import join
 
 BARE, FEED, WHOLE = "bare steps in memory", "films from storage, no training", "train, through Ray"

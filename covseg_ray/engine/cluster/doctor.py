@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from covseg_ray import __version__
-from covseg_ray.errors import ModelError, StorageError
+from covseg_ray.errors import ModelError, StorageError, first_line
 
 GIB = 1024**3
 OLDEST_PYTHON = (3, 10)
@@ -168,8 +168,3 @@ def encoder_weights() -> Finding:
     except (ImportError, OSError, RuntimeError) as error:
         return Finding("encoder weights", "fail", first_line(error), "install segmentation-models-pytorch first")
     return Finding("encoder weights", "ok", "ImageNet weights for resnet34 are cached or can be fetched")
-
-
-def first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -18,8 +18,8 @@ from ray.exceptions import AuthenticationError
 from covseg_ray.engine.access import fetch, is_loopback
 from covseg_ray.engine.cluster import doctor_nodes
 from covseg_ray.engine.cluster import jobs as submit
-from covseg_ray.engine.cluster.doctor import Finding, first_line
-from covseg_ray.errors import CovsegError, UsageError
+from covseg_ray.engine.cluster.doctor import Finding
+from covseg_ray.errors import CovsegError, UsageError, first_line
 
 THIS_CLUSTER = "auto"
 PROBE_SECONDS = 5.0
@@ -28,7 +28,6 @@ RAYS_OWN = "Running entrypoint for job"
 REFUSED = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
 ADDRESS_ADVICE = "give the dashboard's address, as http://127.0.0.1:8265, and see that the cluster is up"
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
-OPEN_ADVICE = "start every node with RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN"
 
 
 def examine(address: str, storage: str | None, say: Callable[[str], None]) -> list[Finding]:
@@ -83,7 +82,7 @@ def token(address: str) -> Finding:
         "token",
         "warn" if is_loopback(urlsplit(url).hostname or "") else "fail",
         f"{url} takes jobs without a token",
-        OPEN_ADVICE,
+        doctor_nodes.OPEN_ADVICE,
     )
 
 

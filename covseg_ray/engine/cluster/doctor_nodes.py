@@ -25,6 +25,7 @@ ANSWER_SECONDS = 60.0
 HEAD = "node:__internal_head__"  # a resource that the head node alone has
 # Where Ray is set to hide GPUs from tasks that ask for none, this one sees them all the same.
 SEES_GPUS = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
+OPEN_ADVICE = "start every node with RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN"
 NODE_ADVICE = "see raylet.out and raylet.err in the node's /tmp/ray/session_latest/logs"
 
 
@@ -190,9 +191,7 @@ def dashboard(addresses: Sequence[str], wants_token: bool) -> Finding:
         return Finding("dashboard", "ok", f"listens on {where} alone")
     if wants_token:
         return Finding("dashboard", "ok", f"listens on {where}, and wants the token")
-    advice = (
-        "start every node with RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN, or the head with --dashboard-host 127.0.0.1"
-    )
+    advice = f"{OPEN_ADVICE}, or the head with --dashboard-host 127.0.0.1"
     return Finding("dashboard", "fail", f"listens on {where} and wants no token: it runs anybody's commands", advice)
 
 

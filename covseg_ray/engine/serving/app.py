@@ -17,7 +17,7 @@ from covseg_ray.engine.serving.replica import ModelReplica
 from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.inference.predictor import default_chunk, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
-from covseg_ray.service.settings import Settings
+from covseg_ray.service.backend import Settings
 
 # Requests at one ingress, both those being decoded and those that wait for a model.
 INGRESS_REQUESTS = 256

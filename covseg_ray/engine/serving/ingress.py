@@ -20,9 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from covseg_ray.engine.session import keep_replica_to_loopback
 from covseg_ray.engine.telemetry import EndpointMetrics
 from covseg_ray.service.app import create_app
-from covseg_ray.service.backend import ModelInputs, OverloadedError, Prediction, UnavailableError
+from covseg_ray.service.backend import ModelInputs, OverloadedError, Prediction, Settings, UnavailableError
 from covseg_ray.service.schema import ModelInfo
-from covseg_ray.service.settings import Settings
 
 RETRY_AFTER_SECONDS = 1
 TRIES = 8

@@ -10,7 +10,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg_ray.errors import DatasetError
+from covseg_ray.errors import DatasetError, first_line
 from covseg_ray.storage.filesystem import Location, parquet_damage, translated
 
 MANIFESTS = (".csv", ".parquet")
@@ -41,7 +41,7 @@ def _csv_entries(uri: str, file: IO[bytes]) -> Iterator[str]:
 
 def _parquet_entries(uri: str, file: IO[bytes]) -> Iterator[str]:
     def damaged(error: Exception) -> Exception:
-        return DatasetError(f"{uri}: not a Parquet file with names in it ({str(error).splitlines()[0]})")
+        return DatasetError(f"{uri}: not a Parquet file with names in it ({first_line(error)})")
 
     number = 0
     with parquet_damage(damaged):

@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from covseg_ray.errors import DatasetError, UsageError
+from covseg_ray.errors import DatasetError, UsageError, first_line
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.masks import decode_png1
-from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Reject, Shard
+from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Shard
 from covseg_ray.storage.filesystem import Location, exists, join, locate, parquet_damage, read_bytes, translated
 
 PARALLEL_LABELS = 8
@@ -89,24 +90,14 @@ def read_info(uri: str) -> DatasetInfo:
     if not exists(join(uri, DATASET_FILE)):
         raise DatasetError(f"{uri}: no dataset there (no {DATASET_FILE}); make one with `covseg-ray data pack`")
     try:
-        return _parse_info(json.loads(read_bytes(join(uri, DATASET_FILE))))
+        document = json.loads(read_bytes(join(uri, DATASET_FILE)))
+        if document["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"it says version {document['schema_version']}")
+        return TypeAdapter(DatasetInfo).validate_python(document)
     except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{join(uri, DATASET_FILE)}: not a dataset of version {SCHEMA_VERSION} ({error})") from error
-
-
-def _parse_info(document: dict[str, Any]) -> DatasetInfo:
-    if document["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"it says version {document['schema_version']}")
-    shards = [Shard(**{**shard, "row_groups": tuple(shard["row_groups"])}) for shard in document["shards"]]
-    return DatasetInfo(
-        size=document["size"],
-        resize=document["resize"],
-        image_encoding=document["image_encoding"],
-        layout=document["layout"],
-        splits=document["splits"],
-        shards=tuple(shards),
-        rejected=tuple(Reject(**reject) for reject in document["rejected"]),
-    )
+        problem = "{loc}: {msg}".format_map(error.errors()[0]) if isinstance(error, ValidationError) else error
+        where = join(uri, DATASET_FILE)
+        raise DatasetError(f"{where}: not a dataset of version {SCHEMA_VERSION} ({problem})") from error
 
 
 def list_units(dataset_uri: str, split: str, labels: Sequence[str] | None = None) -> list[Unit]:
@@ -202,7 +193,7 @@ def _read_groups(dataset_uri: str, path: str, groups: Sequence[int], columns: li
             written = next((shard.bytes for shard in read_info(dataset_uri).shards if shard.path == path), 0)
             return DatasetError(
                 f"{join(dataset_uri, path)}: not the shard that was written ({file.size:,} bytes, {written:,} in "
-                f"{DATASET_FILE}: {str(error).splitlines()[0]}); pack the dataset again under another name"
+                f"{DATASET_FILE}: {first_line(error)}); pack the dataset again under another name"
             )
 
         with parquet_damage(damaged):

@@ -99,7 +99,7 @@ class DatasetInfo:
     layout: str
     splits: dict[str, dict[str, int]]
     shards: tuple[Shard, ...]
-    rejected: tuple[Reject, ...] = ()
+    rejected: tuple[Reject, ...]
     schema_version: int = SCHEMA_VERSION
 
     @property

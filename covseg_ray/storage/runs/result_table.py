@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from covseg_ray.errors import CovsegError, StorageError
+from covseg_ray.errors import CovsegError, StorageError, first_line
 from covseg_ray.storage.filesystem import exists, join, list_files, locate, read_bytes, translated
 
 RESULTS = "results"
@@ -65,7 +65,7 @@ def scan(out: str, columns: Sequence[str], where: pc.Expression | None = None) -
                     yield pq.read_table(file, columns=list(columns), filters=where)
                 except pa.ArrowException as error:
                     raise StorageError(
-                        f"{location.uri}: not the Parquet that was written ({str(error).splitlines()[0]}); "
+                        f"{location.uri}: not the Parquet that was written ({first_line(error)}); "
                         "segment into another folder"
                     ) from error
 

@@ -14,13 +14,12 @@ from typer.testing import CliRunner
 
 from covseg_ray.cli.main import app
 from covseg_ray.engine.bench import segment as bench_segment
-from covseg_ray.engine.bench.rounds import in_turn
+from covseg_ray.engine.bench.rounds import Rate, in_turn
 from covseg_ray.engine.bench.serve import numbers
 from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.errors import DatasetError, StorageError, UsageError
 from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.reports.bench import Rate
 
 pytestmark = pytest.mark.timeout(900)  # Ray's start alone takes minutes on a machine that is busy
 

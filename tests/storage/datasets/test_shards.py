@@ -184,6 +184,15 @@ def test_a_strange_dataset_json_is_refused(dataset: str, text: str) -> None:
         read_info(dataset)
 
 
+@pytest.mark.parametrize("key", ["size", "resize", "splits", "shards", "rejected"])
+def test_a_value_of_another_type_in_dataset_json_is_named(dataset: str, key: str) -> None:
+    file = Path(dataset) / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: "many"}))
+    with pytest.raises(DatasetError, match=key) as caught:
+        read_info(dataset)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_film_without_a_lung_mask_is_named_when_one_is_asked_for(tmp_path: Path) -> None:
     write_rows(make_rows(1, lung=False), str(tmp_path), size=SIZE)
     (unit,) = list_units(str(tmp_path), "train")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from covseg_ray.service.load import run_load
+from covseg_ray.engine.bench.serve import run_load
 
 ANSWER_SECONDS = 0.05
 WAIT_SECONDS = 1

@@ -7,7 +7,7 @@ import os
 import pytest
 from process_counter import NAME, Counter
 
-from covseg_ray.engine.bench.subprocess import in_process
+from covseg_ray.engine.bench.processes import in_process
 from covseg_ray.errors import CovsegError, UsageError
 
 
