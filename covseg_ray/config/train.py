@@ -58,7 +58,7 @@ class Train(BaseModel, frozen=True, extra="forbid"):
     compile: Literal["auto", "yes", "no"] = Field(
         default="auto", description="compile the training step; auto: on GPUs, where a C compiler is installed"
     )
-    augment: Literal["paper", "chest", "mild", "flips", "none"] = Field(
+    augment: Literal["paper", "chest", "mild", "archive", "flips", "none"] = Field(
         default="paper", description="random changes of the training films"
     )
     select: Metric = Field(

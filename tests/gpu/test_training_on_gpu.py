@@ -77,7 +77,7 @@ def test_compiled_steps_learn_what_plain_ones_do() -> None:
 
 def test_augmentation_is_the_cpus() -> None:
     here, there = batch(3), to_device(batch(3), GPU)
-    for name in ("flips", "paper", "chest", "mild"):
+    for name in ("flips", "paper", "chest", "mild", "archive"):
         on_cpu = augment(here.images_NHW, here.targets_NHW, AUGMENTATIONS[name], 5)
         on_gpu = augment(there.images_NHW, there.targets_NHW, AUGMENTATIONS[name], 5)
         assert (on_cpu[0].int() - on_gpu[0].cpu().int()).abs().max() <= 1

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from covseg_ray.segmentation.training.archive_changes import change_files
+
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
@@ -22,7 +24,8 @@ class Augmentation:
     ``flip_horizontal`` and ``flip_vertical`` are probabilities. With ``probability`` a film is moved: shifted by up to
     ``shift`` of its side, scaled by a factor of 1 - ``scale`` to 1 + ``scale``, rotated by up to ``rotate`` degrees,
     each uniformly to both sides. What comes in from outside the film is its reflection. With ``probability`` again its
-    grey values v are changed to 255 (v / 255)^g, log g uniform to both sides up to ``gamma``.
+    grey values v are changed to 255 (v / 255)^g, log g uniform to both sides up to ``gamma``. With ``archive`` the film
+    first goes through what archives do to files: `covseg_ray.segmentation.training.archive_changes`.
     """
 
     flip_horizontal: float = 0.5
@@ -32,16 +35,21 @@ class Augmentation:
     rotate: float = 15.0
     gamma: float = 0.0
     probability: float = 0.5
+    archive: bool = False
 
 
 # By the name in a job: ``paper`` flips, shifts, scales and rotates; ``chest`` moves more and changes gamma, without a
-# vertical flip; ``mild`` changes as much as between two films of one patient.
+# vertical flip; ``mild`` changes as much as between two films of one patient; ``archive`` is ``mild`` after changes
+# as archives make them.
 AUGMENTATIONS = {
     "none": Augmentation(flip_horizontal=0.0, flip_vertical=0.0, probability=0.0),
     "flips": Augmentation(probability=0.0),
     "paper": Augmentation(),
     "chest": Augmentation(flip_vertical=0.0, shift=0.08, scale=0.2, rotate=20.0, gamma=0.4, probability=0.8),
     "mild": Augmentation(flip_vertical=0.0, shift=0.03, scale=0.06, rotate=5.0, gamma=0.15, probability=0.5),
+    "archive": Augmentation(
+        flip_vertical=0.0, shift=0.03, scale=0.06, rotate=5.0, gamma=0.15, probability=0.5, archive=True
+    ),
 }
 
 
@@ -55,6 +63,8 @@ def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed:
     chance_N3 = torch.rand(len(images_NHW), 3, generator=generator)
     movement_N4 = torch.rand(len(images_NHW), 4, generator=generator) * 2 - 1
     contrast_N2 = torch.rand(len(images_NHW), 2, generator=generator)
+    if config.archive:
+        images_NHW = change_files(images_NHW, seed)
     for axis, probability in ((2, config.flip_horizontal), (1, config.flip_vertical)):
         if probability:
             drawn_N11 = _on(images_NHW, (chance_N3[:, axis - 1] < probability)[:, None, None])
