@@ -16,6 +16,8 @@ from covseg_ray.segmentation.network.torchvision_operators import smp
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+UNKNOWN = 255  # of targets: class 0 or class 1, background or lung
+_IMPOSSIBLE = -1e4  # logit of probability 0
 _SMOOTH = 1e-5
 _ALPHA, _GAMMA = 0.25, 2.0
 
@@ -66,8 +68,19 @@ def dice() -> Loss:
     return loss
 
 
+def merge_unknown(logits_NCHW: Tensor, targets_NHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and class indices in which no pixel is UNKNOWN. Such a pixel, known to be class 0 or class 1, counts as
+    class 0 with the probability of both, and class 1 has none there: neither class is learned from it, and every other
+    class is. For films without a lung mask, whose infection is known."""
+    unknown_N1HW = (targets_NHW == UNKNOWN)[:, None]
+    merged_NCHW = logits_NCHW.clone()
+    merged_NCHW[:, :1] = logits_NCHW[:, :2].logsumexp(1, keepdim=True)
+    merged_NCHW[:, 1:2] = _IMPOSSIBLE
+    return torch.where(unknown_N1HW, merged_NCHW, logits_NCHW), targets_NHW.masked_fill(unknown_N1HW[:, 0], 0)
+
+
 class SumOfLosses(nn.Module):
-    """The sum of several losses, each with weight 1, on logits in float32."""
+    """The sum of several losses, each with weight 1, on logits in float32; for UNKNOWN targets see `merge_unknown`."""
 
     def __init__(self, *parts: Loss) -> None:
         super().__init__()
@@ -75,6 +88,8 @@ class SumOfLosses(nn.Module):
 
     def forward(self, logits_NCHW: Tensor, targets_NHW: Tensor) -> Tensor:
         logits_NCHW = logits_NCHW.float()
+        if logits_NCHW.shape[1] > 2:
+            logits_NCHW, targets_NHW = merge_unknown(logits_NCHW, targets_NHW)
         return torch.stack([part(logits_NCHW, targets_NHW) for part in self.parts]).sum()
 
 

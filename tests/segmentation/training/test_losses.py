@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from covseg_ray.config.train import Loss
-from covseg_ray.segmentation.training.losses import build_loss, film_jaccard
+from covseg_ray.segmentation.training.losses import UNKNOWN, build_loss, film_jaccard
 
 
 def _case(classes: int = 2) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
@@ -100,3 +100,29 @@ def test_certain_and_wrong_stays_finite():
     assert torch.isfinite(loss)
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("name", get_args(Loss))
+def test_a_pixel_that_is_background_or_lung_is_neither_and_not_infection(name: str):
+    """As if the network had no lung class there: background has the probability of both."""
+    logits, targets, p, _ = _case(3)
+    unknown = (targets < 2) & (torch.rand(targets.shape, generator=torch.Generator().manual_seed(0)) < 0.5)
+    unknown[0] = targets[0] < 2  # one film wholly
+    merged = p.copy()
+    merged[:, 0], merged[:, 1] = p[:, 0] + p[:, 1], 1e-12
+    chosen = np.where(unknown.numpy()[:, None], merged, p)
+    expected = build_loss(name)(torch.tensor(np.log(chosen), dtype=torch.float32), targets.masked_fill(unknown, 0))
+    found = build_loss(name)(logits, targets.masked_fill(unknown, UNKNOWN))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", get_args(Loss))
+def test_an_unknown_pixel_does_not_tell_background_from_lung(name: str):
+    logits, targets, p, _ = _case(3)
+    logits.requires_grad_()
+    build_loss(name)(logits, torch.full_like(targets, UNKNOWN)).backward()
+    assert logits.grad is not None
+    gradient = logits.grad.numpy()
+    np.testing.assert_allclose(gradient[:, 0] * p[:, 1], gradient[:, 1] * p[:, 0], atol=1e-7)  # in their proportion
+    assert (gradient[:, 2] > 0).all()  # less infection
+    assert np.isfinite(gradient).all()
