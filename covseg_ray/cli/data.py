@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,21 +20,31 @@ if TYPE_CHECKING:
 app = typer.Typer(name="data", help="Pack, generate, show and audit datasets of chest films.")
 
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or s3:// URI of the dataset.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Name the sources, once for each in their order; by default by their folders. Image ids begin with it.",
+    ),
+]
 REJECTS_SHOWN = 20
 
 
 @app.command()
 def pack(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Folder, s3:// URI or .csv manifest of films and masks.")
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Folders, s3:// URIs or .csv manifests of films and masks."),
     ],
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="Folder or s3:// URI to write; must hold no dataset yet.")
     ],
     layout: Annotated[
         Literal["covid-qu-ex", "pairs", "csv"] | None,
-        typer.Option(help="Read SOURCE in this layout; detected by default."),
+        typer.Option(help="Read every SOURCE in this layout; detected by default."),
     ] = None,
+    names: Names = None,
     size: Annotated[int, typer.Option(min=16, max=4096, help="Store squares of this side, in pixels.")] = 256,
     resize: Annotated[
         Literal["stretch", "letterbox"], typer.Option(help="Fill the square, or keep the proportions between bars.")
@@ -51,8 +61,9 @@ def pack(
 
     with CountProgress("packing") as progress:
         info = pack_films(
-            source,
+            sources,
             dataset,
+            names=names or (),
             layout=layout,
             size=size,
             resize=resize,
@@ -104,9 +115,11 @@ def show(
 
 @app.command()
 def audit(
-    dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="Dataset, or a folder or .csv that is not packed yet.")
+    datasets: Annotated[
+        list[str],
+        typer.Argument(metavar="DATASET", help="Datasets, or folders or .csv manifests that are not packed yet."),
     ],
+    names: Names = None,
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the films to leave out, for `data pack --exclude`.")
     ] = None,
@@ -124,10 +137,10 @@ def audit(
     from covseg_ray.storage.filesystem import write_bytes
 
     with CountProgress("auditing") as progress:
-        found = audit_films(dataset, side=side, progress=progress.update)
+        found = audit_films(datasets, names=names or (), side=side, progress=progress.update)
     if out:
         write_bytes(out, found.exclusions().encode())
-    _print_audit(dataset, found, as_json)
+    _print_audit(", ".join(datasets), found, as_json)
     if out:
         typer.echo(f"list for --exclude: {out}", err=True)
 
@@ -135,16 +148,25 @@ def audit(
 def _print_dataset(dataset: str, info: DatasetInfo, as_json: bool) -> None:
     if as_json:
         document = {"dataset": dataset, "digest": info.digest, "rows": info.rows, "splits": info.splits}
-        typer.echo(json.dumps({**document, "rejected": [asdict(each) for each in info.rejected]}))
+        by_source = {"sources": info.sources} if info.sources else {}
+        typer.echo(json.dumps({**document, **by_source, "rejected": [asdict(each) for each in info.rejected]}))
         return
     labels = sorted({label for counts in info.splits.values() for label in counts})
-    rows = [
-        [split, *(f"{counts.get(label, 0):,}" for label in labels), f"{sum(counts.values()):,}"]
-        for split, counts in info.splits.items()
-    ]
+    rows = [[split, *_counts(counts, labels)] for split, counts in info.splits.items()]
     tables.show(dataset, tables.table(["split", *labels, "films"], rows, right=(*labels, "films")))
+    if info.sources:
+        rows = [
+            [source, split, *_counts(counts, labels)]
+            for source, splits in info.sources.items()
+            for split, counts in splits.items()
+        ]
+        tables.show("by source", tables.table(["source", "split", *labels, "films"], rows, right=(*labels, "films")))
     typer.echo(f"{info.size} x {info.size} ({info.resize}), {len(info.shards)} shards, {info.bytes / 2**20:,.1f} MiB")
     typer.echo(f"digest {info.digest}")
+
+
+def _counts(counts: Mapping[str, int], labels: Sequence[str]) -> list[str]:
+    return [*(f"{counts.get(label, 0):,}" for label in labels), f"{sum(counts.values()):,}"]
 
 
 def _print_audit(dataset: str, found: Audit, as_json: bool) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,31 @@ def test_pack_refuses_what_it_cannot_do(source: Path, tmp_path: Path) -> None:
     run("pack", str(source), str(tmp_path / "out"))
     with pytest.raises(DatasetError, match="a written dataset never changes"):
         run("pack", str(source), str(tmp_path / "out"))
+
+
+def test_several_sources_are_packed_audited_and_shown_by_name(source: Path, tmp_path: Path) -> None:
+    lines = ["image,mask,label,split"]
+    for number in range(2):
+        phantom = make_phantom(2, number, 64)
+        Image.fromarray(phantom.image).save(tmp_path / f"{number}.png")
+        Image.fromarray(phantom.infection * np.uint8(255)).save(tmp_path / f"mask {number}.png")
+        lines.append(f"{number}.png,mask {number}.png,{phantom.label},train")
+    (tmp_path / "films.csv").write_text("\n".join(lines))
+    words = [str(source), str(tmp_path / "films.csv"), "--name", "first", "--name", "second"]
+    document = json.loads(run("pack", *words, str(tmp_path / "out"), "--size", "64", "--json").stdout)
+    second = dict(sorted(Counter(make_phantom(2, number, 64).label for number in range(2)).items()))
+    assert document["sources"] == {
+        "first": {"train": {"COVID-19": 2, "Normal": 2}, "val": {"COVID-19": 2}},
+        "second": {"train": second},
+    }
+    assert document["rows"] == 8
+    shown = run("show", str(tmp_path / "out"))
+    assert re.search(
+        r"by source\nsource +split .*films\nfirst +train .* 4\nfirst +val .* 2\nsecond +train .* 2\n", shown.stdout
+    )
+    assert json.loads(run("show", str(tmp_path / "out"), "--json").stdout) == document
+    audited = json.loads(run("audit", *words, "--json").stdout)
+    assert (audited["films"], audited["dataset"]) == (8, f"{source}, {tmp_path / 'films.csv'}")
 
 
 def test_audit_writes_the_list_that_pack_takes(source: Path, tmp_path: Path) -> None:

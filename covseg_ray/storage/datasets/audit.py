@@ -7,18 +7,18 @@ before train) and the other reported. With a ``side``, the film of that split is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from covseg_ray.errors import UsageError
-from covseg_ray.storage.datasets.layouts import read_layout
 from covseg_ray.storage.datasets.near_duplicates import Fingerprint, find_duplicates, fingerprint
-from covseg_ray.storage.datasets.pack import Progress, map_in_threads, read_sample
+from covseg_ray.storage.datasets.pack import Progress, map_in_threads, read_film
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 from covseg_ray.storage.datasets.shards import DATASET_FILE, Reject
+from covseg_ray.storage.datasets.sources import Source, name_sources, read_sources
 from covseg_ray.storage.filesystem import exists, join
 
 INFECTED = frozenset({"COVID-19"})
@@ -64,46 +64,60 @@ class _Film:
     fingerprint: Fingerprint
 
 
-def audit(uri: str, *, side: str | None = None, progress: Progress | None = None) -> Audit:
-    """Audit every film of a dataset, or of a folder or manifest that is not packed yet.
+def audit(
+    sources: str | Sequence[str],
+    *,
+    names: Sequence[str] = (),
+    side: str | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Audit every film of one or several datasets, or of folders or manifests that are not packed yet.
 
-    Exact copies are reported everywhere, near copies and shared patients across splits. ``side`` is the split whose
-    film is reported where the other film of a pair lies in another split. Raises as reading does, and UsageError for a
-    ``side`` that is not a split.
+    Exact copies are reported everywhere, near copies and shared patients across splits; patients of several sources
+    are compared as their ``patient_id`` is written. ``side`` is the split whose film is reported where the other film
+    of a pair lies in another split. Image ids are those of a dataset packed of the same sources and ``names``. Raises
+    as reading does, and UsageError for a ``side`` that is not a split or names that cannot be used.
     """
-    films, rejected = _packed(uri, progress) if exists(join(uri, DATASET_FILE)) else _unpacked(uri, progress)
+    films: list[_Film] = []
+    rejected: list[Reject] = []
+    named = name_sources([sources] if isinstance(sources, str) else sources, names)
+    for source in named:
+        packed = exists(join(source.uri, DATASET_FILE))
+        found, left_out = _packed(source, progress) if packed else _unpacked(source, progress)
+        films += found
+        rejected += left_out
     films.sort(key=lambda each: each.image_id)
     splits = sorted({each.split for each in films})
     if side is not None and side not in splits:
-        raise UsageError(f"--side {side}: {uri} has no such split; it has {', '.join(splits)}")
+        where = ", ".join(source.uri for source in named)
+        raise UsageError(f"--side {side}: {where} has no such split; it has {', '.join(splits)}")
     contradictions = (finding for each in films for finding in _contradictions(each))
     findings = [*_duplicates(films, side), *_shared_patients(films, side), *contradictions]
     without_patient = sum(each.patient_id is None for each in films)
     return Audit(len(films), without_patient, tuple(findings), tuple(rejected))
 
 
-def _packed(uri: str, progress: Progress | None) -> tuple[list[_Film], Sequence[Reject]]:
-    info = read_info(uri)
+def _packed(source: Source, progress: Progress | None) -> tuple[list[_Film], list[Reject]]:
+    info = read_info(source.uri)
     found: list[_Film] = []
     for split in info.splits:
-        for unit in list_units(uri, split):
-            films = read_unit(uri, unit)
+        for unit in list_units(source.uri, split):
+            films = read_unit(source.uri, unit)
             infected = films.masks_NHW.max(axis=(1, 2)) > 0
             for index, image_id in enumerate(films.image_ids):
                 label, patient_id = films.labels[index], films.patient_ids[index]
                 mark = fingerprint(films.images_NHW[index])
-                found.append(_Film(image_id, split, label, bool(infected[index]), patient_id, mark))
+                found.append(_Film(source.qualify(image_id), split, label, bool(infected[index]), patient_id, mark))
             if progress:
                 progress(len(found), info.rows)
-    return found, info.rejected
+    return found, [replace(each, image=source.qualify(each.image)) for each in info.rejected]
 
 
-def _unpacked(source: str, progress: Progress | None) -> tuple[list[_Film], Sequence[Reject]]:
-    layout = read_layout(source)
+def _unpacked(source: Source, progress: Progress | None) -> tuple[list[_Film], list[Reject]]:
+    _, films = read_sources([source])
     found: list[_Film] = []
     rejected: list[Reject] = []
-    read = partial(read_sample, layout.root, size=SOURCE_SIZE, resize="stretch")
-    for row in map_in_threads(read, layout.samples, progress):
+    for row in map_in_threads(partial(read_film, size=SOURCE_SIZE, resize="stretch"), films, progress):
         if isinstance(row, Reject):
             rejected.append(row)
         else:

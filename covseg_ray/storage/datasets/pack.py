@@ -1,9 +1,9 @@
-"""Pack the samples of a layout, or phantoms, as a dataset. A film that cannot be packed is listed as rejected."""
+"""Pack the films of sources, or phantoms, as a dataset. A film that cannot be packed is listed as rejected."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -17,7 +17,6 @@ from covseg_ray.radiograph.film import RefusedError, Rejected
 from covseg_ray.radiograph.geometry import Resize, standardise, standardise_mask
 from covseg_ray.radiograph.masks import binarise
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.storage.datasets.layouts import Sample, read_layout
 from covseg_ray.storage.datasets.shards import (
     DatasetInfo,
     Reject,
@@ -26,6 +25,7 @@ from covseg_ray.storage.datasets.shards import (
     shard_order,
     write_dataset,
 )
+from covseg_ray.storage.datasets.sources import SourceFilm, name_sources, read_sources
 from covseg_ray.storage.filesystem import join, read_bytes
 
 READERS = 8
@@ -38,32 +38,39 @@ Progress = Callable[[int, int], None]
 
 
 def pack(
-    source: str,
+    sources: str | Sequence[str],
     dataset: str,
     *,
+    names: Sequence[str] = (),
     layout: str | None = None,
     size: int = 256,
     resize: Resize = "stretch",
     exclude: frozenset[str] = frozenset(),
     progress: Progress | None = None,
 ) -> DatasetInfo:
-    """Write the films at ``source`` as a dataset of ``size`` x ``size`` squares; ``rejected`` lists the films left out.
+    """Write the films at one or several sources as a dataset of ``size`` x ``size`` squares; ``rejected`` lists the
+    films left out.
 
-    Raises DatasetError where nothing can be packed, a dataset is already there, or ``exclude`` names no film at all.
+    ``layout`` is that of every source, and recognised by default. Of several sources, or with ``names``, image ids
+    begin with the name of their source (:func:`name_sources`). Raises DatasetError where nothing can be packed, a
+    dataset is already there, or ``exclude`` names no film at all, and UsageError for names that cannot be used.
     """
     refuse_existing(dataset)
-    found = read_layout(source, layout)
-    samples = [sample for sample in found.samples if sample.image_id not in exclude]
-    if exclude and len(samples) == len(found.samples):
-        raise DatasetError(f"none of the {len(exclude)} excluded image ids is in {source}; check the list")
-    samples.sort(key=lambda sample: shard_order(sample.split, sample.image_id))
+    named = name_sources([sources] if isinstance(sources, str) else sources, names)
+    layouts, found = read_sources(named, layout)
+    films = [film for film in found if film.image_id not in exclude]
+    if exclude and len(films) == len(found):
+        where = ", ".join(source.uri for source in named)
+        raise DatasetError(f"none of the {len(exclude)} excluded image ids is in {where}; check the list")
+    films.sort(key=lambda film: shard_order(film.sample.split, film.image_id))
     return write_dataset(
-        map_in_threads(lambda sample: read_sample(found.root, sample, size, resize), samples, progress),
+        map_in_threads(lambda film: read_film(film, size, resize), films, progress),
         dataset,
         size=size,
         resize=resize,
-        layout=found.name,
-        counts=Counter(sample.split for sample in samples),
+        layout=layouts,
+        counts=Counter(film.sample.split for film in films),
+        named_sources=bool(named[0].name),
     )
 
 
@@ -101,25 +108,26 @@ def read_exclusions(uri: str) -> frozenset[str]:
     return frozenset(line for line in lines if line)
 
 
-def read_sample(root: str, sample: Sample, size: int, resize: Resize) -> ShardRow | Reject:
-    """Read, check and standardise one sample. Raises StorageError where storage itself fails."""
+def read_film(film: SourceFilm, size: int, resize: Resize) -> ShardRow | Reject:
+    """Read, check and standardise one film. Raises StorageError where storage itself fails."""
+    root, sample = film.root, film.sample
     try:
         image = _pixels(root, sample.image, "image")
         if sample.mask is None:
-            return Reject(sample.image, "no-mask", "no mask of the same name; add one or leave the film out")
+            return Reject(film.path, "no-mask", "no mask of the same name; add one or leave the film out")
         mask_HW = _mask(root, sample.mask, "mask", image.shape)
         lung_HW = _mask(root, sample.lung, "lung", image.shape) if sample.lung else None
     except RefusedError as refusal:
-        return Reject(sample.image, refusal.rejected.reason, refusal.rejected.detail)
+        return Reject(film.path, refusal.rejected.reason, refusal.rejected.detail)
     return ShardRow(
-        image_id=sample.image_id,
+        image_id=film.image_id,
         split=sample.split,
         label=sample.label,
         image_HW=standardise(image, size, resize)[0],
         mask_HW=standardise_mask(mask_HW, size, resize),
         lung_HW=None if lung_HW is None else standardise_mask(lung_HW, size, resize),
         patient_id=sample.patient_id,
-        source=sample.image,
+        source=film.path,
     )
 
 

@@ -14,7 +14,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
@@ -91,7 +91,8 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """What ``dataset.json`` holds; ``splits`` counts rows by split and label."""
+    """What ``dataset.json`` holds; ``splits`` counts rows by split and label, ``sources`` by source, split and label:
+    it is empty where the sources have no names."""
 
     size: int
     resize: Resize
@@ -101,6 +102,7 @@ class DatasetInfo:
     shards: tuple[Shard, ...]
     rejected: tuple[Reject, ...]
     schema_version: int = SCHEMA_VERSION
+    sources: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -129,6 +131,11 @@ def shard_order(split: str, image_id: str) -> tuple[str, str]:
     return split, hashlib.sha256(image_id.encode()).hexdigest()
 
 
+def source_name(source: str) -> str:
+    """The name of a film's source, from the column ``source`` of a dataset whose ``sources`` are not empty."""
+    return source.partition("/")[0]
+
+
 def refuse_existing(uri: str) -> None:
     """Raise DatasetError where a dataset already is, or StorageError where that cannot be found out."""
     if exists(join(uri, DATASET_FILE)):
@@ -144,18 +151,20 @@ def write_dataset(
     layout: str = "",
     encoding: Encoding = "raw",
     counts: Mapping[str, int],
+    named_sources: bool = False,
 ) -> DatasetInfo:
     """Write ``rows`` as a dataset; ``dataset.json`` is written last, so that half a dataset is never valid.
 
     The rows are streamed and must come in the order of :func:`shard_order`; ``counts`` says how many rows and rejects
-    each split has. Raises DatasetError where a dataset is already there or no row is left.
+    each split has. With ``named_sources``, the ``source`` of every row begins with the name of its source and a
+    slash. Raises DatasetError where a dataset is already there or no row is left.
     """
     refuse_existing(uri)
     for name in list_files(uri):
         if name.startswith("split=") and name.endswith(".parquet"):
             delete(join(uri, name))  # left by a run that did not finish
     rejected: list[Reject] = []
-    splits: dict[str, Counter[str]] = {}
+    counted: Counter[tuple[str, str, str]] = Counter()
     shards: list[Shard] = []
     with ThreadPoolExecutor(UPLOADS) as pool:
         pending: deque[Future[Shard]] = deque()
@@ -166,7 +175,7 @@ def write_dataset(
                 continue
             if any(row.split != split for row in kept):
                 raise ValueError("streamed rows must come in the order of shard_order")
-            splits.setdefault(split, Counter()).update(row.label for row in kept)
+            counted.update((source_name(row.source) if named_sources else "", split, row.label) for row in kept)
             pending.append(pool.submit(_write_shard, uri, split, number, kept, encoding))
             if len(pending) > UPLOADS:
                 shards.append(pending.popleft().result())
@@ -174,8 +183,16 @@ def write_dataset(
     if not shards:
         reason = "".join(f"; the first: {each.image}: {each.reason}, {each.detail}" for each in rejected[:1])
         raise DatasetError(f"{uri}: none of {len(rejected)} films could be packed{reason}")
-    sorted_counts = {split: dict(sorted(splits[split].items())) for split in sorted(splits)}
-    info = DatasetInfo(size, resize, encoding, layout, sorted_counts, tuple(shards), tuple(rejected))
+    info = DatasetInfo(
+        size,
+        resize,
+        encoding,
+        layout,
+        _by_split(counted),
+        tuple(shards),
+        tuple(rejected),
+        sources=_by_source(counted) if named_sources else {},
+    )
     if not create_bytes(join(uri, DATASET_FILE), json.dumps(info.to_json(), indent=1).encode()):
         raise DatasetError(f"{uri}: another run wrote a dataset there meanwhile; choose another name")
     return info
@@ -185,6 +202,21 @@ def even_cuts(rows: int, row_bytes: int, target_bytes: int, at_least: int) -> li
     """Sizes of equal parts of ``rows``: as few as stay near ``target_bytes``, but ``at_least`` so many or ``rows``."""
     parts = max(min(at_least, rows), math.ceil(rows * row_bytes / target_bytes))
     return [rows // parts + (part < rows % parts) for part in range(parts)] if rows else []
+
+
+def _by_split(counted: Mapping[tuple[str, str, str], int]) -> dict[str, dict[str, int]]:
+    splits: dict[str, dict[str, int]] = {}
+    for (_, split, label), count in sorted(counted.items(), key=lambda each: each[0][1:]):
+        labels = splits.setdefault(split, {})
+        labels[label] = labels.get(label, 0) + count
+    return splits
+
+
+def _by_source(counted: Mapping[tuple[str, str, str], int]) -> dict[str, dict[str, dict[str, int]]]:
+    return {
+        name: _by_split({key: count for key, count in counted.items() if key[0] == name})
+        for name in sorted({name for name, _, _ in counted})
+    }
 
 
 def _files(
