@@ -25,10 +25,32 @@ class Data(BaseModel, frozen=True, extra="forbid"):
 
     dataset: str = Field(default="", description="URI of a packed dataset")
     labels: tuple[str, ...] | None = Field(default=None, description="only films with these labels; all when absent")
+    shares: tuple[Annotated[str, Field(pattern=r"^[^=]+=0?\.\d+$")], ...] = Field(
+        default=(),
+        description="shares of an epoch's films that groups get, GROUP=SHARE; a group is LABEL, SOURCE or SOURCE/LABEL",
+    )
+    shares_until: float = Field(
+        default=1.0, gt=0, le=1, description="the part of the epochs in which shares hold; later each film comes once"
+    )
     cache: Literal["auto", "memory", "stream"] = Field(
         default="auto",
         description="decoded films: keep them in Ray's object store, read them every epoch, or decide by their size",
     )
+
+    @property
+    def wanted_shares(self) -> dict[str, float]:
+        """``shares`` by group."""
+        return {group: float(share) for group, _, share in (each.rpartition("=") for each in self.shares)}
+
+    @field_validator("shares")
+    @classmethod
+    def _shares_of_one(cls, shares: tuple[str, ...]) -> tuple[str, ...]:
+        groups = [each.rpartition("=")[0] for each in shares]
+        if len(set(groups)) < len(groups):
+            raise ValueError("a group is there twice")
+        if sum(float(each.rpartition("=")[2]) for each in shares) > 1:
+            raise ValueError("the shares add up to more than 1")
+        return shares
 
 
 class Model(BaseModel, frozen=True, extra="forbid"):

@@ -18,13 +18,15 @@ from covseg_ray.engine.bench.processes import Calls, actors, session_machine
 from covseg_ray.engine.bench.rounds import Bench, Rate, Say, in_turn, output_folder
 from covseg_ray.engine.session import NO_PROGRESS, cores, session
 from covseg_ray.engine.training import loader
+from covseg_ray.engine.training.films import check_sizes, find_films
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.learner import build_learner, configure_torch
-from covseg_ray.engine.training.run import cached, check_sizes, find_films, fit, scaling
+from covseg_ray.engine.training.run import cached, fit, scaling
 from covseg_ray.engine.training.sampling import Portion, shuffled_share
-from covseg_ray.engine.training.split import Source, targets
+from covseg_ray.engine.training.split import Source
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.engine.training.worker import Rank, Task
+from covseg_ray.segmentation.training.targets import targets
 from covseg_ray.storage.filesystem import join
 
 BARE, FEED, WHOLE = "bare steps in memory", "films from storage, no training", "train, through Ray"
@@ -142,7 +144,7 @@ def first_units(source: Source, films: int) -> Source:
     for number, unit in enumerate(source.units, start=1):
         count += len(unit.rows)
         if count >= films:
-            return replace(source, units=source.units[:number])
+            return replace(source, units=source.units[:number], shares=None)
     return source
 
 

@@ -20,14 +20,15 @@ from ray.util.queue import Queue
 from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import open_messages, original_error, session
+from covseg_ray.engine.training.films import check_sizes, find_films
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finalize
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.split import Source, cache, fits_in_object_store
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.engine.training.worker import Task, train_worker
-from covseg_ray.errors import CovsegError, DatasetError, StorageError, UsageError
+from covseg_ray.errors import CovsegError, StorageError, UsageError
 from covseg_ray.segmentation.estimate import Estimate
-from covseg_ray.storage.datasets.read import list_units, read_info
+from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import hold
 
@@ -95,22 +96,6 @@ def train(job: Job, progress: Progress, address: str | None = None, allow_open: 
         metrics=bundle.spec.metrics,
         seconds=time.perf_counter() - begin,
     )
-
-
-def find_films(job: Job, split: str) -> Source:
-    if not job.data.dataset:
-        raise UsageError("data.dataset is not set: give the URI of a packed dataset, --set data.dataset=URI")
-    dataset = locate(job.data.dataset).uri  # for workers, whose current folder is another
-    return Source(dataset, tuple(list_units(dataset, split, job.data.labels)), job.model.classes)
-
-
-def check_sizes(job: Job, sources: Mapping[str, Source]) -> None:
-    rows, batch = sources["train"].rows, job.train.batch_size
-    if rows < batch:
-        raise DatasetError(
-            f"{job.data.dataset}: split train has {rows} films, fewer than one global batch of {batch} "
-            f"for {job.most_workers} workers; set train.batch_size to at most {rows}, or pack more films"
-        )
 
 
 def check_same_job(folder: str, job: Job) -> None:

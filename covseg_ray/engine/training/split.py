@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,18 +9,21 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from covseg_ray.engine.training.sampling import Portion, within_unit
+from covseg_ray.engine.training.sampling import Portion, Shares, within_unit
+from covseg_ray.segmentation.training.targets import targets
 from covseg_ray.storage.datasets.read import Films, Unit, read_unit
 
 
 @dataclass(frozen=True)
 class Source:
-    """The films of a split: where they are, and, when they were cached, a reference to each unit's decoded films."""
+    """The films of a split: where they are, and, when they were cached, a reference to each unit's decoded films. With
+    ``shares``, an epoch leaves out and repeats some of them."""
 
     dataset: str
     units: tuple[Unit, ...]
     classes: tuple[str, ...]
     cached: tuple[ray.ObjectRef[Films], ...] = ()
+    shares: Shares | None = None
 
     @property
     def rows(self) -> int:
@@ -31,7 +33,13 @@ class Source:
         """The decoded films of one unit, from the object store where they are kept, else from storage."""
         if self.cached:
             return ray.get(self.cached[unit])
-        return read_unit(self.dataset, self.units[unit], with_lung="lung" in self.classes)
+        return read_unit(self.dataset, self.units[unit], with_lung="lung" in self.classes, lung_needed=False)
+
+    def drawn(self, seed: int | None, epoch: int) -> list[NDArray[np.int64]]:
+        """The rows of each unit in one epoch, before they are shuffled; each once without a seed, as for validation."""
+        if self.shares is None or seed is None:
+            return [np.arange(len(unit.rows)) for unit in self.units]
+        return self.shares.drawn(seed, epoch)
 
 
 def cache(source: Source) -> Source:
@@ -50,7 +58,8 @@ def fetch(portion: dict[str, NDArray[Any]], source: Source, shuffle_seed: int | 
     """One portion's films as columns; runs in a Ray task."""
     epoch, unit, start, stop = (int(portion[key][0]) for key in Portion._fields)
     films = source.films(unit)
-    chosen = within_unit(len(films.image_ids), shuffle_seed, epoch, unit)[start:stop]
+    rows = source.drawn(shuffle_seed, epoch)[unit]
+    chosen = rows[within_unit(len(rows), shuffle_seed, epoch, unit)[start:stop]]
     lungs_NHW = None if films.lungs_NHW is None else films.lungs_NHW[chosen]
     return {
         "image": films.images_NHW[chosen],
@@ -58,14 +67,3 @@ def fetch(portion: dict[str, NDArray[Any]], source: Source, shuffle_seed: int | 
         "row": sum(len(u.rows) for u in source.units[:unit]) + chosen,
         "epoch": np.full(len(chosen), epoch),
     }
-
-
-def targets(
-    masks_NHW: NDArray[np.uint8], lungs_NHW: NDArray[np.uint8] | None, classes: Sequence[str]
-) -> NDArray[np.uint8]:
-    """Class indices [N, H, W]: infection over lung over background (infection lies inside the lung)."""
-    found_NHW = np.zeros(masks_NHW.shape, np.uint8)
-    if "lung" in classes and lungs_NHW is not None:
-        found_NHW[lungs_NHW > 0] = classes.index("lung")
-    found_NHW[masks_NHW > 0] = classes.index("infection")
-    return found_NHW

@@ -22,7 +22,7 @@ from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.checkpoint import Checkpoints, Record
 from covseg_ray.engine.training.learner import Learner, build_learner, configure_torch
 from covseg_ray.engine.training.loader import Batch
-from covseg_ray.engine.training.sampling import plain_share, shuffled_share
+from covseg_ray.engine.training.sampling import Portion, plain_share, shuffled_share
 from covseg_ray.engine.training.split import Source
 from covseg_ray.engine.training.tracking import Tracker
 from covseg_ray.errors import DatasetError
@@ -98,10 +98,12 @@ def open_streams(
     """The batches of this worker's share of all the epochs to come, to train on and to validate on, and how many films
     of the latter make an epoch."""
     job, epochs = task.job, range(first_epoch, task.job.train.epochs + 1)
-    train_sizes = [len(unit.rows) for unit in task.train.units]
     val_sizes = [len(unit.rows) for unit in task.val.units]
     batch, share, streams = job.train.batch_size, rank.share(job.train.batch_size), 2 * rank.world
-    train = [p for e in epochs for p in shuffled_share(train_sizes, job.seed, e, rank.index, rank.world, batch)]
+    train: list[Portion] = []
+    for e in epochs:
+        sizes = [len(rows) for rows in task.train.drawn(job.seed, e)]
+        train += shuffled_share(sizes, job.seed, e, rank.index, rank.world, batch)
     val = [p for e in epochs for p in plain_share(val_sizes, e, rank.index, rank.world)]
     return (
         loader.batches(task.train, train, share, device, job.seed, streams),

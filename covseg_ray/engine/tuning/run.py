@@ -12,10 +12,11 @@ import ray
 from covseg_ray.config.train import Data, Job, Model, written
 from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.engine.session import session
+from covseg_ray.engine.training.films import check_sizes, find_films
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.run import Progress as TrainingProgress
-from covseg_ray.engine.training.run import cached, check_same_job, check_sizes, find_films, train
+from covseg_ray.engine.training.run import cached, check_same_job, train
 from covseg_ray.engine.training.split import Source
 from covseg_ray.engine.training.worker import Task
 from covseg_ray.engine.tuning.monitor import Progress, SearchMonitor

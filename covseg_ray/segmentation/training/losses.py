@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from covseg_ray.segmentation.network.torchvision_operators import smp
+from covseg_ray.segmentation.training.targets import UNKNOWN
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-UNKNOWN = 255  # of targets: class 0 or class 1, background or lung
 _IMPOSSIBLE = -1e4  # logit of probability 0
 _SMOOTH = 1e-5
 _ALPHA, _GAMMA = 0.25, 2.0

@@ -23,7 +23,7 @@ from covseg_ray.errors import DatasetError, UsageError, first_line
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.masks import decode_png1
-from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Shard
+from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Shard, source_name
 from covseg_ray.storage.filesystem import Location, exists, join, locate, parquet_damage, read_bytes, translated
 
 PARALLEL_LABELS = 8
@@ -140,6 +140,19 @@ def exclude_films(dataset_uri: str, units: Sequence[Unit], exclude: frozenset[st
             "give a list of some of them, as `covseg-ray data audit --side SPLIT --out FILE` writes it"
         )
     return rest
+
+
+def sources_and_labels(dataset_uri: str, units: Sequence[Unit]) -> list[list[tuple[str, str]]]:
+    """The source and the label of each film of each unit; the source is "" where the dataset names none."""
+    named = bool(read_info(dataset_uri).sources)
+
+    def of(unit: Unit) -> list[tuple[str, str]]:
+        (table,) = _read_groups(dataset_uri, unit.path, [unit.row_group], ["source", "label"])
+        sources, labels = table["source"].to_pylist(), table["label"].to_pylist()
+        return [(source_name(sources[row]) if named else "", labels[row]) for row in unit.rows]
+
+    with ThreadPoolExecutor(PARALLEL_LABELS) as pool:
+        return list(pool.map(of, units))
 
 
 def _unit_without(dataset_uri: str, unit: Unit, exclude: frozenset[str]) -> Unit:

@@ -18,7 +18,7 @@ from covseg_ray.engine.data_context import Rest
 from covseg_ray.engine.training import loader as stream
 from covseg_ray.engine.training import sampling as order
 from covseg_ray.engine.training.sampling import Portion
-from covseg_ray.engine.training.split import Source, cache, fits_in_object_store, targets
+from covseg_ray.engine.training.split import Source, cache, fits_in_object_store
 from covseg_ray.engine.training.worker import Rank
 from covseg_ray.storage.datasets.pack import synthesise
 from covseg_ray.storage.datasets.read import list_units, read_unit
@@ -113,16 +113,6 @@ def test_regrouped_batches_keep_order_and_never_cross_an_epoch(lengths: list[lis
     for batch in found:
         assert batch.images_NHW.flatten().tolist() == (batch.rows_N + 1).tolist()
         assert batch.targets_NHW.flatten().tolist() == (batch.rows_N + 2).tolist()
-
-
-def test_infection_covers_lung_covers_background() -> None:
-    masks_NHW = np.array([[[0, 1], [0, 1]]], np.uint8)
-    lungs_NHW = np.array([[[0, 0], [1, 1]]], np.uint8)
-    two = targets(masks_NHW, None, ("background", "infection"))
-    three = targets(masks_NHW, lungs_NHW, ("background", "lung", "infection"))
-    assert two.tolist() == [[[0, 1], [0, 1]]]
-    assert three.tolist() == [[[0, 2], [1, 2]]]
-    assert (two.dtype, three.dtype) == (np.uint8, np.uint8)
 
 
 @pytest.mark.parametrize("cached", [False, True])

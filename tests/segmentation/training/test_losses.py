@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from covseg_ray.config.train import Loss
-from covseg_ray.segmentation.training.losses import UNKNOWN, build_loss, film_jaccard
+from covseg_ray.segmentation.training.losses import build_loss, film_jaccard
+from covseg_ray.segmentation.training.targets import UNKNOWN
 
 
 def _case(classes: int = 2) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
