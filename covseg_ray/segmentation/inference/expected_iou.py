@@ -1,7 +1,7 @@
 """How well a film is probably segmented: the IoU to be expected of its mask, from the model's own probabilities.
 
-If each pixel had infection with the probability p that the model gives it, independently, the intersection of the mask M
-with the truth would on average be the sum of p over M, and the union the size of M plus the sum of p outside it. The
+If each pixel had infection with the probability p that the model gives it, independently, the intersection of the mask
+M with the truth would on average be the sum of p over M, and the union the size of M plus the sum of p outside it. The
 quotient is a film's ``agreement``. Models are surer than they are right, so a curve that was fitted on films with masks
 (`covseg_ray.segmentation.evaluation.reliability`) leads from there to the expected IoU.
 """
