@@ -22,10 +22,14 @@ OVERLAPS = {
 
 @dataclass(frozen=True)
 class Chart:
+    """Two pictures as data URIs, ``width`` and ``height`` in pixels."""
+
     light: str
     dark: str
     alternative: str
     caption: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,23 @@ def _curves(lines: figures.Series, what: str, best: int, caption: str) -> Chart:
 
 
 def _both(draw: Callable[[figures.Theme], bytes], alternative: str, caption: str) -> Chart:
-    return Chart(data_uri(draw(figures.LIGHT)), data_uri(draw(figures.DARK)), alternative, caption)
+    light, dark = draw(figures.LIGHT), draw(figures.DARK)
+    width, height = figures.size(light)
+    return Chart(data_uri(light), data_uri(dark), alternative, caption, width, height)
+
+
+def changes(names: Sequence[str], panels: Mapping[str, Sequence[figures.Interval]]) -> Chart:
+    """A panel for each metric: its value after each change; the first of ``names`` is the films as they are."""
+    words = "; ".join(
+        f"{title} {values[0][0]:.3f} {names[0]}, {min(value for value, _, _ in values[1:]):.3f} to "
+        f"{max(value for value, _, _ in values[1:]):.3f} after a change"
+        for title, values in panels.items()
+    )
+    return _both(
+        lambda theme: figures.interval_panels(names, panels, theme=theme),
+        f"Metrics after each change, with 95 % intervals. {words}",
+        f"{words}. Bars: 95 % intervals; dashed: {names[0]}",
+    )
 
 
 def trials_over_epochs(results: Sequence[TrialResult], best: TrialResult, select: str) -> Chart:

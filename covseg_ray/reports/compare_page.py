@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from covseg_ray.reports import pictures
+from covseg_ray.reports.figures import Interval
 from covseg_ray.reports.film_result import ChangedFilm
 from covseg_ray.reports.metric_words import MetricWords, place, words_for
-from covseg_ray.reports.page import HEADLINES, Findings, Interval, StratumRow, findings_shown, render
+from covseg_ray.reports.page import HEADLINES, Findings, StratumRow, findings_shown, render
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # a second of a command's start: loaded by the first chart
     from matplotlib.figure import Figure
 
 SIZE_INCHES = (6.0, 3.7)
+PANELS_WIDTH_INCHES, ROW_INCHES = 8.4, 0.22
 DOTS_PER_INCH = 150
 DASHES = ("-", "--", "-.", ":")
 BARS = 20
@@ -35,6 +36,7 @@ class Theme:
 LIGHT = Theme(ink="#1d2733", faint="#c9d2dc", lines=("#0072B2", "#D55E00", "#009E73", "#AA4499"))
 DARK = Theme(ink="#e4eaf1", faint="#44505e", lines=("#56B4E9", "#E69F00", "#2fc79a", "#DD88CC"))
 
+Interval = tuple[float, float, float]  # a value, and the low and high end of its 95 % interval
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
 
@@ -107,6 +109,24 @@ def histogram(
     return _png(figure, theme)
 
 
+def interval_panels(names: Sequence[str], panels: Mapping[str, Sequence[Interval]], *, theme: Theme) -> bytes:
+    """A panel for each title, side by side: a value of 0..1 with its interval for each of ``names``, from top to
+    bottom. A dashed line goes down from the first value."""
+    figure = _figure((PANELS_WIDTH_INCHES, ROW_INCHES * (len(names) + 3)))
+    for axes, (title, values), colour in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), theme.lines, strict=False
+    ):
+        _style(axes, title, "", theme)
+        value, low, high = np.array(values).T
+        rows = np.arange(len(names))
+        axes.axvline(value[0], color=theme.ink, linewidth=1, linestyle=(0, (2, 3)))
+        axes.hlines(rows, low, high, color=colour, linewidth=4, alpha=0.45)
+        axes.plot(value, rows, "o", color=colour, markersize=5)
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5))
+        axes.set_yticks(rows, names)
+    return _bytes(figure)
+
+
 def _plot(axes: Axes, lines: Series, theme: Theme) -> None:
     for index, (text, line) in enumerate(lines.items()):
         across, up = zip(*line, strict=True)
@@ -116,13 +136,23 @@ def _plot(axes: Axes, lines: Series, theme: Theme) -> None:
 
 
 def _chart(xlabel: str, ylabel: str, theme: Theme) -> tuple[Figure, Axes]:
+    figure = _figure(SIZE_INCHES)
+    axes = figure.add_subplot()
+    _style(axes, xlabel, ylabel, theme)
+    return figure, axes
+
+
+def _figure(inches: tuple[float, float]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=inches, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
+    return figure
+
+
+def _style(axes: Axes, xlabel: str, ylabel: str, theme: Theme) -> None:
     axes.patch.set_alpha(0)
     axes.set_xlabel(xlabel, color=theme.ink, fontsize=11)
     axes.set_ylabel(ylabel, color=theme.ink, fontsize=11)
@@ -131,14 +161,22 @@ def _chart(xlabel: str, ylabel: str, theme: Theme) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.faint)
-    return figure, axes
 
 
 def _png(figure: Figure, theme: Theme, legend_at: Literal["best", "lower right"] = "best") -> bytes:
     figure.axes[0].legend(frameon=False, labelcolor=theme.ink, fontsize=10, loc=legend_at)
+    return _bytes(figure)
+
+
+def _bytes(figure: Figure) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
+
+
+def size(png: bytes) -> tuple[int, int]:
+    """Width and height of a chart in pixels: they stand at a fixed place of a PNG's header."""
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
 
 
 def learning_curves(lines: Sequence[Sequence[tuple[float, float]]], best: int, *, ylabel: str, theme: Theme) -> bytes:

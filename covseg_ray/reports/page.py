@@ -10,15 +10,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from covseg_ray import __version__
 from covseg_ray.reports import charts, pictures
+from covseg_ray.reports.figures import Interval
 from covseg_ray.reports.film_result import FilmResult, representative
 from covseg_ray.reports.metric_words import place, words_for
+from covseg_ray.reports.stress import StressRow, stress_shown
 
 HEADLINES = ("iou_two_class", "iou_pooled", "iou_image", "iou_all", "false_alarm", "severity_error")
 IN_STRATA = ("iou_image", "iou_all", "false_alarm", "lung_iou", "severity_error")
 PAIRS_SHOWN = 3
 TRIPLETS_SHOWN = 4
-
-Interval = tuple[float, float, float]  # a value, and the low and high end of its 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,13 @@ class StratumRow:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Beyond the metrics: groups of films, calibration and the free-response view, each as far as there is one."""
+    """Beyond the metrics: groups of films, calibration, the free-response view and changed films, each as far as there
+    is one. The first row of ``stress`` is that of the films as they are."""
 
     strata: Sequence[StratumRow] = ()
     reliability: Sequence[charts.ReliabilityLine] = ()
     free_response: charts.FreeResponseView | None = None
+    stress: Sequence[StressRow] = ()
 
 
 def model_report(
@@ -101,6 +103,7 @@ def findings_shown(findings: Findings) -> dict[str, object]:
         "reliability": charts.reliability(findings.reliability) if findings.reliability else None,
         "free_response": charts.free_response(findings.free_response) if findings.free_response else None,
         "free_response_rule": findings.free_response.rule if findings.free_response else "",
+        "stress": stress_shown(findings.stress) if findings.stress else None,
     }
 
 

@@ -16,6 +16,7 @@ from places import ROOT
 from covseg_ray import errors
 from covseg_ray.cli.main import app
 from covseg_ray.config import train as config
+from covseg_ray.radiograph.changes import CHANGES
 from covseg_ray.reports.metric_words import METRICS
 from covseg_ray.storage.datasets import shards
 from covseg_ray.storage.runs import result_table
@@ -63,6 +64,13 @@ def test_the_classes_of_errors_are_those_of_the_code() -> None:
 
 def test_the_metrics_are_those_of_the_reports() -> None:
     assert sorted(names("metrics.md", "name")) == sorted(METRICS)
+
+
+def test_the_changes_are_those_of_the_code() -> None:
+    of_page = [name for row in table("metrics.md", "change") for name in re.findall(r"`([\w.+-]+)`", row[0])]
+    assert sorted(of_page) == sorted(CHANGES)
+    guide = (REFERENCE.parent / "guides/evaluate.md").read_text(encoding="utf-8")
+    assert f"predicts every film {1 + len(CHANGES)}\ntimes" in guide
 
 
 def test_the_columns_of_the_result_table_are_those_of_its_schema() -> None:

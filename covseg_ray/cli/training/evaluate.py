@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,11 +24,19 @@ from covseg_ray.cli.options import (
     subset,
 )
 from covseg_ray.cli.tables import show, table
+from covseg_ray.cli.training.stress import show_stress, stress_document
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from covseg_ray.engine.evaluation.compare import ComparedStratum, Comparison
+    from covseg_ray.engine.evaluation.protocol import ProtocolName
     from covseg_ray.engine.evaluation.run import Evaluation
+    from covseg_ray.engine.evaluation.stress import Stress
+    from covseg_ray.segmentation.estimate import Estimate
     from covseg_ray.segmentation.evaluation.subgroups import Stratum
+    from covseg_ray.segmentation.network.bundle import Bundle
+    from covseg_ray.storage.datasets.read import Subset
 
 IN_STRATA = ("iou_image", "iou_all", "false_alarm")
 
@@ -41,6 +49,13 @@ def evaluate(
     exclude: Exclude = None,
     workers: Workers = 1,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Predict this many films at a time.")] = 32,
+    stress: Annotated[
+        bool, typer.Option("--stress", help="Also measure the films after changes as by compression and resizing.")
+    ] = False,
+    protocol: Annotated[
+        Literal["medsegbench"] | None,
+        typer.Option("--protocol", help="Apply the decision rule of this benchmark and print its metrics."),
+    ] = None,
     report: Report = None,
     address: Address = None,
     allow_open: AllowOpen = False,
@@ -50,21 +65,31 @@ def evaluate(
     films = subset(dataset, split, labels, exclude)
     from covseg_ray.engine.bundle_io import load_bundle
     from covseg_ray.engine.evaluation import run as engine
+    from covseg_ray.engine.evaluation.protocol import PROTOCOLS
     from covseg_ray.engine.evaluation.report import evaluation_page
     from covseg_ray.engine.session import session
     from covseg_ray.storage.filesystem import write_bytes
 
     model = load_bundle(bundle)
+    if protocol:
+        model = model.with_rule(PROTOCOLS[protocol].rule)
     with session(address, workers, allow_open):
         found = engine.evaluate(model, films, workers, batch_size)
+        stressed = _stressed(model, films, workers, batch_size) if stress else None
     if report:
-        write_bytes(report, evaluation_page(model, films, found).encode())
+        write_bytes(report, evaluation_page(model, films, found, stressed).encode())
     for note in found.notes:
         say(f"note: {note}")
     if as_json:
-        typer.echo(json.dumps(_evaluation_document(found)))
+        document = _protocol_document(protocol, found) if protocol else _evaluation_document(found)
+        typer.echo(json.dumps(document | ({"stress": stress_document(stressed)} if stressed else {})))
+        return
+    if protocol:
+        show(_films(found), _metrics_table(_of_protocol(protocol, found)))
     else:
         _show_evaluation(found)
+    if stressed:
+        show_stress(stressed)
 
 
 def compare(
@@ -102,6 +127,14 @@ def compare(
         _show_comparison(first, second, found)
 
 
+def _stressed(model: Bundle, films: Subset, workers: int, batch_size: int) -> Stress:
+    from covseg_ray.cli.progress import CountProgress
+    from covseg_ray.engine.evaluation.stress import stress
+
+    with CountProgress("changed films") as progress:
+        return stress(model, films, workers, batch_size, progress.update)
+
+
 def _evaluation_document(found: Evaluation) -> dict[str, Any]:
     from covseg_ray.segmentation.evaluation.froc import RULE
 
@@ -116,6 +149,17 @@ def _evaluation_document(found: Evaluation) -> dict[str, Any]:
         },
         "free_response": {"rule": RULE, **asdict(found.free_response), "curve": curve},
     }
+
+
+def _of_protocol(protocol: ProtocolName, found: Evaluation) -> dict[str, Estimate]:
+    from covseg_ray.engine.evaluation.protocol import PROTOCOLS
+
+    return {name: each for name, each in found.metrics.items() if name in PROTOCOLS[protocol].metrics}
+
+
+def _protocol_document(protocol: ProtocolName, found: Evaluation) -> dict[str, Any]:
+    metrics = {name: asdict(each) for name, each in _of_protocol(protocol, found).items()}
+    return {"images": len(found.image_ids), "protocol": protocol, "metrics": metrics}
 
 
 def _comparison_document(found: Comparison) -> dict[str, Any]:
@@ -142,7 +186,6 @@ def _show_evaluation(found: Evaluation) -> None:
     from covseg_ray.engine.evaluation.report import free_response_words, stratum_words
     from covseg_ray.engine.evaluation.run import ALL
 
-    metrics = [[name, f"{e.value:.4f}", f"{e.low:.4f} to {e.high:.4f}"] for name, e in found.metrics.items()]
     strata = [
         [stratum_words(group, name), f"{each.images:,}", *_cells(each)]
         for group, of in found.strata.items()
@@ -151,7 +194,7 @@ def _show_evaluation(found: Evaluation) -> None:
     whole = found.calibration[ALL]
     show(
         _films(found),
-        table(["metric", "value", "95 % interval"], metrics),
+        _metrics_table(found.metrics),
         "",
         table(["of them", "films", *IN_STRATA], strata),
         "",
@@ -183,6 +226,11 @@ def _show_comparison(first: str, second: str, found: Comparison) -> None:
         table(["films that changed most", "A wrong", "B wrong"], changed),
         "(wrong: the share of a film's pixels marked without infection, or missed)",
     )
+
+
+def _metrics_table(metrics: Mapping[str, Estimate]) -> Table:
+    rows = [[name, f"{each.value:.4f}", f"{each.low:.4f} to {each.high:.4f}"] for name, each in metrics.items()]
+    return table(["metric", "value", "95 % interval"], rows)
 
 
 def _films(found: Evaluation) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from covseg_ray.engine.evaluation.compare import Comparison
 from covseg_ray.engine.evaluation.run import ALL, Evaluation
+from covseg_ray.engine.evaluation.stress import Stress
 from covseg_ray.reports.charts import FreeResponseView, ReliabilityLine
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
-from covseg_ray.reports.page import Findings, Interval, StratumRow, model_report
+from covseg_ray.reports.figures import Interval
+from covseg_ray.reports.page import Findings, StratumRow, model_report
+from covseg_ray.reports.stress import StressRow
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
@@ -16,10 +20,11 @@ from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.read import Subset, read_info
 
 METRICS_HOW = "covseg-ray evaluate on split {split}; 95 % intervals from 1,000 bootstrap resamples of the films"
+AS_IS = "as it is"
 GROUPS = {"label": "", "infected_share": "Infection "}
 
 
-def evaluation_page(bundle: Bundle, films: Subset, evaluation: Evaluation) -> str:
+def evaluation_page(bundle: Bundle, films: Subset, evaluation: Evaluation, stress: Stress | None = None) -> str:
     """The report of a model on films, as HTML."""
     return model_report(
         title=f"{bundle.spec.architecture} {bundle.spec.encoder} on {films.split}",
@@ -27,7 +32,7 @@ def evaluation_page(bundle: Bundle, films: Subset, evaluation: Evaluation) -> st
         films=evaluation.films,
         facts=facts(bundle, films, evaluation),
         ious=evaluation.infected_ious,
-        findings=findings({"model": evaluation}),
+        findings=replace(findings({"model": evaluation}), stress=stress_rows(stress) if stress else ()),
     )
 
 
@@ -73,6 +78,22 @@ def findings(evaluations: Mapping[str, Evaluation]) -> Findings:
         reliability=[_reliability(name, each.calibration[ALL]) for name, each in evaluations.items()],
         free_response=free_response_view({name: each.free_response for name, each in evaluations.items()}),
     )
+
+
+def stress_rows(found: Stress) -> list[StressRow]:
+    """The films as they are, then each change."""
+    as_is = StressRow(AS_IS, intervals(found.as_is.marked), intervals(found.as_is.metrics))
+    return [as_is] + [
+        StressRow(
+            name,
+            intervals(each.marked),
+            intervals(each.metrics),
+            intervals(each.marked_differences),
+            intervals(each.differences),
+            intervals({name: each.probe_auc})[name] if each.probe_auc else None,
+        )
+        for name, each in found.changes.items()
+    ]
 
 
 def stratum_words(group: str, name: str) -> str:

@@ -40,7 +40,7 @@ def value(ratio: Ratio) -> float:
 def estimate(ratios: Mapping[str, Ratio]) -> dict[str, Estimate]:
     """Each metric with its 95 % percentile interval."""
     resampled = _resampled(ratios)
-    return {name: Estimate(value(ratio), *_interval(resampled[name])) for name, ratio in ratios.items()}
+    return {name: Estimate(value(ratio), *percentile_interval(resampled[name])) for name, ratio in ratios.items()}
 
 
 def difference(
@@ -61,11 +61,12 @@ def difference(
         changes = two[name] - one[name]
         gains = -changes if name in lower_is_better else changes
         not_better = float((gains[np.isfinite(gains)] <= 0).mean())
-        found[name] = Difference(value(second[name]) - value(first[name]), *_interval(changes), not_better)
+        found[name] = Difference(value(second[name]) - value(first[name]), *percentile_interval(changes), not_better)
     return found
 
 
-def _interval(values: Floats) -> tuple[float, float]:
+def percentile_interval(values: Floats) -> tuple[float, float]:
+    """The 95 % interval of a metric's values in the resamples, float64 ``[resamples]``; NaN does not count."""
     low, high = np.percentile(values[np.isfinite(values)], [2.5, 97.5])
     return float(low), float(high)
 
@@ -76,14 +77,14 @@ def _resampled(ratios: Mapping[str, Ratio]) -> dict[str, Floats]:
     for units in {len(over) for over, _ in ratios.values()}:
         names = [name for name, (over, _) in ratios.items() if len(over) == units]
         columns = np.stack([column for name in names for column in ratios[name]], axis=1)
-        sums = np.concatenate([weights @ columns for weights in _weights(units)])
+        sums = np.concatenate([weights @ columns for weights in resample_weights(units)])
         over, under = sums[:, 0::2], sums[:, 1::2]
         shares = np.divide(over, under, out=np.full_like(over, np.nan), where=under > 0)
         values.update(zip(names, shares.T, strict=True))
     return values
 
 
-def _weights(units: int) -> Iterator[Floats]:
+def resample_weights(units: int) -> Iterator[Floats]:
     """How often each unit was drawn, float64 ``[resamples, units]``, in pieces that fit in memory."""
     generator = np.random.default_rng(0)
     chances = np.full(units, 1 / units)
