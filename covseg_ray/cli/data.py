@@ -131,7 +131,8 @@ def audit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find duplicates and patients across splits, masks that contradict their label, and unreadable films."""
+    """Find duplicates and patients across splits, masks that contradict their label, and unreadable films. Warn where
+    how the files were made tells the label."""
     from covseg_ray.cli.progress import CountProgress
     from covseg_ray.storage.datasets.audit import audit as audit_films
     from covseg_ray.storage.filesystem import write_bytes
@@ -179,6 +180,10 @@ def _print_audit(dataset: str, found: Audit, as_json: bool) -> None:
     if found.findings:
         rows = [[each.kind, each.image_id, each.detail] for each in found.findings]
         tables.show("films to leave out", tables.table(["finding", "image", "detail"], rows))
+    if found.shortcuts:
+        rows = [[each.trace, each.label, f"{each.auc:.2f}"] for each in found.shortcuts]
+        title = "warning: how the files were made tells the label"
+        tables.show(title, tables.table(["trace", "label", "AUC"], rows, right=("AUC",)))
     if found.rejected:
         _print_rejects(found.rejected)
 

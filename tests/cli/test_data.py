@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packed import write_rows
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from covseg_ray.cli.main import app
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.storage.datasets.shards import ShardRow
 
 
 def run(*words: str) -> Result:
@@ -123,6 +125,25 @@ def test_audit_writes_the_list_that_pack_takes(source: Path, tmp_path: Path) -> 
     result = run("audit", str(tmp_path / "leaky"), "--side", "val", "--out", str(tmp_path / "val"))
     left_out = (tmp_path / "val").read_text().splitlines()
     assert left_out == ["val/COVID-19/film (2)  # exact-duplicate: of train/COVID-19/twin"]
+
+
+def test_audit_warns_where_a_border_tells_the_label(tmp_path: Path) -> None:
+    """Films of noise: those of label A have four dark rows above."""
+    random = np.random.default_rng(3)
+    rows = []
+    for number in range(80):
+        image_HW, label = random.integers(1, 256, (32, 32), np.uint8), "AB"[number % 2]
+        image_HW[: 4 * (label == "A")] = 0
+        rows.append(ShardRow(f"{number}", "train", label, image_HW, np.zeros_like(image_HW)))
+    write_rows(rows, str(tmp_path / "d"), size=32)
+    document = json.loads(run("audit", str(tmp_path / "d"), "--out", str(tmp_path / "list"), "--json").stdout)
+    assert {"trace": "borders", "label": "A", "auc": 1.0} in document["shortcuts"]
+    assert document["findings"] == []
+    assert (tmp_path / "list").read_text() == ""
+    shown = run("audit", str(tmp_path / "d"))
+    assert shown.exit_code == 0
+    assert "warning: how the files were made tells the label\ntrace " in shown.stdout
+    assert re.search(r"^borders +A +1\.00$", shown.stdout, re.MULTILINE)
 
 
 def test_synth_then_show(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Audit films before training: copies, patients shared by splits, masks that contradict their label.
+"""Audit films before training: copies, patients shared by splits, masks that contradict their label, and traces of
+how the files were made that tell the labels apart.
 
 Of two copies, and of the films of one patient in two splits, the film of the evaluation split is kept (test before val
 before train) and the other reported. With a ``side``, the film of that split is reported and the other kept.
@@ -8,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from covseg_ray.errors import UsageError
+from covseg_ray.radiograph.file_traces import file_traces
 from covseg_ray.storage.datasets.near_duplicates import Fingerprint, find_duplicates, fingerprint
 from covseg_ray.storage.datasets.pack import Progress, map_in_threads, read_film
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
 from covseg_ray.storage.datasets.shards import DATASET_FILE, Reject
-from covseg_ray.storage.datasets.sources import Source, name_sources, read_sources
+from covseg_ray.storage.datasets.shortcuts import Shortcut, find_shortcuts
+from covseg_ray.storage.datasets.sources import Source, SourceFilm, name_sources, read_sources
 from covseg_ray.storage.filesystem import exists, join
 
 INFECTED = frozenset({"COVID-19"})
@@ -39,12 +41,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The number of ``films`` audited, and of those whose patient is not known; ``rejected`` could not be read."""
+    """The number of ``films`` audited, and of those whose patient is not known; ``rejected`` could not be read.
+    ``shortcuts`` are warnings about the films as a whole: they exclude none."""
 
     films: int
     without_patient: int
     findings: tuple[Finding, ...]
     rejected: tuple[Reject, ...]
+    shortcuts: tuple[Shortcut, ...]
 
     def exclusions(self) -> str:
         """The list for ``data pack --exclude``: every reported film once, its reasons as a comment."""
@@ -62,6 +66,7 @@ class _Film:
     infected: bool
     patient_id: str | None
     fingerprint: Fingerprint
+    traces: dict[str, float]
 
 
 def audit(
@@ -94,7 +99,8 @@ def audit(
     contradictions = (finding for each in films for finding in _contradictions(each))
     findings = [*_duplicates(films, side), *_shared_patients(films, side), *contradictions]
     without_patient = sum(each.patient_id is None for each in films)
-    return Audit(len(films), without_patient, tuple(findings), tuple(rejected))
+    shortcuts = find_shortcuts([each.label for each in films], [each.traces for each in films])
+    return Audit(len(films), without_patient, tuple(findings), tuple(rejected), tuple(shortcuts))
 
 
 def _packed(source: Source, progress: Progress | None) -> tuple[list[_Film], list[Reject]]:
@@ -105,9 +111,17 @@ def _packed(source: Source, progress: Progress | None) -> tuple[list[_Film], lis
             films = read_unit(source.uri, unit)
             infected = films.masks_NHW.max(axis=(1, 2)) > 0
             for index, image_id in enumerate(films.image_ids):
-                label, patient_id = films.labels[index], films.patient_ids[index]
-                mark = fingerprint(films.images_NHW[index])
-                found.append(_Film(source.qualify(image_id), split, label, bool(infected[index]), patient_id, mark))
+                found.append(
+                    _Film(
+                        source.qualify(image_id),
+                        split,
+                        films.labels[index],
+                        bool(infected[index]),
+                        films.patient_ids[index],
+                        fingerprint(films.images_NHW[index]),
+                        file_traces(films.images_NHW[index]),
+                    )
+                )
             if progress:
                 progress(len(found), info.rows)
     return found, [replace(each, image=source.qualify(each.image)) for each in info.rejected]
@@ -115,15 +129,16 @@ def _packed(source: Source, progress: Progress | None) -> tuple[list[_Film], lis
 
 def _unpacked(source: Source, progress: Progress | None) -> tuple[list[_Film], list[Reject]]:
     _, films = read_sources([source])
-    found: list[_Film] = []
-    rejected: list[Reject] = []
-    for row in map_in_threads(partial(read_film, size=SOURCE_SIZE, resize="stretch"), films, progress):
-        if isinstance(row, Reject):
-            rejected.append(row)
-        else:
-            infected, mark = bool(np.any(row.mask_HW)), fingerprint(row.image_HW)
-            found.append(_Film(row.image_id, row.split, row.label, infected, row.patient_id, mark))
-    return found, rejected
+    read = list(map_in_threads(_read, films, progress))
+    return [each for each in read if isinstance(each, _Film)], [each for each in read if isinstance(each, Reject)]
+
+
+def _read(film: SourceFilm) -> _Film | Reject:
+    row = read_film(film, SOURCE_SIZE, "stretch")
+    if isinstance(row, Reject):
+        return row
+    infected, mark, traces = bool(np.any(row.mask_HW)), fingerprint(row.image_HW), file_traces(row.image_HW)
+    return _Film(row.image_id, row.split, row.label, infected, row.patient_id, mark, traces)
 
 
 def _duplicates(films: list[_Film], side: str | None) -> Iterator[Finding]:
