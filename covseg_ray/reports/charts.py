@@ -43,6 +43,15 @@ class ReliabilityLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedIouLine:
+    """``points`` are the mean expected and the mean true IoU of parts of the films, 0 to 1; ``words`` sum them up."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class FreeResponseView:
     """By model, ``points`` are false regions (a film of the kind that ``axis`` names) and the share of lesions found,
     one a threshold; ``own`` is the point of the model's own rule, and ``summary`` says the same in words."""
@@ -83,7 +92,16 @@ def reliability(lines: Sequence[ReliabilityLine]) -> Chart:
         for line in lines
     )
     points = {line.name: line.points for line in lines}
-    return _both(lambda theme: figures.reliability(points, theme=theme), f"Reliability diagram. {scores}", scores)
+    axes = ("Predicted probability", "Infected share")
+    return _both(lambda theme: figures.reliability(points, axes, theme=theme), f"Reliability diagram. {scores}", scores)
+
+
+def expected_iou(lines: Sequence[ExpectedIouLine]) -> Chart:
+    """True over expected IoU by fifths of the films, for one line or more."""
+    words = "; ".join(f"{line.name}: {line.words}" for line in lines)
+    points = {line.name: line.points for line in lines}
+    axes = ("Expected IoU", "True IoU")
+    return _both(lambda theme: figures.reliability(points, axes, theme=theme), f"Expected and true IoU. {words}", words)
 
 
 def free_response(view: FreeResponseView) -> Chart:

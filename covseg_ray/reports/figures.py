@@ -61,9 +61,9 @@ def curves(lines: Series, *, ylabel: str, best_epoch: int, theme: Theme, unit_ra
     return _png(figure, theme)
 
 
-def reliability(lines: Series, *, theme: Theme) -> bytes:
-    """Infected share over probability, 0..1 both, beside the diagonal on which a calibrated model lies."""
-    figure, axes = _chart("Predicted probability", "Infected share", theme)
+def reliability(lines: Series, labels: tuple[str, str], *, theme: Theme) -> bytes:
+    """What is true over what was predicted, 0..1 both, beside the diagonal on which a calibrated model lies."""
+    figure, axes = _chart(*labels, theme)
     axes.plot((0, 1), (0, 1), color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label="calibrated")
     _plot(axes, lines, theme)
     axes.set(xlim=(0, 1), ylim=(0, 1))

@@ -32,13 +32,14 @@ class StratumRow:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Beyond the metrics: groups of films, calibration, the free-response view and changed films, each as far as there
-    is one. The first row of ``stress`` is that of the films as they are."""
+    """Beyond the metrics: groups of films, calibration, the free-response view, changed films and the expected IoU,
+    each as far as there is one. The first row of ``stress`` is that of the films as they are."""
 
     strata: Sequence[StratumRow] = ()
     reliability: Sequence[charts.ReliabilityLine] = ()
     free_response: charts.FreeResponseView | None = None
     stress: Sequence[StressRow] = ()
+    expected_iou: Sequence[charts.ExpectedIouLine] = ()
 
 
 def model_report(
@@ -103,6 +104,7 @@ def findings_shown(findings: Findings) -> dict[str, object]:
         "reliability": charts.reliability(findings.reliability) if findings.reliability else None,
         "free_response": charts.free_response(findings.free_response) if findings.free_response else None,
         "free_response_rule": findings.free_response.rule if findings.free_response else "",
+        "expected_iou": charts.expected_iou(findings.expected_iou) if findings.expected_iou else None,
         "stress": stress_shown(findings.stress) if findings.stress else None,
     }
 

@@ -90,7 +90,8 @@ def test_a_model_that_is_too_sure_lies_below_the_calibrated_one() -> None:
     colour = figures.LIGHT.lines[0]
     sure, right = ({"model": [(0.1, at * 0.1), (0.9, at * 0.9)]} for at in (0.5, 1.0))
     low, high = (
-        drawn_at(figures.reliability(line, theme=figures.LIGHT), colour)[:, 0].mean() for line in (sure, right)
+        drawn_at(figures.reliability(line, ("x", "y"), theme=figures.LIGHT), colour)[:, 0].mean()
+        for line in (sure, right)
     )
     assert low > high + 0.05  # rows count from the top
 
@@ -112,7 +113,7 @@ def test_the_star_of_the_own_rule_is_drawn_where_it_is() -> None:
 def test_two_models_have_two_colours(theme: figures.Theme) -> None:
     lines = {"A": [(0.1, 0.2), (0.9, 0.5)], "B": [(0.1, 0.1), (0.9, 0.9)]}
     for png in (
-        figures.reliability(lines, theme=theme),
+        figures.reliability(lines, ("x", "y"), theme=theme),
         figures.free_response(lines, {"A": (0.2, 0.3), "B": (0.3, 0.4)}, axis="x", theme=theme),
     ):
         assert min(share_of(png, colour) for colour in theme.lines[:2]) > 0.003

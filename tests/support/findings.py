@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from covseg_ray.reports.charts import FreeResponseView, ReliabilityLine
+from covseg_ray.reports.charts import ExpectedIouLine, FreeResponseView, ReliabilityLine
 from covseg_ray.reports.page import Findings, StratumRow
 
 LINES = [(0.03, 0.01), (0.5, 0.4), (0.97, 0.9)]
@@ -23,4 +23,5 @@ def findings(*names: str) -> Findings:
         ],
         reliability=[ReliabilityLine(name, LINES, expected_error=0.0312, brier=0.0211) for name in names],
         free_response=view(*names),
+        expected_iou=[ExpectedIouLine(name, LINES, "rank correlation with the true IoU 0.71") for name in names],
     )

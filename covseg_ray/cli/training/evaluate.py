@@ -148,6 +148,7 @@ def _evaluation_document(found: Evaluation) -> dict[str, Any]:
             for name, each in found.calibration.items()
         },
         "free_response": {"rule": RULE, **asdict(found.free_response), "curve": curve},
+        "expected_iou": found.expected_iou._asdict() if found.expected_iou else None,
     }
 
 
@@ -183,7 +184,7 @@ def _strata_document(strata: Mapping[str, Mapping[str, Stratum | ComparedStratum
 
 
 def _show_evaluation(found: Evaluation) -> None:
-    from covseg_ray.engine.evaluation.report import free_response_words, stratum_words
+    from covseg_ray.engine.evaluation.report import expected_iou_words, free_response_words, stratum_words
     from covseg_ray.engine.evaluation.run import ALL
 
     strata = [
@@ -200,6 +201,7 @@ def _show_evaluation(found: Evaluation) -> None:
         "",
         f"calibration: expected error {whole.expected_error:.4f}, Brier score {whole.brier:.4f}, over all pixels",
         f"free response: {free_response_words(found.free_response)}",
+        *([f"expected IoU: {expected_iou_words(found.expected_iou)}"] if found.expected_iou else []),
     )
 
 

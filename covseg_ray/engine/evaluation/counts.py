@@ -20,6 +20,7 @@ from covseg_ray.segmentation.evaluation.calibration import Histogram, count_leve
 from covseg_ray.segmentation.evaluation.froc import mark
 from covseg_ray.segmentation.evaluation.metrics import count, count_lung
 from covseg_ray.segmentation.evaluation.probe import summarise_output
+from covseg_ray.segmentation.inference.expected_iou import agreement
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, local_device
 from covseg_ray.segmentation.network.bundle import LUNG, Bundle
 from covseg_ray.segmentation.network.bundle_files import from_files, to_files
@@ -30,7 +31,8 @@ BundleFiles: TypeAlias = "Sequence[ray.ObjectRef[Mapping[str, bytes]]]"
 
 class FilmCounts(NamedTuple):
     """SplitCounts of one film, and its place in its unit. ``lung_4`` where the model knows lungs; see
-    `covseg_ray.segmentation.evaluation.metrics` and `covseg_ray.segmentation.evaluation.froc` for the columns."""
+    `covseg_ray.segmentation.evaluation.metrics` and `covseg_ray.segmentation.evaluation.froc` for the columns, and
+    `covseg_ray.segmentation.inference.expected_iou` for ``agreement``."""
 
     image_id: str
     label: str
@@ -39,6 +41,7 @@ class FilmCounts(NamedTuple):
     infection_4: NDArray[np.int64]
     lung_4: NDArray[np.int64] | None
     marks_M: NDArray[np.int64]
+    agreement: float
 
 
 class ChangedCounts(NamedTuple):
@@ -162,6 +165,7 @@ def count_films(
     classes_NHW, probabilities_NHW = predict_at_film_size(predictor, films.images_NHW[part])
     found_NHW, truth_NHW = classes_NHW == predictor.spec.infection, films.masks_NHW[part] > 0
     infection_N4, marks_NM = count(found_NHW, truth_NHW), mark(probabilities_NHW, found_NHW, truth_NHW)
+    agreement_N = agreement(probabilities_NHW, found_NHW)
     lungs_N4 = None
     if films.lungs_NHW is not None:
         lungs_NHW = found_NHW | (classes_NHW == predictor.spec.classes.index(LUNG))
@@ -179,6 +183,7 @@ def count_films(
             infection_N4[row],
             None if lungs_N4 is None else lungs_N4[row],
             marks_NM[row],
+            float(agreement_N[row]),
         )
         for row, image_id in enumerate(films.image_ids[part])
     ]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from covseg_ray.engine.evaluation.compare import Comparison
 from covseg_ray.engine.evaluation.run import ALL, Evaluation
 from covseg_ray.engine.evaluation.stress import Stress
-from covseg_ray.reports.charts import FreeResponseView, ReliabilityLine
+from covseg_ray.reports.charts import ExpectedIouLine, FreeResponseView, ReliabilityLine
 from covseg_ray.reports.compare_page import ComparedMetric, compare_report
 from covseg_ray.reports.figures import Interval
 from covseg_ray.reports.page import Findings, StratumRow, model_report
@@ -16,6 +16,7 @@ from covseg_ray.reports.stress import StressRow
 from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration
 from covseg_ray.segmentation.evaluation.froc import RULE, FreeResponse
+from covseg_ray.segmentation.evaluation.reliability import Reliability
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.read import Subset, read_info
 
@@ -77,6 +78,11 @@ def findings(evaluations: Mapping[str, Evaluation]) -> Findings:
         ],
         reliability=[_reliability(name, each.calibration[ALL]) for name, each in evaluations.items()],
         free_response=free_response_view({name: each.free_response for name, each in evaluations.items()}),
+        expected_iou=[
+            ExpectedIouLine(name, list(zip(found.expected, found.true, strict=True)), expected_iou_words(found))
+            for name, each in evaluations.items()
+            if (found := each.expected_iou)
+        ],
     )
 
 
@@ -126,6 +132,12 @@ def free_response_words(found: FreeResponse) -> str:
     if not found.lesions:
         return f"{false}; no film has a lesion"
     return f"{own['lesions_found'].value:.1%} of {found.lesions:,} lesions found at {false}"
+
+
+def expected_iou_words(found: Reliability) -> str:
+    """How far the expected IoU is right, in one line."""
+    errors = [abs(expected - true) for expected, true in zip(found.expected, found.true, strict=True)]
+    return f"rank correlation with the true IoU {found.spearman:.2f}, mean error in a fifth at most {max(errors):.3f}"
 
 
 def facts(bundle: Bundle, films: Subset, evaluation: Evaluation) -> dict[str, str]:

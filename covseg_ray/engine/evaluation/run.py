@@ -15,7 +15,9 @@ from covseg_ray.segmentation.estimate import Estimate
 from covseg_ray.segmentation.evaluation.calibration import Calibration, calibration
 from covseg_ray.segmentation.evaluation.froc import FreeResponse, free_response
 from covseg_ray.segmentation.evaluation.metrics import image_iou, summarise
+from covseg_ray.segmentation.evaluation.reliability import Reliability, fit, reliability
 from covseg_ray.segmentation.evaluation.subgroups import Stratum, summarise_strata
+from covseg_ray.segmentation.inference.expected_iou import expected_iou
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.read import Films, Subset, Unit, read_info, read_unit
@@ -27,9 +29,10 @@ PICTURES = 9
 @dataclass(frozen=True)
 class Evaluation:
     """``counts_N4`` are int64 true and false positives, false and true negatives of infection pixels, ``lungs_N4`` the
-    counts of :func:`count_lung` where the model knows lungs: one row per film, in the order of ``image_ids``. Each of
-    ``units`` holds one film. ``calibration`` is that of all films and of each label; ``left_out`` films were excluded;
-    ``notes`` are warnings about the numbers."""
+    counts of :func:`count_lung` where the model knows lungs: one row per film, in the order of ``image_ids``, as
+    ``agreement_N`` is, from which the expected IoU comes. Each of ``units`` holds one film. ``calibration`` is that of
+    all films and of each label; ``expected_iou`` says how far that is right, where the model has a curve for it;
+    ``left_out`` films were excluded; ``notes`` are warnings about the numbers."""
 
     image_ids: tuple[str, ...]
     labels: tuple[str, ...]
@@ -40,6 +43,8 @@ class Evaluation:
     strata: Mapping[str, Mapping[str, Stratum]]
     calibration: Mapping[str, Calibration]
     free_response: FreeResponse
+    agreement_N: NDArray[np.float64]
+    expected_iou: Reliability | None
     left_out: int
     notes: tuple[str, ...]
     films: Sequence[FilmResult] = ()
@@ -72,6 +77,7 @@ def measure(bundle: Bundle, films: Subset, workers: int = 1, batch_size: int = 3
     counts = count_split(bundle, films.dataset, units, workers, batch_size)
     counted, labels = counts.films, tuple(film.label for film in counts.films)
     image_ids, counts_N4, lungs_N4 = columns(counted)
+    agreement_N, curve = np.array([film.agreement for film in counted]), bundle.spec.expected_iou
     levels = {ALL: sum(counts.levels.values(), np.zeros((), np.int64))} | dict(counts.levels)
     return Evaluation(
         image_ids=image_ids,
@@ -83,9 +89,18 @@ def measure(bundle: Bundle, films: Subset, workers: int = 1, batch_size: int = 3
         strata=summarise_strata(image_ids, labels, counts_N4, lungs_N4),
         calibration={label: calibration(histogram_2L) for label, histogram_2L in levels.items()},
         free_response=free_response(np.stack([film.marks_M for film in counted])),
+        agreement_N=agreement_N,
+        expected_iou=reliability(expected_iou(curve, agreement_N), image_iou(counts_N4)) if curve else None,
         left_out=sum(len(unit.rows) for unit in films.all_units()) - len(counted),
         notes=notes(bundle, films),
     )
+
+
+def measured(bundle: Bundle, found: Evaluation, how: str) -> Bundle:
+    """The bundle with its metrics, and with the curve of the expected IoU that these films give."""
+    curve = fit(found.agreement_N, image_iou(found.counts_N4))
+    about = {"metrics": dict(found.metrics), "metrics_how": how, "expected_iou": curve}
+    return Bundle(bundle.spec.model_copy(update=about), bundle.state)
 
 
 def notes(bundle: Bundle, films: Subset) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from covseg_ray.engine.evaluation.report import METRICS_HOW
-from covseg_ray.engine.evaluation.run import measure
+from covseg_ray.engine.evaluation.run import measure, measured
 from covseg_ray.segmentation.evaluation.rule_search import LEVELS, SHARES, Choice, choose, count_rules
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, local_device
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -43,10 +43,10 @@ def decide(bundle: Bundle, films: Subset, flip: bool, on_progress: Callable[[int
 
 
 def with_metrics(bundle: Bundle, films: Subset, choice: Choice) -> Bundle:
-    """The bundle with its metrics on the films that chose its rule, and a note that they did."""
-    metrics = measure(bundle, films).metrics
+    """The bundle with its metrics and its curve of the expected IoU on the films that chose its rule, and a note that
+    they did."""
     how = (
         f"{METRICS_HOW.format(split=films.split)}. Threshold and smallest region were chosen on these films; on films "
         f"that did not choose (two-fold cross-validation), iou_all is {choice.expected:.4f}"
     )
-    return Bundle(bundle.spec.model_copy(update={"metrics": dict(metrics), "metrics_how": how}), bundle.state)
+    return measured(bundle, measure(bundle, films), how)

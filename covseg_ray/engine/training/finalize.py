@@ -10,7 +10,7 @@ import torch
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.engine.evaluation.report import METRICS_HOW, facts, findings, intervals
-from covseg_ray.engine.evaluation.run import evaluate
+from covseg_ray.engine.evaluation.run import evaluate, measured
 from covseg_ray.engine.training.checkpoint import STATE_FILE
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.reports.page import model_report
@@ -29,7 +29,7 @@ def finalize(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_imag
     spec, how = describe(job, train_images), METRICS_HOW.format(split="val")
     films = Subset(job.data.dataset, "val", job.data.labels)
     evaluation = evaluate(Bundle(spec, state), films, job.fewest_workers)
-    bundle = Bundle(spec.model_copy(update={"metrics": dict(evaluation.metrics), "metrics_how": how}), state)
+    bundle = measured(Bundle(spec, state), evaluation, how)
     page = model_report(
         title=job.name,
         history=read_history(folder),

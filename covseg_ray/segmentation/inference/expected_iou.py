@@ -33,4 +33,5 @@ def agreement(probabilities_NHW: NDArray[np.uint8], found_NHW: NDArray[np.bool_]
 def expected_iou(curve: Curve, agreement_N: NDArray[np.float64]) -> NDArray[np.float64]:
     """float64 ``[N]``: the curve at each agreement, on straight lines between its knots and level beyond them."""
     at, value = np.array(curve).T
-    return np.interp(agreement_N, at, value)
+    expected_N: NDArray[np.float64] = np.interp(agreement_N, at, value)
+    return expected_N

@@ -6,7 +6,7 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, Field, field_validator
@@ -22,6 +22,7 @@ from covseg_ray.segmentation.network.preprocess import IMAGENET_MEAN, IMAGENET_S
 
 WEIGHTS = "model.safetensors"
 INFECTION, LUNG = "infection", "lung"
+_UNMEASURED: dict[str, Any] = {"metrics": {}, "metrics_how": "", "expected_iou": ()}
 _CHANGES_A_MASK = {"architecture", "encoder", "classes", "input_size", "resize", "normalisation", "decision", "int8"}
 
 
@@ -54,7 +55,11 @@ class Int8(BaseModel, frozen=True, extra="forbid"):
 
 
 class BundleSpec(BaseModel, frozen=True, extra="forbid"):
-    """What ``model.json`` holds, beside the model's id. ``input_size`` is the side of the square, in pixels."""
+    """What ``model.json`` holds, beside the model's id. ``input_size`` is the side of the square, in pixels.
+
+    ``expected_iou`` is the curve from a film's agreement to its expected IoU, see
+    `covseg_ray.segmentation.inference.expected_iou`; without one, no IoU is expected.
+    """
 
     schema_version: Literal[1] = 1
     architecture: str
@@ -68,6 +73,7 @@ class BundleSpec(BaseModel, frozen=True, extra="forbid"):
     trained_on: TrainedOn | None = None
     metrics: dict[str, Estimate] = {}
     metrics_how: str = ""
+    expected_iou: tuple[tuple[float, float], ...] = ()
     package_version: str = __version__
     created: datetime = Field(default_factory=lambda: datetime.now(timezone.utc).replace(microsecond=0))
 
@@ -114,7 +120,7 @@ class Bundle:
             UsageError: an 8-bit model, whose files hold its rule.
         """
         self.require_tensors()
-        return Bundle(self.spec.model_copy(update={"decision": rule, "metrics": {}, "metrics_how": ""}), self.state)
+        return Bundle(self.spec.model_copy(update={"decision": rule} | _UNMEASURED), self.state)
 
     def half_precision(self) -> Bundle:
         """The same model with its weights stored in half precision, half as large; computation stays as it is. Batch
@@ -128,7 +134,7 @@ class Bundle:
             name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
             for name, tensor in self.state.items()
         }
-        return Bundle(self.spec.model_copy(update={"metrics": {}, "metrics_how": ""}), state)
+        return Bundle(self.spec.model_copy(update=_UNMEASURED), state)
 
     def require_tensors(self) -> None:
         """Raise UsageError for an 8-bit model, which cannot be changed."""
