@@ -133,6 +133,7 @@ def segment(
     engine: str = "auto",
     max_rejects: str | None = None,
     actors: int | None = None,
+    reject_unlike: bool = False,
     address: str | None = None,
     allow_open: bool = False,
 ) -> Mapping[str, Any]:
@@ -141,7 +142,7 @@ def segment(
 
     Raises the errors of `covseg_ray.errors`: BusyError while another run holds ``out``.
     """
-    request = bulk.Request(str(source), str(out), model, tuple(write), engine, max_rejects, actors)
+    request = bulk.Request(str(source), str(out), model, tuple(write), engine, max_rejects, actors, reject_unlike)
     return bulk.segment(request, NO_PROGRESS, address, allow_open)
 
 

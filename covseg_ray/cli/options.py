@@ -39,6 +39,10 @@ Exclude = Annotated[
     str | None,
     typer.Option("--exclude", metavar="FILE", help="Leave out the image ids of this list, from `data audit --side`."),
 ]
+RejectUnlike = Annotated[
+    bool,
+    typer.Option("--reject-unlike", help="Reject what does not look like a frontal chest film: reason not-frontal."),
+]
 AllowOpen = Annotated[
     bool, typer.Option("--allow-open-cluster", help="Allow a cluster beyond loopback without a token.")
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Address, AllowOpen, Engine, Json, Model, named, require_reachable
+from covseg_ray.cli.options import Address, AllowOpen, Engine, Json, Model, RejectUnlike, named, require_reachable
 from covseg_ray.config import DEFAULT_MODEL
 from covseg_ray.errors import EXIT_REJECTS
 
@@ -36,6 +36,7 @@ def segment(
         str | None,
         typer.Option("--max-rejects", metavar="N|0.01", help="Stop after this number, or share, of rejected inputs."),
     ] = None,
+    reject_unlike: RejectUnlike = False,
     actors: Annotated[
         int | None, typer.Option("--actors", min=1, help="Predict with at most this many models in parallel.")
     ] = None,
@@ -52,7 +53,7 @@ def segment(
     from covseg_ray.engine.bulk import dry_run as dry
     from covseg_ray.engine.bulk import run as bulk
 
-    request = bulk.Request(source, out, model, tuple(named(write)), engine, max_rejects, actors)
+    request = bulk.Request(source, out, model, tuple(named(write)), engine, max_rejects, actors, reject_unlike)
     if dry_run:
         with SegmentProgress() as progress:
             plan = dry.preview(request, progress)

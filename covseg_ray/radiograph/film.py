@@ -27,7 +27,8 @@ class Rejected:
 
     `reason` is a stable code: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``corrupt``, ``unsupported``;
     of DICOM also ``not-a-radiograph``, ``multi-frame``, ``colour``, ``no-pixel-data``; of a `DecodingChild` also
-    ``decoder-crashed``, ``decoder-hung``. `detail` is one line of text for the user.
+    ``decoder-crashed``, ``decoder-hung``; of the frontal check, where it may reject, ``not-frontal``. `detail` is one
+    line of text for the user.
     """
 
     reason: str

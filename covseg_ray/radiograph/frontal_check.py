@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.geometry import Placement
 
 LEVEL = 0.005
+NOT_FRONTAL = "not-frontal"
 FITTED = "frontal_check.npz"
 SIDE, CELL, DIRECTIONS = 32, 4, 8
 FEATURES = (SIDE // CELL) ** 2 * DIRECTIONS
@@ -74,6 +76,13 @@ def frontal(square_SS: NDArray[np.uint8], placement: Placement) -> float:
     left out, so that both resize rules give about the same value.
     """
     return load_fitted().p_value(square_SS[placement.inner])
+
+
+def reject_unlike(value: float) -> Rejected | None:
+    """The reason not to segment a film of this p-value, where it lies below ``LEVEL``."""
+    if value >= LEVEL:
+        return None
+    return Rejected(NOT_FRONTAL, f"frontal {value:.4f}, below {LEVEL:g}: it does not look like a frontal chest film")
 
 
 def edge_histogram(picture_HW: NDArray[np.uint8]) -> NDArray[np.float32]:

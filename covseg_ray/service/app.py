@@ -21,7 +21,7 @@ from covseg_ray.service import openapi
 from covseg_ray.service.auth import ApiKeys
 from covseg_ray.service.backend import Backend, Settings
 from covseg_ray.service.errors import RequestError, add_error_handlers, rejected_film
-from covseg_ray.service.film_pipeline import FilmPipeline, SegmentedFilm
+from covseg_ray.service.film_pipeline import FilmPipeline, SegmentedFilm, Unlike
 from covseg_ray.service.middleware import Metrics, RequestMiddleware
 from covseg_ray.service.responses import (
     DICOM,
@@ -96,6 +96,10 @@ def _add_films(app: FastAPI, pipeline: FilmPipeline, keys: ApiKeys, settings: Se
         view: Annotated[View, Query(description="For image/png: the mask, or the film with its contour.")] = "mask",
         mask: Annotated[MaskEncoding, Query(description="Encoding of the mask in JSON.")] = "png",
         picture: Annotated[bool, Query(description="Add the film to the JSON, as an 8-bit grey PNG.")] = False,
+        unlike: Annotated[
+            Unlike,
+            Query(description="Segment a film that is not like a frontal chest film, or reject it as `not-frontal`."),
+        ] = "mask",
     ) -> Response:
         """Segment the infection on one film, or on the films of a form."""
         media_type = negotiated_type(request)
@@ -104,16 +108,16 @@ def _add_films(app: FastAPI, pipeline: FilmPipeline, keys: ApiKeys, settings: Se
             if media_type != JSON and len(upload.films) > 1:
                 raise RequestError(406, "not-acceptable", f"several films are answered as {JSON} alone")
             await pipeline.model(model)
-            found = [await _segment(film, pipeline, model, metrics) for film in upload.films]
+            found = [await _segment(film, pipeline, model, unlike, metrics) for film in upload.films]
             if media_type == JSON:
                 return await _json(upload, found, mask, picture)
             return await _file(upload.films[0], found[0], media_type, view)
 
 
 async def _segment(
-    film: UploadedFilm, pipeline: FilmPipeline, model: str | None, metrics: Metrics
+    film: UploadedFilm, pipeline: FilmPipeline, model: str | None, unlike: Unlike, metrics: Metrics
 ) -> SegmentedFilm | Rejected:
-    found = await pipeline.segment(film.data, model)
+    found = await pipeline.segment(film.data, model, unlike)
     if isinstance(found, Rejected):
         metrics.rejected(found.reason)
     else:

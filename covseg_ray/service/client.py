@@ -73,10 +73,21 @@ class Client:
         self._http.close()
 
     def segment(
-        self, data: bytes, *, model: str | None = None, picture: bool = False, timeout: float | None = None
+        self,
+        data: bytes,
+        *,
+        model: str | None = None,
+        picture: bool = False,
+        reject_unlike: bool = False,
+        timeout: float | None = None,
     ) -> PngFilm | Rejected:
-        """Segment the PNG, JPEG, TIFF or DICOM file ``data``; Rejected if it cannot be used."""
-        query = {"model": model, "picture": "true" if picture else None}
+        """Segment the PNG, JPEG, TIFF or DICOM file ``data``; Rejected if it cannot be used or, with ``reject_unlike``,
+        does not look like a frontal chest film."""
+        query = {
+            "model": model,
+            "picture": "true" if picture else None,
+            "unlike": "reject" if reject_unlike else None,
+        }
         found = self._film(data, "application/json", query, timeout)
         return found if isinstance(found, Rejected) else self._parse(PngFilm, found)
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from covseg_ray.radiograph.decoder_process import DecodingChild
 from covseg_ray.radiograph.film import Limits, Radiograph, Rejected
 from covseg_ray.radiograph.findings import class_masks
 from covseg_ray.radiograph.formats import is_dicom
-from covseg_ray.radiograph.frontal_check import frontal
+from covseg_ray.radiograph.frontal_check import frontal, reject_unlike
 from covseg_ray.radiograph.geometry import Placement, standardise
 from covseg_ray.service.backend import UNAVAILABLE_SECONDS, Backend, InputSpec, Settings
 from covseg_ray.service.errors import BusyServerError, RequestError
@@ -33,6 +33,7 @@ from covseg_ray.service.schema import ModelInfo
 MODEL_CHANGES = 4
 OVERLOADED_SECONDS = 1.0
 
+Unlike: TypeAlias = Literal["mask", "reject"]
 Resized: TypeAlias = tuple[NDArray[np.uint8], Placement]
 
 
@@ -114,8 +115,9 @@ class FilmPipeline:
             raise RequestError(404, "unknown-model", f"no model of that name here: {', '.join(models)}")
         return models[wanted]
 
-    async def segment(self, data: bytes, model_name: str | None) -> SegmentedFilm | Rejected:
-        """Rejected for a film that cannot be used. Raises RequestError for any other failure."""
+    async def segment(self, data: bytes, model_name: str | None, unlike: Unlike = "mask") -> SegmentedFilm | Rejected:
+        """Rejected for a film that cannot be used or, where ``unlike`` says so, that fails the frontal check. Raises
+        RequestError for any other failure."""
         start = time.perf_counter()
         film = await self.decoders.decode(data)
         decoded = time.perf_counter()
@@ -123,9 +125,10 @@ class FilmPipeline:
             return film
         classes_SS, (square_SS, placement), model = await self._predict(film, model_name)
         predicted = time.perf_counter()
-        masks, likeness = await to_thread(
-            lambda: (class_masks(classes_SS, placement, model.classes), frontal(square_SS, placement))
-        )
+        likeness = await to_thread(frontal, square_SS, placement)
+        if unlike == "reject" and (rejected := reject_unlike(likeness)):
+            return rejected
+        masks = await to_thread(class_masks, classes_SS, placement, model.classes)
         return SegmentedFilm(
             film,
             masks,

@@ -94,7 +94,11 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     408: _error("The body did not arrive in time.", "too-slow", "the body did not arrive within 30 s"),
     413: _error("The body is too large.", "body-too-large", "the body is larger than 268,435,456 bytes"),
     415: _error("The bytes are of no supported type.", NOT_AN_IMAGE, UNKNOWN_FORMAT),
-    422: _error("The film cannot be used.", "truncated", "the PNG ends after 1,024 bytes, before its last chunk"),
+    422: _error(
+        "The film cannot be used or, with `unlike=reject`, is not like a frontal chest film.",
+        "truncated",
+        "the PNG ends after 1,024 bytes, before its last chunk",
+    ),
     503: NO_MODEL,
 }
 

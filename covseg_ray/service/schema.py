@@ -102,7 +102,7 @@ class PngFilm(Film):
 
 
 class RejectedFilm(Document):
-    """A film of a form that cannot be used."""
+    """A film of a form that cannot be used or, with `unlike=reject`, is not like a frontal chest film."""
 
     status: Literal["rejected"]
     name: str | None

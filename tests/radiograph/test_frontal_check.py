@@ -13,7 +13,7 @@ from PIL import Image
 from places import SHARED
 
 from covseg_ray.radiograph.decode import decode
-from covseg_ray.radiograph.film import Radiograph
+from covseg_ray.radiograph.film import Radiograph, Rejected
 from covseg_ray.radiograph.frontal_check import (
     FEATURES,
     LEVEL,
@@ -22,6 +22,7 @@ from covseg_ray.radiograph.frontal_check import (
     edge_histogram,
     frontal,
     load_fitted,
+    reject_unlike,
 )
 from covseg_ray.radiograph.geometry import standardise
 from covseg_ray.radiograph.phantom import make_phantom
@@ -132,6 +133,13 @@ def test_a_phantom_passes_as_it_is_and_in_sixteen_bits_and_no_spoilt_one_does() 
     spoilt.append(RNG.integers(0, 256, (256, 256), dtype=np.uint8))
     spoilt += [np.full((256, 256), grey, np.uint8) for grey in (0, 255)]
     assert all(0 < likeness(np.ascontiguousarray(each)) < LEVEL for each in spoilt)
+
+
+def test_a_film_below_the_level_has_a_reason_that_says_the_result() -> None:
+    said = "frontal 0.0043, below 0.005: it does not look like a frontal chest film"
+    assert reject_unlike(4 / 933) == Rejected("not-frontal", said)
+    assert reject_unlike(LEVEL) is None
+    assert reject_unlike(5 / 933) is None
 
 
 def test_a_negative_dicom_film_is_judged_as_its_positive_twin() -> None:

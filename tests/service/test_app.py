@@ -79,6 +79,39 @@ def test_what_does_not_look_like_a_chest_film_is_segmented_and_reported(client: 
     assert 0 < document["frontal"] < LEVEL
 
 
+def test_what_does_not_look_like_a_chest_film_is_rejected_on_demand(client: TestClient, counts: Counts) -> None:
+    flipped = encode_png(np.ascontiguousarray(FILM_HW[::-1]))
+    value = client.post("/v1/segment?unlike=mask", content=flipped).json()["frontal"]
+    said = f"frontal {value:.4f}, below 0.005: it does not look like a frontal chest film"
+    for accept in ("application/json", "image/png", "application/dicom"):
+        answer = client.post("/v1/segment?unlike=reject", content=flipped, headers={"accept": accept})
+        assert answer.status_code == 422
+        error = answer.json()["error"]
+        assert (error["reason"], error["detail"]) == ("not-frontal", said)
+    assert counts.reasons["not-frontal"] == 3
+    answer = client.post("/v1/segment?unlike=keep", content=flipped)
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "bad-query")
+
+
+def test_a_chest_film_passes_the_check_and_others_of_its_form_have_their_reason(client: TestClient) -> None:
+    """A phantom that passes, its negative, and a broken file."""
+    chest_HW = make_phantom(1, 3, 150).image
+    files = [
+        ("films", ("chest.png", encode_png(chest_HW))),
+        ("films", ("negative.png", encode_png(255 - chest_HW))),
+        ("films", ("cut.png", PNG[:300])),
+    ]
+    first, second, third = client.post("/v1/segment?unlike=reject", files=files).json()["films"]
+    assert first["status"] == "ok"
+    assert first["mask"] == client.post("/v1/segment", content=encode_png(chest_HW)).json()["mask"]
+    assert {name: second[name] for name in ("status", "name", "reason")} == {
+        "status": "rejected",
+        "name": "negative.png",
+        "reason": "not-frontal",
+    }
+    assert (third["status"], third["reason"]) == ("rejected", "truncated")
+
+
 def test_contours_enclose_the_mask(client: TestClient, expected: np.ndarray) -> None:
     """Filled by Pillow, twice as large so that every corner is a whole number; even-odd, as holes have contours too."""
     contours = client.post("/v1/segment", content=PNG).json()["contours"]

@@ -100,6 +100,12 @@ def test_what_is_asked_for_goes_into_the_query(script: Script, client: Client) -
     ]
 
 
+def test_films_unlike_a_chest_film_can_be_rejected(script: Script, client: Client) -> None:
+    script.turns = [error(422, "not-frontal")]
+    assert client.segment(FILM, reject_unlike=True) == Rejected("not-frontal", "this is not-frontal")
+    assert script.films[0].query == {"unlike": ["reject"]}
+
+
 def test_the_models_of_a_service(client: Client) -> None:
     (model,) = client.models()
     assert model == ModelInfo(**{**scripted.MODEL, "classes": ("background", "infection")})

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from covseg_ray.cli.options import Json, named
+from covseg_ray.cli.options import Json, RejectUnlike, named
 from covseg_ray.errors import EXIT_REJECTS, CovsegError, StorageError, UsageError
 from covseg_ray.radiograph.formats import FORMAT_NAMES
 
@@ -27,6 +27,7 @@ def client(
         str, typer.Option("--write", metavar="KIND,...", help="Write these results: masks, overlays, dicom-seg.")
     ] = "masks",
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Use this model of the service.")] = None,
+    reject_unlike: RejectUnlike = False,
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, max=64, help="Send this many films at a time.")
     ] = 4,
@@ -44,7 +45,7 @@ def client(
     from covseg_ray.cli.serving.client_run import ClientRequest, run
     from covseg_ray.service.client import Client
 
-    request = ClientRequest(files, out, named(write), model, concurrency, timeout)
+    request = ClientRequest(files, out, named(write), model, concurrency, timeout, reject_unlike)
     with Client(url, _key(key_file), timeout=timeout) as service, ClientProgress(len(files)) as progress:
         service.models(timeout=min(CHECK_SECONDS, timeout))  # report a wrong URL or key before any film is read
         rows, stopped = run(service, request, progress)

@@ -32,7 +32,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ClientRequest:
-    """``files`` to segment by ``model``, and the ``kinds`` of results to write to ``out``, if given.
+    """``files`` to segment by ``model``, and the ``kinds`` of results to write to ``out``, if given. With
+    ``reject_unlike``, the service rejects films that fail its frontal check.
 
     Raises UsageError for an unknown kind, a missing file, or a result that exists: it may belong to another film.
     """
@@ -43,6 +44,7 @@ class ClientRequest:
     model: str | None = None
     concurrency: int = 4
     timeout: float = 120.0
+    reject_unlike: bool = False
 
     def __post_init__(self) -> None:
         if unknown := [kind for kind in self.kinds if kind not in RESULTS]:
@@ -134,7 +136,7 @@ def _segment(service: Client, request: ClientRequest, file: Path, name: str) -> 
     """Segment one film and write its results. ``detail`` names the results that a segmented film cannot have."""
     deadline = time.monotonic() + request.timeout
     data = _read(file)
-    film = service.segment(data, model=request.model, timeout=request.timeout)
+    film = service.segment(data, model=request.model, reject_unlike=request.reject_unlike, timeout=request.timeout)
     if isinstance(film, Rejected):
         return {"status": "rejected", "reason": film.reason, "detail": film.detail}
     written, missing = [], []

@@ -22,7 +22,7 @@ from ray.data.block import BlockMetadata
 from covseg_ray.radiograph.decoder_process import DecodingChild
 from covseg_ray.radiograph.dicom.seg import header_bytes
 from covseg_ray.radiograph.film import Radiograph, Rejected
-from covseg_ray.radiograph.frontal_check import frontal
+from covseg_ray.radiograph.frontal_check import frontal, reject_unlike
 from covseg_ray.radiograph.geometry import Resize, shrink, standardise
 from covseg_ray.storage.archives.dataset_rows import read_rows
 from covseg_ray.storage.archives.members import Member
@@ -52,7 +52,8 @@ LOADED = pa.schema(
 @dataclass(frozen=True)
 class Options:
     """What every stage knows of its run: the model's geometry, classes and id, which of ``WRITABLE`` to write beside
-    the table, below ``out``, and when the run was ``created``."""
+    the table, below ``out``, when the run was ``created``, and whether films that fail the frontal check are rejected.
+    """
 
     out: str
     size: int
@@ -62,6 +63,7 @@ class Options:
     preprocess_version: str
     write: tuple[str, ...]
     created: datetime
+    reject_unlike: bool = False
 
     @property
     def film_bytes(self) -> int:
@@ -126,18 +128,21 @@ def _rows(members: Iterable[Member], options: Options) -> Iterator[dict[str, Any
             continue
         if data is None:  # a row of a shard holds pixels, no file
             row["input_sha256"] = hashlib.sha256(film.pixels.tobytes()).hexdigest()
-        yield row | _film(film, options) | _extras(film, data, options)
+        yield row | _film(film, data, options)
 
 
-def _film(film: Radiograph, options: Options) -> dict[str, Any]:
+def _film(film: Radiograph, data: bytes | None, options: Options) -> dict[str, Any]:
     square_SS, placement = standardise(film.pixels, options.size, options.resize)
-    return {
+    likeness = frontal(square_SS, placement)
+    row = {
         "sop_instance_uid": film.instance_uid,
         "height": placement.height,
         "width": placement.width,
-        "frontal": frontal(square_SS, placement),
-        "square": square_SS.tobytes(),
+        "frontal": likeness,
     }
+    if options.reject_unlike and (rejected := reject_unlike(likeness)):
+        return row | {"reason": rejected.reason, "detail": rejected.detail}
+    return row | {"square": square_SS.tobytes()} | _extras(film, data, options)
 
 
 def _extras(film: Radiograph, data: bytes | None, options: Options) -> dict[str, Any]:

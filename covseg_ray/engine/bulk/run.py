@@ -40,8 +40,9 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Request:
-    """``max_rejects`` is a number of inputs, or a share of them such as ``0.01``; at most ``actors`` predict. Raises
-    UsageError for values that are wrong whatever the inputs are."""
+    """``max_rejects`` is a number of inputs, or a share of them such as ``0.01``; at most ``actors`` predict. With
+    ``reject_unlike``, films that fail the frontal check are rejected. Raises UsageError for values that are wrong
+    whatever the inputs are."""
 
     source: str
     out: str
@@ -50,6 +51,7 @@ class Request:
     engine: str = "auto"
     max_rejects: str | None = None
     actors: int | None = None
+    reject_unlike: bool = False
 
     def __post_init__(self) -> None:
         if unknown := [kind for kind in self.write if kind not in WRITABLE]:
@@ -104,6 +106,7 @@ def check_same_run(request: Request, bundle: Bundle) -> Mapping[str, Any]:
         "preprocess_version": PREPROCESS_VERSION,
         "write": request.write,
         "engine": request.engine,
+        "reject_unlike": request.reject_unlike,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     if not exists(path):
@@ -132,7 +135,7 @@ def process(
         return 0.0, 0
     limit = request.reject_limit(listing.inputs)
     monitor = Monitor(request.out, open_messages(), lease, progress, before, limit)
-    options = stage_options(bundle, request.out, request.write, began)
+    options = stage_options(bundle, request.out, request.write, began, request.reject_unlike)
     files: Files = [ray.put(to_files(bundle))]
     start = time.perf_counter()
     for _ in range(ROUNDS):
@@ -142,7 +145,9 @@ def process(
     return time.perf_counter() - start, listing.inputs - done
 
 
-def stage_options(bundle: Bundle, out: str, write: tuple[str, ...], created: datetime) -> Options:
+def stage_options(
+    bundle: Bundle, out: str, write: tuple[str, ...], created: datetime, reject_unlike: bool = False
+) -> Options:
     spec = bundle.spec
     return Options(
         out=out,
@@ -153,6 +158,7 @@ def stage_options(bundle: Bundle, out: str, write: tuple[str, ...], created: dat
         preprocess_version=PREPROCESS_VERSION,
         write=write,
         created=created,
+        reject_unlike=reject_unlike,
     )
 
 

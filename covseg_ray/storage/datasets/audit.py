@@ -2,7 +2,8 @@
 how the files were made that tell the labels apart.
 
 Of two copies, and of the films of one patient in two splits, the film of the evaluation split is kept (test before val
-before train) and the other reported. With a ``side``, the film of that split is reported and the other kept.
+and splits of other names, these before train) and the other reported. With a ``side``, the film of that split is
+reported and the other kept.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ INFECTED = frozenset({"COVID-19"})
 CLEAN = frozenset({"Non-COVID", "Normal"})
 SOURCE_SIZE = 256
 Kind = Literal["exact-duplicate", "near-duplicate", "shared-patient", "empty-mask", "unexpected-mask"]
-_KEEP = {"test": 2, "val": 1}
+_KEEP = {"test": 2, "train": 0}
+_KEEP_OTHERS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ def _shared_patients(films: list[_Film], side: str | None) -> Iterator[Finding]:
 
 def _rank(each: _Film, side: str | None) -> int:
     """The film of the higher rank is kept."""
-    return -1 if each.split == side else _KEEP.get(each.split, 0)
+    return -1 if each.split == side else _KEEP.get(each.split, _KEEP_OTHERS)
 
 
 def _contradictions(each: _Film) -> Iterator[Finding]:

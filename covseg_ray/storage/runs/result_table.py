@@ -71,8 +71,8 @@ def scan(out: str, columns: Sequence[str], where: pc.Expression | None = None) -
 
 
 def read_numbers(out: str, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The items with a value in ``column``, and the values."""
-    tables = list(scan(out, ("item", column), pc.field(column).is_valid()))
+    """The items of segmented films with a value in ``column``, and the values."""
+    tables = list(scan(out, ("item", column), pc.field(column).is_valid() & pc.field("reason").is_null()))
     items, numbers = ([table[name].to_numpy() for table in tables] for name in ("item", column))
     return np.concatenate([np.empty(0, np.int64), *items]), np.concatenate([np.empty(0), *numbers])
 

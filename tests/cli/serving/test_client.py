@@ -158,6 +158,22 @@ def test_a_rejected_film_is_reported_with_its_reason(script: Script, tmp_path: P
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
 
+def test_films_unlike_a_chest_film_are_rejected_on_demand(script: Script, tmp_path: Path) -> None:
+    films = write(tmp_path, {"a.png": b"film a", "teeth.png": b"film b"})
+    script.turns = [
+        scripted.segment,
+        scripted.segment,
+        error(422, "not-frontal"),
+    ]  # the first two of a film, its overlay
+    words = ["--concurrency", "1", "--out", tmp_path / "out", "--write", "masks,overlays", "--reject-unlike", "--json"]
+    result = run(script, *films, *words)
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    assert (document["ok"], document["reasons"]) == (1, {"not-frontal": 1})
+    assert [film.query.get("unlike") for film in script.films] == [["reject"], None, ["reject"]]
+    assert [file.name for file in (tmp_path / "out").iterdir() if file.is_file()] == ["a.png"]
+
+
 def test_a_failed_film_does_not_hold_up_the_others(script: Script, tmp_path: Path) -> None:
     films = write(tmp_path, {f"{number}.png": b"film %d" % number for number in range(9)})
     script.turns = [error(422, "corrupt"), *[error(500, "failed")] * 5]

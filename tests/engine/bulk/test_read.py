@@ -3,16 +3,18 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from dicom_films import encoded, film
 from PIL import Image
 
 from covseg_ray.engine.bulk.read import LOADED, PICTURE_SIDE, Options, load
-from covseg_ray.radiograph.frontal_check import load_fitted
+from covseg_ray.radiograph.frontal_check import LEVEL, load_fitted
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.storage.archives.read import list_members
 from covseg_ray.storage.datasets.pack import synthesise
@@ -75,6 +77,34 @@ def test_pictures_are_carried_only_where_they_are_wanted(archive: Path) -> None:
         (96, 96),
     ]
     assert rows[0]["picture"] == make_phantom(1, 0, 64).image.tobytes()
+
+
+def test_films_that_fail_the_frontal_check_are_rejected_where_it_may(tmp_path: Path) -> None:
+    """A phantom passes; upside down, as a negative and as noise it does not, as a file and as DICOM."""
+    film_HW = make_phantom(1, 3, 256).image
+    noise_HW = np.random.default_rng(3).integers(0, 256, (90, 70), np.uint8)
+    files = {
+        "a.png": png(film_HW),
+        "b.png": png(255 - film_HW),
+        "c.png": png(noise_HW),
+        "d.dcm": encoded(film(np.ascontiguousarray(film_HW[::-1]))),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    rejecting = replace(wanted("overlays", "dicom-seg"), reject_unlike=True)
+    rows = pa.concat_tables(load(listed(tmp_path), rejecting)).to_pylist()
+    assert [row["reason"] for row in rows] == [None, "not-frontal", "not-frontal", "not-frontal"]
+    masked = pa.concat_tables(load(listed(tmp_path), wanted("overlays", "dicom-seg"))).to_pylist()
+    assert rows[0] == masked[0]
+    for row, as_before in zip(rows[1:], masked[1:], strict=True):
+        assert row["frontal"] < LEVEL
+        assert row["detail"] == f"frontal {row['frontal']:.4f}, below 0.005: it does not look like a frontal chest film"
+        assert {row[name] for name in ("square", "picture", "picture_height", "picture_width", "dicom_header")} == {
+            None
+        }
+        for name in ("image_id", "input_sha256", "height", "width", "frontal", "sop_instance_uid"):
+            assert row[name] == as_before[name]
+        assert (as_before["reason"], as_before["square"] is None) == (None, False)
 
 
 def test_rows_of_a_dataset_are_films_too(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.errors import BusyError, CovsegError, ModelError, TooManyRejectsError, UsageError
 from covseg_ray.radiograph.frontal_check import LEVEL, frontal
 from covseg_ray.radiograph.geometry import standardise
+from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.inference.predictor import BatchPredictor
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.filesystem import list_files, read_bytes
@@ -145,6 +146,54 @@ def test_films_unlike_a_chest_film_are_counted_and_not_refused(done: Done, archi
     page = read_bytes(f"{done.request.out}/report.html").decode()
     assert f"{unlike} of {len(judged)} films" in page
     assert page.count("<figcaption><b>") == len(judged) + min(unlike, 6)
+
+
+def test_films_unlike_a_chest_film_are_rejected_on_demand(done: Done, tmp_path: Path) -> None:
+    """The same archive with the option: each film that fails the check has its reason and its number, and no mask."""
+    again = Done(replace(done.request, out=str(tmp_path / "run"), reject_unlike=True))
+    unlike = {
+        image_id for image_id, row in done.rows.items() if row["status"] == "ok" and row["frontal"] < np.float32(LEVEL)
+    }
+    for image_id, row in again.rows.items():
+        if image_id not in unlike:
+            assert row == done.rows[image_id]
+            continue
+        assert (row["status"], row["reason"], row["mask"]) == ("rejected", "not-frontal", None)
+        assert row["detail"].startswith(f"frontal {row['frontal']:.4f}, below 0.005")
+        assert (row["frontal"], row["height"]) == tuple(done.rows[image_id][name] for name in ("frontal", "height"))
+        assert (row["infection_fraction"], row["severity"]) == (None, None)
+    assert set(again.rows) == set(done.rows)
+    assert again.summary["reasons"] == done.summary["reasons"] | {"not-frontal": len(unlike)}
+    assert again.summary["ok"] == done.summary["ok"] - len(unlike)
+    assert again.summary["not_frontal"] == 0
+    page = read_bytes(f"{again.request.out}/report.html").decode()
+    assert "Every film looks like a frontal chest film." in page
+    files = list_files(again.request.out)
+    assert not [name for name in files if any(name.startswith(f"masks/{image_id}.") for image_id in unlike)]
+
+
+def test_rejects_of_the_frontal_check_count_as_others_do(done: Done, tmp_path: Path) -> None:
+    """As many rejects as the archive has without the check are allowed: with it they are too many."""
+    allowed = str(done.summary["rejected"])
+    request = replace(done.request, out=str(tmp_path / "run"), write=(), max_rejects=allowed, reject_unlike=True)
+    with pytest.raises(TooManyRejectsError, match=f"--max-rejects allows {allowed}"):
+        segment(request, RecordedProgress())
+    with pytest.raises(UsageError, match="holds another run: reject_unlike was True, is False"):
+        segment(replace(request, reject_unlike=False), RecordedProgress())
+
+
+def test_the_command_rejects_what_is_no_chest_film_and_exits_with_3(ready_bundle: str, tmp_path: Path) -> None:
+    film_HW = make_phantom(1, 3, 128).image
+    (tmp_path / "films").mkdir()
+    Image.fromarray(film_HW).save(tmp_path / "films/chest.png")
+    Image.fromarray(255 - film_HW).save(tmp_path / "films/negative.png")
+    words = ["segment", str(tmp_path / "films"), str(tmp_path / "out"), "--model", ready_bundle]
+    shown = CliRunner().invoke(app, [*words, "--reject-unlike", "--json"])
+    assert shown.exit_code == 3, shown.output
+    document = json.loads(shown.stdout)
+    assert (document["ok"], document["rejected"], document["reasons"]) == (1, 1, {"not-frontal": 1})
+    assert "1 not-frontal" in CliRunner().invoke(app, [*words, "--reject-unlike"]).stdout
+    assert isinstance(CliRunner().invoke(app, words).exception, UsageError)
 
 
 def test_files_beside_the_table_belong_to_the_films_that_have_a_mask(done: Done) -> None:

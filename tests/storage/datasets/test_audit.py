@@ -160,6 +160,21 @@ def test_patients_in_two_splits_are_found_by_whichever_side(tmp_path: Path) -> N
     assert shared("test")["test/8"] == f"{same}val/7"
 
 
+def test_films_of_an_evaluation_split_of_any_name_are_kept_before_those_of_train(tmp_path: Path) -> None:
+    """Both names before and after "train" in the alphabet, and both orders of the image ids."""
+    for split in ("north-val", "west"):
+        rows = [
+            ShardRow("a", split, "COVID-19", altered(FILMS[2]), DRAWN),
+            ShardRow("b", "train", "COVID-19", FILMS[2], DRAWN),
+            ShardRow("c", "train", "COVID-19", FILMS[3], DRAWN, patient_id="P"),
+            ShardRow("d", split, "COVID-19", FILMS[4], DRAWN, patient_id="P"),
+            ShardRow("e", "train", "COVID-19", altered(FILMS[5]), DRAWN),
+            ShardRow("f", split, "COVID-19", FILMS[5], DRAWN),
+        ]
+        write_rows(rows, str(tmp_path / split), size=SIZE)
+        assert {each.image_id for each in audit(str(tmp_path / split)).findings} == {"b", "c", "e"}
+
+
 def test_patients_of_a_manifest_are_known_before_it_is_packed(tmp_path: Path) -> None:
     lines = ["image,mask,split,patient_id"]
     for index, (split, patient) in enumerate([("train", "P1"), ("val", "P1"), ("train", "P2")]):

@@ -61,6 +61,12 @@ def test_known_gives_the_numbers_of_the_films_that_have_one(out: str) -> None:
     assert check_items(out, 4).ok == 3
 
 
+def test_numbers_of_rejected_films_do_not_count(out: str) -> None:
+    write_results(out, [result(0, frontal=0.25), result(1, "not-frontal", frontal=0.001)])
+    items, numbers = read_numbers(out, "frontal")
+    assert (items.tolist(), numbers.tolist()) == ([0], [0.25])
+
+
 def test_what_is_known_where_nothing_is(tmp_path: Path) -> None:
     items, numbers = read_numbers(str(tmp_path), "infection_fraction")
     assert (items.dtype, items.size, numbers.size) == (np.int64, 0, 0)
