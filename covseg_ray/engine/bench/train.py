@@ -20,9 +20,9 @@ from covseg_ray.engine.session import NO_PROGRESS, cores, session
 from covseg_ray.engine.training import loader
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.learner import build_learner, configure_torch
-from covseg_ray.engine.training.run import cached, check_sizes, find_films, fit, scaling
+from covseg_ray.engine.training.run import check_sizes, find_films, fit, scaling
 from covseg_ray.engine.training.sampling import Portion, shuffled_share
-from covseg_ray.engine.training.split import Source, targets
+from covseg_ray.engine.training.split import Source, cached, targets
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.engine.training.worker import Rank, Task
 from covseg_ray.storage.filesystem import join
@@ -130,10 +130,12 @@ def bare(workers: Calls, steps: int, rounds: int, say: Say) -> tuple[float, ...]
 
 
 def shortened(job: Job, folder: str, rounds: int) -> Job:
+    """The job with short epochs, without its teachers, in another folder."""
     train = job.train.model_copy(update={"epochs": rounds + 1, "select": "iou_all"})
     tracking = job.tracking.model_copy(update={"tensorboard": False, "mlflow": ""})
+    model = job.model.model_copy(update={"teachers": ()})
     changes = {"name": f"bench-{os.getpid()}", "out": folder, "train": train, "tracking": tracking, "search": ()}
-    return job.model_copy(update=changes | {"workers": job.fewest_workers})
+    return job.model_copy(update=changes | {"workers": job.fewest_workers, "model": model})
 
 
 def first_units(source: Source, films: int) -> Source:

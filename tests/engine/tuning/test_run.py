@@ -75,9 +75,13 @@ class RecordedProgress:
         self.begun: list[TrialResult] = []
         self.epochs: list[tuple[int, Mapping[str, float]]] = []
         self.ends: list[TrialResult] = []
+        self.maps: list[tuple[int, int]] = []
 
     def begin(self, results: Sequence[TrialResult]) -> None:
         self.begun = list(results)
+
+    def maps_done(self, films: int, total: int) -> None:
+        self.maps.append((films, total))
 
     def epoch_done(self, number: int, record: Mapping[str, float]) -> None:
         self.epochs.append((number, record))
