@@ -154,6 +154,8 @@ def _facts(model: Bundle, parameters: int) -> Table:
         films = f"{seen.images:,} films ({', '.join(seen.labels) or 'all labels'})"
         facts["Trained on"] = f"{films}, split {seen.split} of {seen.dataset}"
         facts["Dataset digest"] = seen.digest
+        if seen.teachers:
+            facts["Teachers"] = ", ".join(seen.teachers)
     return table(["Fact", "Value"], list(facts.items()))
 
 

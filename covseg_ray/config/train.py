@@ -29,12 +29,9 @@ class Data(BaseModel, frozen=True, extra="forbid"):
         default=(),
         description="shares of an epoch's films that groups get, GROUP=SHARE; a group is LABEL, SOURCE or SOURCE/LABEL",
     )
-    shares_until: float = Field(
-        default=1.0, gt=0, le=1, description="the part of the epochs in which shares hold; later each film comes once"
-    )
+    shares_until: float = Field(default=1.0, gt=0, le=1, description="the part of the epochs in which shares hold")
     cache: Literal["auto", "memory", "stream"] = Field(
-        default="auto",
-        description="decoded films: keep them in Ray's object store, read them every epoch, or decide by their size",
+        default="auto", description="keep decoded films in Ray's object store, read them every epoch, or decide by size"
     )
 
     @property
@@ -61,6 +58,9 @@ class Model(BaseModel, frozen=True, extra="forbid"):
         default=("background", "infection"), description="classes by name; with lung between them it segments lungs too"
     )
     start: str = Field(default="", description="URI of a bundle whose weights to start from, of the same network")
+    teachers: tuple[str, ...] = Field(
+        default=(), description="URIs of bundles, or models of the package by name, whose probabilities to learn too"
+    )
 
 
 class Train(BaseModel, frozen=True, extra="forbid"):
@@ -74,6 +74,7 @@ class Train(BaseModel, frozen=True, extra="forbid"):
     weight_decay: float = Field(default=0.0, ge=0, description="of the optimizer")
     average: float = Field(default=0.0, ge=0, lt=1, description="decay of the weights' moving average, which is kept")
     loss: Loss = Field(default="focal+jaccard", description="what the optimizer makes smaller")
+    soft: float = Field(default=0.5, ge=0, le=1, description="share of the loss against the maps of model.teachers")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware gains from it"
     )

@@ -13,10 +13,14 @@ class RecordedProgress:
 
     def __init__(self) -> None:
         self.updates: list[dict[str, Any]] = []
+        self.maps: list[tuple[int, int]] = []
         self.epochs: list[tuple[Mapping[str, float], float]] = []
 
     def update(self, **values: Any) -> None:
         self.updates.append(values)
+
+    def maps_done(self, films: int, total: int) -> None:
+        self.maps.append((films, total))
 
     def epoch_done(self, record: Mapping[str, float], best: float) -> None:
         self.epochs.append((record, best))

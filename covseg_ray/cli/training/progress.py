@@ -37,6 +37,10 @@ class TrainingProgress(Display):
         speed, left = f"{images_per_second:.1f} images/s", self._speed.left(total - done)
         self._show(joined(f"epoch {epoch}/{epochs}", speed, f"loss {loss:.3f}", self._score, left), done, total)
 
+    def maps_done(self, films: int, total: int) -> None:
+        """So many films of all have their teachers' maps."""
+        self._report(f"teachers' maps · {films:,}/{total:,} films", films, total)
+
     def epoch_done(self, record: Mapping[str, float], best: float) -> None:
         """Print a finished epoch; ``best`` is the best score so far, this epoch's included."""
         current = record[self._select]
@@ -75,6 +79,10 @@ class SearchProgress(Display):
                 self.ended(result)
         self._speed = Speed(self._clock(), self._epochs, WINDOW_SECONDS)
         self._update("starting")
+
+    def maps_done(self, films: int, total: int) -> None:
+        """So many films of all have their teachers' maps."""
+        self._report(f"teachers' maps · {films:,}/{total:,} films", films, total)
 
     def epoch_done(self, number: int, record: Mapping[str, float]) -> None:
         """An epoch of a trial is done."""

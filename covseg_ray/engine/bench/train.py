@@ -18,10 +18,10 @@ from covseg_ray.engine.bench.processes import Calls, actors, session_machine
 from covseg_ray.engine.bench.rounds import Bench, Rate, Say, in_turn, output_folder
 from covseg_ray.engine.session import NO_PROGRESS, cores, session
 from covseg_ray.engine.training import loader
-from covseg_ray.engine.training.films import check_sizes, find_films
+from covseg_ray.engine.training.films import cached, check_sizes, find_films
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.learner import build_learner, configure_torch
-from covseg_ray.engine.training.run import cached, fit, scaling
+from covseg_ray.engine.training.run import fit, scaling
 from covseg_ray.engine.training.sampling import Portion, shuffled_share
 from covseg_ray.engine.training.split import Source
 from covseg_ray.engine.training.tracking import read_history
@@ -132,10 +132,12 @@ def bare(workers: Calls, steps: int, rounds: int, say: Say) -> tuple[float, ...]
 
 
 def shortened(job: Job, folder: str, rounds: int) -> Job:
+    """The job with short epochs, without its teachers, in another folder."""
     train = job.train.model_copy(update={"epochs": rounds + 1, "select": "iou_all"})
     tracking = job.tracking.model_copy(update={"tensorboard": False, "mlflow": ""})
+    model = job.model.model_copy(update={"teachers": ()})
     changes = {"name": f"bench-{os.getpid()}", "out": folder, "train": train, "tracking": tracking, "search": ()}
-    return job.model_copy(update=changes | {"workers": job.fewest_workers})
+    return job.model_copy(update=changes | {"workers": job.fewest_workers, "model": model})
 
 
 def first_units(source: Source, films: int) -> Source:

@@ -10,10 +10,10 @@ import numpy as np
 
 from covseg_ray.config.train import Job
 from covseg_ray.engine.training.sampling import Shares, weights_for
-from covseg_ray.engine.training.split import Source
+from covseg_ray.engine.training.split import Source, cache, fits_in_object_store
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.segmentation.network.bundle import LUNG
-from covseg_ray.storage.datasets.read import Unit, list_units, read_unit, sources_and_labels
+from covseg_ray.storage.datasets.read import Unit, list_units, read_info, read_unit, sources_and_labels
 from covseg_ray.storage.filesystem import locate
 
 
@@ -48,6 +48,16 @@ def check_sizes(job: Job, sources: Mapping[str, Source]) -> None:
             f"{job.data.dataset}: split train has {rows} films, fewer than one global batch of {batch} "
             f"for {job.most_workers} workers; set train.batch_size to at most {rows}, or pack more films"
         )
+
+
+def cached(job: Job, sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The sources, with their films decoded into the object store where the job's ``data.cache`` says so."""
+    pixels = read_info(job.data.dataset).size ** 2
+    policy = job.data.cache
+    return {
+        split: cache(each) if policy == "memory" or (policy == "auto" and fits_in_object_store(each, pixels)) else each
+        for split, each in sources.items()
+    }
 
 
 def shares_of(job: Job, dataset: str, units: Sequence[Unit]) -> Shares | None:

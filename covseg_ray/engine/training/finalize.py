@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import ray.train
@@ -22,11 +23,13 @@ BUNDLE = "bundle"
 REPORT = "report.html"
 
 
-def finalize(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_images: int) -> None:
+def finalize(
+    job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_images: int, teachers: Sequence[Bundle]
+) -> None:
     """Evaluate the best epoch on the validation films, then write the report and, last, the bundle."""
     with checkpoint.as_directory() as local:
         state = torch.load(Path(local, STATE_FILE), map_location="cpu", weights_only=True)["kept"]
-    spec, how = describe(job, train_images), METRICS_HOW.format(split="val")
+    spec, how = describe(job, train_images, teachers), METRICS_HOW.format(split="val")
     films = Subset(job.data.dataset, "val", job.data.labels)
     evaluation = evaluate(Bundle(spec, state), films, job.fewest_workers)
     bundle = measured(Bundle(spec, state), evaluation, how)
@@ -44,7 +47,7 @@ def finalize(job: Job, folder: str, checkpoint: ray.train.Checkpoint, train_imag
     save_bundle(join(folder, BUNDLE), bundle)
 
 
-def describe(job: Job, train_images: int) -> BundleSpec:
+def describe(job: Job, train_images: int, teachers: Sequence[Bundle]) -> BundleSpec:
     info = read_info(job.data.dataset)
     return BundleSpec(
         architecture=job.model.architecture,
@@ -58,14 +61,15 @@ def describe(job: Job, train_images: int) -> BundleSpec:
             split="train",
             labels=job.data.labels or tuple(info.splits["train"]),
             images=train_images,
+            teachers=tuple(teacher.model_id for teacher in teachers),
         ),
     )
 
 
 def recipe(job: Job) -> dict[str, str]:
-    train = job.train
+    train, teachers = job.train, job.model.teachers
     return {
         "Recipe": f"{train.epochs} epochs, batch {train.batch_size}, {train.optimizer} at {train.learning_rate:g} "
         f"({train.schedule}), {train.loss}, augmentation {train.augment}",
         "Workers": f"{job.workers}, seed {job.seed}",
-    }
+    } | ({"Teachers": f"{', '.join(teachers)}; {train.soft:g} of the loss"} if teachers else {})

@@ -19,7 +19,7 @@ from covseg_ray.segmentation.network.build import build_network, channels_last
 from covseg_ray.segmentation.network.precision import autocast
 from covseg_ray.segmentation.network.preprocess import Preprocess
 from covseg_ray.segmentation.training.ema import Averaged
-from covseg_ray.segmentation.training.losses import build_loss
+from covseg_ray.segmentation.training.losses import build_loss, soft_loss
 
 # torch's name for CUDA graphs: kernels that are launched one by one leave a GPU idle half of the time.
 COMPILED = "reduce-overhead"
@@ -27,17 +27,24 @@ COMPILED = "reduce-overhead"
 
 class WithLoss(nn.Module):
     """From films to the loss in one module, so that a compiler sees the whole step: uint8 ``images_NHW`` and class
-    indices to ``logits_NCHW`` float32 and the loss."""
+    indices to ``logits_NCHW`` float32 and the loss. With teachers' maps, `soft_loss` is ``soft`` of the loss."""
 
-    def __init__(self, network: nn.Module, loss: nn.Module, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, network: nn.Module, loss: nn.Module, device: torch.device, precision: str, soft: float = 0.0
+    ) -> None:
         super().__init__()
         self.preprocess, self.network, self.loss = Preprocess().to(device), network, loss
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.soft = device, precision, soft
 
-    def forward(self, images_NHW: Tensor, targets_NHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images_NHW: Tensor, targets_NHW: Tensor, maps_NCHW: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         with autocast(self.device, self.precision):
             logits_NCHW = self.network(self.preprocess(images_NHW)).float()
-        return logits_NCHW, self.loss(logits_NCHW, targets_NHW.long())
+        loss = self.loss(logits_NCHW, targets_NHW.long())
+        if maps_NCHW is not None:
+            loss = (1 - self.soft) * loss + self.soft * soft_loss(logits_NCHW, maps_NCHW)
+        return logits_NCHW, loss
 
 
 @dataclass
@@ -58,12 +65,14 @@ class Learner:
         """The network that becomes the bundle."""
         return self.validated.network
 
-    def step(self, images_NHW: Tensor, targets_NHW: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
-        """One optimizer step on uint8 films and uint8 class indices; ``logits_NCHW`` and the loss, on the device, until
-        the next. ``weight`` multiplies the loss: gradients are averaged over workers whose shares of a batch may
-        differ."""
+    def step(
+        self, images_NHW: Tensor, targets_NHW: Tensor, maps_NCHW: Tensor | None = None, weight: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """One optimizer step on uint8 films, uint8 class indices and, if there are teachers, their maps;
+        ``logits_NCHW`` and the loss, on the device, until the next. ``weight`` multiplies the loss: gradients are
+        averaged over workers whose shares of a batch may differ."""
         self.optimizer.zero_grad()
-        logits_NCHW, loss = self.trained(images_NHW, targets_NHW)
+        logits_NCHW, loss = self.trained(images_NHW, targets_NHW, maps_NCHW)
         loss = weight * loss
         loss.backward()
         self.optimizer.step()
@@ -102,7 +111,7 @@ def build_learner(
     network = channels_last(network).to(device)
     averaged = Averaged(network, job.train.average) if job.train.average else None
     loss = build_loss(job.train.loss).to(device)
-    trained: Any = WithLoss(network, loss, device, job.train.precision)
+    trained: Any = WithLoss(network, loss, device, job.train.precision, job.train.soft)
     if compiles(job.train.compile, device):
         trained = torch.compile(trained, mode=COMPILED)
     optimizer = build_optimizer(job.train, network)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 import torch
@@ -25,12 +25,14 @@ FETCH_CPUS = 0.5
 
 class Batch(NamedTuple):
     """``images_NHW`` uint8 and ``targets_NHW`` uint8 class indices on the worker's device; ``rows_N`` int64 on the CPU,
-    each film's place in the source, unit after unit."""
+    each film's place in the source, unit after unit. ``maps_NCHW`` are the teachers', where the source has them, on the
+    device: uint8 probabilities of all classes but background in 255ths."""
 
     epoch: int
     images_NHW: torch.Tensor
     targets_NHW: torch.Tensor
     rows_N: torch.Tensor
+    maps_NCHW: torch.Tensor | None = None
 
 
 def batches(
@@ -80,10 +82,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Copy the batch to its device, in uint8 and from pinned memory, without waiting for the copy."""
     if device.type == "cpu":
         return batch
-    images_NHW, targets_NHW = (
-        films_NHW.pin_memory().to(device, non_blocking=True) for films_NHW in (batch.images_NHW, batch.targets_NHW)
-    )
-    return batch._replace(images_NHW=images_NHW, targets_NHW=targets_NHW)
+    pixels = {"images_NHW": batch.images_NHW, "targets_NHW": batch.targets_NHW, "maps_NCHW": batch.maps_NCHW}
+    there: dict[str, Any] = {
+        name: each.pin_memory().to(device, non_blocking=True) for name, each in pixels.items() if each is not None
+    }
+    return batch._replace(**there)
 
 
 def _first_batch(epochs_N: torch.Tensor, size: int) -> int | None:
@@ -97,4 +100,5 @@ def _first_batch(epochs_N: torch.Tensor, size: int) -> int | None:
 
 
 def _batch(columns: dict[str, torch.Tensor]) -> Batch:
-    return Batch(int(columns["epoch"][0]), columns["image"], columns["target"], columns["row"])
+    epoch = int(columns["epoch"][0])
+    return Batch(epoch, columns["image"], columns["target"], columns["row"], columns.get("maps"))

@@ -20,15 +20,14 @@ from ray.util.queue import Queue
 from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.session import open_messages, original_error, session
-from covseg_ray.engine.training.films import check_sizes, find_films
+from covseg_ray.engine.training.films import cached, check_sizes, find_films
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finalize
 from covseg_ray.engine.training.initial import initial_network
-from covseg_ray.engine.training.split import Source, cache, fits_in_object_store
+from covseg_ray.engine.training.teachers import MAPS, load_teachers, taught
 from covseg_ray.engine.training.tracking import read_history
 from covseg_ray.engine.training.worker import Task, train_worker
 from covseg_ray.errors import CovsegError, StorageError, UsageError
 from covseg_ray.segmentation.estimate import Estimate
-from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.filesystem import arrow_filesystem, exists, join, locate, read_bytes, write_bytes
 from covseg_ray.storage.lease import hold
 
@@ -47,6 +46,10 @@ class Progress(Protocol):
     def update(self, step: int, steps: int, epoch: int, epochs: int, images_per_second: float, loss: float) -> None:
         return
 
+    def maps_done(self, films: int, total: int) -> None:
+        """Before training: so many films have their teachers' maps."""
+        return
+
     def epoch_done(self, record: Mapping[str, float], best: float) -> None: ...
 
 
@@ -62,8 +65,11 @@ class Outcome:
     seconds: float
 
 
-def train(job: Job, progress: Progress, address: str | None = None, allow_open: bool = False) -> Outcome:
-    """Run a job to its end; resumes an earlier run of the same name.
+def train(
+    job: Job, progress: Progress, address: str | None = None, allow_open: bool = False, maps: str | None = None
+) -> Outcome:
+    """Run a job to its end; resumes an earlier run of the same name. ``maps`` is the folder of the teachers' maps, if
+    it is another than the run's own.
 
     Raises the errors of ``covseg_ray.errors``, BusyError while another process holds the same run. What can be checked
     is checked before Ray starts."""
@@ -74,6 +80,7 @@ def train(job: Job, progress: Progress, address: str | None = None, allow_open: 
     folder = join(job.out, job.name)
     network = initial_network(job)
     sources = {split: find_films(job, split) for split in ("train", "val")}
+    teachers = load_teachers(job)
     check_sizes(job, sources)
     if exists(join(folder, BUNDLE, "model.json")):  # a finished run is read, and nothing is written there
         check_same_job(folder, job)
@@ -81,11 +88,13 @@ def train(job: Job, progress: Progress, address: str | None = None, allow_open: 
         with hold(folder) as held:
             check_same_job(folder, job)
             with session(address, job.most_workers, allow_open):
+                maps = maps or join(folder, MAPS)
+                sources["train"] = taught(sources["train"], teachers, maps, job.fewest_workers, progress.maps_done)
                 films = cached(job, sources)
                 task = Task(job, films["train"], films["val"], ray.put(network.state_dict()))
                 checkpoint = fit(task, progress)
                 held.check()
-                finalize(job, folder, checkpoint, sources["train"].rows)
+                finalize(job, folder, checkpoint, sources["train"].rows, teachers)
     history = read_history(folder)
     bundle = load_bundle(join(folder, BUNDLE))
     return Outcome(
@@ -168,16 +177,6 @@ def scaling(job: Job) -> Any:
         label_selector=dict(label.split("=") for label in asked.node_labels) or None,
         elastic_resize_monitor_interval_s=RESIZE_SECONDS,
     )
-
-
-def cached(job: Job, sources: Mapping[str, Source]) -> dict[str, Source]:
-    """The sources, with their films decoded into the object store where the job's ``data.cache`` says so."""
-    pixels = read_info(job.data.dataset).size ** 2
-    policy = job.data.cache
-    return {
-        split: cache(each) if policy == "memory" or (policy == "auto" and fits_in_object_store(each, pixels)) else each
-        for split, each in sources.items()
-    }
 
 
 @contextmanager

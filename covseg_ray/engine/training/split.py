@@ -12,18 +12,22 @@ from numpy.typing import NDArray
 from covseg_ray.engine.training.sampling import Portion, Shares, within_unit
 from covseg_ray.segmentation.training.targets import targets
 from covseg_ray.storage.datasets.read import Films, Unit, read_unit
+from covseg_ray.storage.runs.teacher_maps import read_maps
 
 
 @dataclass(frozen=True)
 class Source:
     """The films of a split: where they are, and, when they were cached, a reference to each unit's decoded films. With
-    ``shares``, an epoch leaves out and repeats some of them."""
+    ``shares``, an epoch leaves out and repeats some of them. ``maps`` is the folder of the teachers' maps of them, if
+    there are any."""
 
     dataset: str
     units: tuple[Unit, ...]
     classes: tuple[str, ...]
     cached: tuple[ray.ObjectRef[Films], ...] = ()
     shares: Shares | None = None
+    maps: str = ""
+    cached_maps: tuple[ray.ObjectRef[NDArray[np.uint8]], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -41,16 +45,27 @@ class Source:
             return [np.arange(len(unit.rows)) for unit in self.units]
         return self.shares.drawn(seed, epoch)
 
+    def maps_of(self, unit: int) -> NDArray[np.uint8]:
+        """The teachers' maps of one unit's films, uint8 ``[N, C-1, H, W]``, as `films` finds the films."""
+        if self.cached_maps:
+            return ray.get(self.cached_maps[unit])
+        return read_maps(self.maps, unit)
+
 
 def cache(source: Source) -> Source:
     """The same source with every unit decoded into the object store, by tasks all over the cluster."""
-    load = ray.remote(Source.films)
-    return replace(source, cached=tuple(load.remote(source, unit) for unit in range(len(source.units))))
+    load, load_maps, units = ray.remote(Source.films), ray.remote(Source.maps_of), range(len(source.units))
+    return replace(
+        source,
+        cached=tuple(load.remote(source, unit) for unit in units),
+        cached_maps=tuple(load_maps.remote(source, unit) for unit in units if source.maps),
+    )
 
 
 def fits_in_object_store(source: Source, pixels: int) -> bool:
-    """Whether the decoded films, a byte a pixel for the image and each mask, take at most 30 % of the store."""
-    arrays = 3 if "lung" in source.classes else 2
+    """Whether the decoded films, a byte a pixel for the image, each mask and each of the teachers' maps, take at most
+    30 % of the store."""
+    arrays = (3 if "lung" in source.classes else 2) + (len(source.classes) - 1 if source.maps else 0)
     return source.rows * pixels * arrays <= 0.3 * float(ray.cluster_resources().get("object_store_memory", 0))
 
 
@@ -61,7 +76,8 @@ def fetch(portion: dict[str, NDArray[Any]], source: Source, shuffle_seed: int | 
     rows = source.drawn(shuffle_seed, epoch)[unit]
     chosen = rows[within_unit(len(rows), shuffle_seed, epoch, unit)[start:stop]]
     lungs_NHW = None if films.lungs_NHW is None else films.lungs_NHW[chosen]
-    return {
+    maps = {"maps": source.maps_of(unit)[chosen]} if source.maps else {}
+    return maps | {
         "image": films.images_NHW[chosen],
         "target": targets(films.masks_NHW[chosen], lungs_NHW, source.classes),
         "row": sum(len(u.rows) for u in source.units[:unit]) + chosen,

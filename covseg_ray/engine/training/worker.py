@@ -28,7 +28,7 @@ from covseg_ray.engine.training.tracking import Tracker
 from covseg_ray.errors import DatasetError
 from covseg_ray.segmentation.evaluation.metrics import point_values
 from covseg_ray.segmentation.network.decision import most_probable
-from covseg_ray.segmentation.training.augment import AUGMENTATIONS, augment
+from covseg_ray.segmentation.training.augment import AUGMENTATIONS, augment, augment_maps
 
 MESSAGE_SECONDS = 1.0
 
@@ -126,9 +126,10 @@ def train_epoch(
     for step in range(task.steps):
         batch = next(batches)
         first_batch_seconds = first_batch_seconds or time.perf_counter() - begin
-        drawn = np.random.SeedSequence((job.seed, epoch, step, rank.index)).generate_state(1)
-        images_NHW, targets_NHW = augment(batch.images_NHW, batch.targets_NHW, recipe, int(drawn[0]))
-        logits_NCHW, loss = learner.step(images_NHW, targets_NHW, rank.weight(job.train.batch_size))
+        seed = int(np.random.SeedSequence((job.seed, epoch, step, rank.index)).generate_state(1)[0])
+        images_NHW, targets_NHW = augment(batch.images_NHW, batch.targets_NHW, recipe, seed)
+        maps_NCHW = None if batch.maps_NCHW is None else augment_maps(batch.maps_NCHW, recipe, seed)
+        logits_NCHW, loss = learner.step(images_NHW, targets_NHW, maps_NCHW, rank.weight(job.train.batch_size))
         total += loss
         found_NHW, truth_NHW = most_probable(logits_NCHW) == infection, targets_NHW == infection
         overlap += torch.stack([(found_NHW & truth_NHW).sum(), (found_NHW | truth_NHW).sum()])

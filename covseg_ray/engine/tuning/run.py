@@ -12,12 +12,13 @@ import ray
 from covseg_ray.config.train import Data, Job, Model, written
 from covseg_ray.engine.bundle_io import load_bundle, save_bundle
 from covseg_ray.engine.session import session
-from covseg_ray.engine.training.films import check_sizes, find_films
+from covseg_ray.engine.training.films import cached, check_sizes, find_films
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT
 from covseg_ray.engine.training.initial import initial_network
 from covseg_ray.engine.training.run import Progress as TrainingProgress
-from covseg_ray.engine.training.run import cached, check_same_job, train
+from covseg_ray.engine.training.run import check_same_job, train
 from covseg_ray.engine.training.split import Source
+from covseg_ray.engine.training.teachers import MAPS, load_teachers, taught
 from covseg_ray.engine.training.worker import Task
 from covseg_ray.engine.tuning.monitor import Progress, SearchMonitor
 from covseg_ray.engine.tuning.plan import Trial, edge_jobs, plan
@@ -25,11 +26,14 @@ from covseg_ray.engine.tuning.table import in_own_folder, read_ended, result_of,
 from covseg_ray.engine.tuning.trial import search
 from covseg_ray.reports.search_page import search_report
 from covseg_ray.reports.trial_result import TrialResult, best_of, format_value
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.storage.datasets.read import read_info
 from covseg_ray.storage.filesystem import delete, exists, join, locate, write_bytes
 from covseg_ray.storage.lease import Lease, hold
 
 BEST_JOB = "best.toml"
+
+FilmsKey = tuple[Data, tuple[str, ...], tuple[str, ...]]  # films, classes, teachers
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class SharedInputs:
-    """What trials share: the films and the initial networks, by the parts of the job that they depend on."""
+    """What trials share: films, teachers and initial networks, by the parts of the job that they depend on."""
 
-    films: dict[tuple[Data, tuple[str, ...]], dict[str, Source]]
+    films: dict[FilmsKey, dict[str, Source]]
+    teachers: dict[FilmsKey, tuple[Bundle, ...]]
     networks: dict[tuple[Model, int], dict[str, Any]]
 
 
@@ -85,30 +90,35 @@ def tune(job: Job, progress: Progress, address: str | None = None, allow_open: b
 
 
 def load_shared(jobs: Sequence[Job]) -> SharedInputs:
-    """The films and networks of these jobs; also the check that each of them can be trained."""
-    found = SharedInputs({}, {})
+    """The films, teachers and networks of these jobs; also the check that each of them can be trained."""
+    found = SharedInputs({}, {}, {})
     for job in jobs:
         films, network = _films_key(job), _network_key(job)
         if films not in found.films:
             found.films[films] = {split: find_films(job, split) for split in ("train", "val")}
+            found.teachers[films] = load_teachers(job)
         check_sizes(job, found.films[films])
         if network not in found.networks:
             found.networks[network] = initial_network(job).state_dict()
     return found
 
 
-def _films_key(job: Job) -> tuple[Data, tuple[str, ...]]:
-    return job.data, job.model.classes
+def _films_key(job: Job) -> FilmsKey:
+    return job.data, job.model.classes, job.model.teachers
 
 
 def _network_key(job: Job) -> tuple[Model, int]:
     return job.model, job.seed
 
 
-def prepare(trials: Sequence[Trial], shared: SharedInputs) -> dict[int, Task]:
-    """The tasks of the trials, in the object store; films are decoded once for all of them."""
-    films = {_films_key(trial.job): trial.job for trial in trials}
-    decoded = {key: cached(job, shared.films[key]) for key, job in films.items()}
+def prepare(trials: Sequence[Trial], shared: SharedInputs, maps: str, progress: Progress) -> dict[int, Task]:
+    """The tasks of the trials, in the object store; films are decoded once for all of them, and their teachers' maps
+    computed once, in the folder ``maps``."""
+    decoded = {}
+    for key, job in {_films_key(trial.job): trial.job for trial in trials}.items():
+        train, val = (shared.films[key][split] for split in ("train", "val"))
+        train = taught(train, shared.teachers[key], maps, job.fewest_workers, progress.maps_done)
+        decoded[key] = cached(job, {"train": train, "val": val})
     networks = {_network_key(trial.job) for trial in trials}
     initial = {key: ray.put(shared.networks[key]) for key in networks}
     return {
@@ -131,7 +141,7 @@ def run(job: Job, trials: Sequence[Trial], shared: SharedInputs, progress: Progr
     waiting = [trial for trial in trials if not monitor.results[trial.number].ended]
     delete(join(folder, BEST_JOB))
     if waiting:
-        search(job, prepare(waiting, shared), ended, monitor)
+        search(job, prepare(waiting, shared, join(folder, MAPS), progress), ended, monitor)
     results = list(monitor.results.values())
     if len(monitor.failures) == len(results):
         raise next(iter(monitor.failures.values()))
@@ -146,7 +156,7 @@ def keep_best(
     number = best_of(results, select).number
     best = trials[number - 1]
     progress.finishing(results[number - 1])
-    bundle = train(best.job, _BestTrialProgress(number, progress)).bundle
+    bundle = train(best.job, _BestTrialProgress(number, progress), maps=join(folder, MAPS)).bundle
     last = [result_of(best) if result.number == number else result for result in results]
     lease.check()
     write_table(folder, last, select)

@@ -35,13 +35,15 @@ class Normalisation(BaseModel, frozen=True, extra="forbid"):
 
 
 class TrainedOn(BaseModel, frozen=True, extra="forbid"):
-    """The films that a model was trained on: the dataset's URI and digest, the split, labels and number of images."""
+    """The films that a model was trained on: the dataset's URI and digest, the split, labels and number of images; and
+    the ids of the models whose probabilities it learned besides."""
 
     dataset: str
     digest: str
     split: str
     labels: tuple[str, ...]
     images: int
+    teachers: tuple[str, ...] = ()
 
 
 class Int8(BaseModel, frozen=True, extra="forbid"):

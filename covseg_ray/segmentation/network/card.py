@@ -69,7 +69,10 @@ def _trained_on(spec: BundleSpec) -> str:
     if seen is None:
         return "Not recorded."
     labels = ", ".join(seen.labels) or "all labels"
-    return f"{seen.images:,} images ({labels}) of the split `{seen.split}` of `{seen.dataset}`, digest `{seen.digest}`."
+    of = f"of the split `{seen.split}` of `{seen.dataset}`, digest `{seen.digest}`."
+    teachers = ", ".join(f"`{model_id}`" for model_id in seen.teachers)
+    learned = f"\nIt learned their masks and the probabilities that its teachers give: {teachers}." if teachers else ""
+    return f"{seen.images:,} images ({labels}) {of}{learned}"
 
 
 def _metrics(spec: BundleSpec) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,29 +60,49 @@ def augment(images_NHW: Tensor, targets_NHW: Tensor, config: Augmentation, seed:
     Films are resampled bilinearly, masks by nearest neighbour; a film that is not moved stays as it is. The inputs are
     not changed. All films are resampled in one call, moved or not: that is the fewest kernels on a GPU.
     """
-    generator = torch.Generator().manual_seed(seed)
-    chance_N3 = torch.rand(len(images_NHW), 3, generator=generator)
-    movement_N4 = torch.rand(len(images_NHW), 4, generator=generator) * 2 - 1
-    contrast_N2 = torch.rand(len(images_NHW), 2, generator=generator)
+    drawn = _draw(len(images_NHW), seed)
     if config.archive:
         images_NHW = change_files(images_NHW, seed)
+    if config.gamma:
+        bent_N = drawn.contrast_N2[:, 0] < config.probability
+        exponents_N = torch.exp((drawn.contrast_N2[:, 1] * 2 - 1) * config.gamma)
+        images_NHW = adjust_gamma(images_NHW, torch.where(bent_N, exponents_N, 1.0))
+    return _moved(images_NHW, drawn, config, "bilinear"), _moved(targets_NHW, drawn, config, "nearest")
+
+
+def augment_maps(maps_NCHW: Tensor, config: Augmentation, seed: int) -> Tensor:
+    """Maps of films, uint8 ``[N, C, H, W]``, moved as `augment` moves the films with the same seed, bilinearly."""
+    drawn = _draw(len(maps_NCHW), seed)
+    return torch.stack([_moved(each_NHW, drawn, config, "bilinear") for each_NHW in maps_NCHW.unbind(1)], dim=1)
+
+
+class _Drawn(NamedTuple):
+    """Draws for N films, on the CPU: in 0 to 1, those of the movement in -1 to 1."""
+
+    chance_N3: Tensor
+    movement_N4: Tensor
+    contrast_N2: Tensor
+
+
+def _draw(films: int, seed: int) -> _Drawn:
+    generator = torch.Generator().manual_seed(seed)
+    chance_N3 = torch.rand(films, 3, generator=generator)
+    movement_N4 = torch.rand(films, 4, generator=generator) * 2 - 1
+    return _Drawn(chance_N3, movement_N4, torch.rand(films, 2, generator=generator))
+
+
+def _moved(films_NHW: Tensor, drawn: _Drawn, config: Augmentation, interpolation: str) -> Tensor:
+    """Films or masks, flipped and then moved where that was drawn."""
     for axis, probability in ((2, config.flip_horizontal), (1, config.flip_vertical)):
         if probability:
-            drawn_N11 = _on(images_NHW, (chance_N3[:, axis - 1] < probability)[:, None, None])
-            images_NHW, targets_NHW = (
-                torch.where(drawn_N11, films_NHW.flip(axis), films_NHW) for films_NHW in (images_NHW, targets_NHW)
-            )
-    if config.gamma:
-        drawn_N = contrast_N2[:, 0] < config.probability
-        exponents_N = torch.exp((contrast_N2[:, 1] * 2 - 1) * config.gamma)
-        images_NHW = adjust_gamma(images_NHW, torch.where(drawn_N, exponents_N, 1.0))
-    if config.probability:
-        height, width = images_NHW.shape[1:]
-        drawn_N11 = (chance_N3[:, 2] < config.probability)[:, None, None]
-        moving_N23 = _affine(movement_N4, config, height / width)
-        theta_N23 = _on(images_NHW, torch.where(drawn_N11, moving_N23, torch.eye(2, 3)))
-        images_NHW, targets_NHW = move(images_NHW, theta_N23, "bilinear"), move(targets_NHW, theta_N23, "nearest")
-    return images_NHW, targets_NHW
+            flipped_N11 = _on(films_NHW, (drawn.chance_N3[:, axis - 1] < probability)[:, None, None])
+            films_NHW = torch.where(flipped_N11, films_NHW.flip(axis), films_NHW)
+    if not config.probability:
+        return films_NHW
+    height, width = films_NHW.shape[1:]
+    moving_N11 = (drawn.chance_N3[:, 2] < config.probability)[:, None, None]
+    theta_N23 = torch.where(moving_N11, _affine(drawn.movement_N4, config, height / width), torch.eye(2, 3))
+    return move(films_NHW, _on(films_NHW, theta_N23), interpolation)
 
 
 def move(batch_NHW: Tensor, theta_N23: Tensor, interpolation: str) -> Tensor:

@@ -48,6 +48,28 @@ def film_jaccard(logits_NCHW: Tensor, targets_NHW: Tensor) -> Tensor:
     return (1 - (both_NC + smooth) / (either_NC + smooth)).mean()
 
 
+def soft_film_jaccard(logits_NCHW: Tensor, soft_NCHW: Tensor) -> Tensor:
+    """Jaccard metric loss of each film and each class but background, averaged over both:
+    ``1 - (|p| + |y| - |p - y| + 2s) / (|p| + |y| + |p - y| + 2s)``, ``|.|`` sums over h, w, y probabilities.
+
+    Wang et al. 2023, Jaccard Metric Losses (https://arxiv.org/abs/2302.05666), with the s of `film_jaccard`, which it
+    equals where y is 0 or 1. Where it is neither, it is 0 at p = y alone, and `film_jaccard` is not.
+    """
+    p_NCK, y_NCK = logits_NCHW.softmax(1)[:, 1:].flatten(2), soft_NCHW[:, 1:].flatten(2)
+    apart_NC, smooth = (p_NCK - y_NCK).abs().sum(2), p_NCK.shape[2] / 1000
+    sums_NC = p_NCK.sum(2) + y_NCK.sum(2) + 2 * smooth
+    return (1 - (sums_NC - apart_NC) / (sums_NC + apart_NC)).mean()
+
+
+def soft_loss(logits_NCHW: Tensor, maps_NCHW: Tensor) -> Tensor:
+    """Cross-entropy plus `soft_film_jaccard` against ``maps``, uint8 ``[N, C-1, H, W]``: a teacher's probabilities of
+    all classes but background, in 255ths."""
+    classes_NCHW = maps_NCHW.float() / 255
+    background_N1HW = (1 - classes_NCHW.sum(1, keepdim=True)).clamp(min=0)
+    soft_NCHW, logits_NCHW = torch.cat([background_N1HW, classes_NCHW], dim=1), logits_NCHW.float()
+    return F.cross_entropy(logits_NCHW, soft_NCHW) + soft_film_jaccard(logits_NCHW, soft_NCHW)
+
+
 def jaccard() -> Loss:
     """Soft Jaccard loss pooled over the batch: ``1 - mean over c of (sum p*y + s) / (sum p + sum y - sum p*y + s)``,
     s = 1e-5, sums over n, h, w; a class without a pixel in the batch counts 0.

@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import ray
+from random_models import random_model
 from runs import Command, descendants, epochs, title
 
 from covseg_ray.config import train as config
+from covseg_ray.engine.bundle_io import save_bundle
 from covseg_ray.engine.training.worker import Task
-from covseg_ray.engine.tuning.run import Outcome, tune
+from covseg_ray.engine.tuning.plan import plan
+from covseg_ray.engine.tuning.run import Outcome, load_shared, prepare, tune
 from covseg_ray.engine.tuning.trial import scheduler
 from covseg_ray.errors import BusyError, DatasetError, UsageError
 from covseg_ray.reports.trial_result import FINISHED, STOPPED, TrialResult
@@ -59,8 +62,6 @@ SEARCH = f'[{{key = "train.learning_rate", choose = [{GOOD}, {HOPELESS}, {BETTER
 
 
 def seed_that_draws(rates: Sequence[float]) -> int:
-    from covseg_ray.engine.tuning.plan import plan
-
     for seed in range(1000):
         job = config.load(None, [f"search={SEARCH}", f"tune.trials={len(rates)}", f"seed={seed}"])
         if [trial.values["train.learning_rate"] for trial in plan(job)] == list(rates):
@@ -75,9 +76,13 @@ class RecordedProgress:
         self.begun: list[TrialResult] = []
         self.epochs: list[tuple[int, Mapping[str, float]]] = []
         self.ends: list[TrialResult] = []
+        self.maps: list[tuple[int, int]] = []
 
     def begin(self, results: Sequence[TrialResult]) -> None:
         self.begun = list(results)
+
+    def maps_done(self, films: int, total: int) -> None:
+        self.maps.append((films, total))
 
     def epoch_done(self, number: int, record: Mapping[str, float]) -> None:
         self.epochs.append((number, record))
@@ -207,6 +212,22 @@ def test_what_cannot_be_trained_is_told_before_ray_starts(settings: list[str], t
         with pytest.raises(error, match=message):
             tune(config.load(None, [*settings, f"out={tmp_path}", change]), RecordedProgress())
     assert list_files(str(tmp_path)) == []
+
+
+def test_trials_share_the_maps_of_their_teachers(ray_session: None, settings: list[str], tmp_path: Path) -> None:
+    save_bundle(f"{tmp_path}/teacher", random_model(3, ("background", "infection"), side=32))
+    changes = [f"out={tmp_path}", f'model.teachers=["{tmp_path}/teacher"]', "tune.trials=4"]
+    job = config.load(None, [*settings, *changes, 'search=[{key = "train.soft", choose = [0.2, 0.8]}]'])
+    trials, progress = plan(job), RecordedProgress()
+    tasks = prepare(trials, load_shared([trial.job for trial in trials]), f"{tmp_path}/maps", progress)
+    assert {task.job.train.soft for task in tasks.values()} == {0.2, 0.8}
+    (folder,) = Path(tmp_path, "maps").iterdir()
+    assert {task.train.maps for task in tasks.values()} == {str(folder)}
+    assert {task.val.maps for task in tasks.values()} == {""}
+    train = tasks[1].train
+    assert len(list(folder.iterdir())) == len(train.units)
+    assert progress.maps[0] == (0, train.rows)
+    assert progress.maps[-1] == (train.rows, train.rows)
 
 
 def test_the_scheduler_remembers_trials_of_earlier_commands() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,14 @@ import pytest
 import torch
 from scipy import ndimage
 
-from covseg_ray.segmentation.training.augment import AUGMENTATIONS, Augmentation, adjust_gamma, augment, move
+from covseg_ray.segmentation.training.augment import (
+    AUGMENTATIONS,
+    Augmentation,
+    adjust_gamma,
+    augment,
+    augment_maps,
+    move,
+)
 
 STILL = Augmentation(flip_horizontal=0, flip_vertical=0, probability=0)
 
@@ -133,3 +141,26 @@ def test_no_film_of_a_chest_stands_on_its_head(name: str):
     _, moved = augment(films, films, AUGMENTATIONS[name], seed=4)
     rows = torch.stack([mask.nonzero()[:, 0].double().mean() for mask in moved])
     assert rows.max() < 32
+
+
+@pytest.mark.parametrize("name", ["flips", "paper", "chest", "mild", "archive"])
+def test_maps_move_with_the_films(name: str):
+    """As each of them would as a film; changes of grey levels and of files leave them alone."""
+    config = dataclasses.replace(AUGMENTATIONS[name], gamma=0.0, archive=False)
+    maps = torch.stack([_noise(), _noise().flip(0)], dim=1)
+    moved = augment_maps(maps, AUGMENTATIONS[name], seed=8)
+    assert moved.dtype == torch.uint8
+    for channel in range(2):
+        expected, _ = augment(maps[:, channel], maps[:, channel], config, seed=8)
+        assert torch.equal(moved[:, channel], expected)
+    assert not torch.equal(moved, maps)
+
+
+def test_a_map_of_the_mask_stays_the_mask_but_for_its_edge():
+    masks = _blobs()
+    moved = augment_maps((masks * 255)[:, None], AUGMENTATIONS["chest"], seed=3)[:, 0]
+    _, moved_masks = augment(masks * 255, masks, AUGMENTATIONS["chest"], seed=3)
+    assert (moved_masks != masks).float().mean() > 0.05
+    assert ((moved >= 128).to(torch.uint8) == moved_masks).float().mean() > 0.995
+    inside = (moved == 0) | (moved == 255)
+    assert torch.equal(moved[inside] == 255, moved_masks[inside] == 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from covseg_ray.config.train import Loss
-from covseg_ray.segmentation.training.losses import build_loss, film_jaccard
+from covseg_ray.segmentation.training.losses import build_loss, film_jaccard, soft_film_jaccard, soft_loss
 from covseg_ray.segmentation.training.targets import UNKNOWN
 
 
@@ -127,3 +127,69 @@ def test_an_unknown_pixel_does_not_tell_background_from_lung(name: str):
     np.testing.assert_allclose(gradient[:, 0] * p[:, 1], gradient[:, 1] * p[:, 0], atol=1e-7)  # in their proportion
     assert (gradient[:, 2] > 0).all()  # less infection
     assert np.isfinite(gradient).all()
+
+
+def _soft_case() -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
+    """Logits, a teacher's maps in 255ths, the probabilities of both."""
+    logits, _, p, _ = _case(3)
+    maps = np.random.default_rng(1).dirichlet((0.5, 0.5, 0.5), (3, 5, 6)).transpose(0, 3, 1, 2)[:, 1:]
+    maps = np.floor(maps * 255).astype(np.uint8)
+    y = np.concatenate([255 - maps.sum(1, keepdims=True, dtype=int), maps], axis=1) / 255
+    return logits, torch.from_numpy(maps), p, y
+
+
+def test_soft_loss_is_cross_entropy_and_the_jaccard_metric_loss():
+    logits, maps, p, y = _soft_case()
+    metric = []
+    for film in range(3):
+        for c in (1, 2):
+            both, apart = p[film, c].sum() + y[film, c].sum() + 2 * 30 / 1000, np.abs(p[film, c] - y[film, c]).sum()
+            metric.append(1 - (both - apart) / (both + apart))
+    expected = -(y * np.log(p)).sum(1).mean() + np.mean(metric)
+    assert soft_loss(logits, maps).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_on_masks_the_soft_losses_are_the_hard_ones():
+    logits, targets, _, y = _case(3)
+    jaccard = film_jaccard(logits, targets)
+    assert soft_film_jaccard(logits, torch.from_numpy(y)).item() == pytest.approx(jaccard.item(), rel=1e-5)
+    hard = build_loss("cross-entropy+film-jaccard")(logits, targets)
+    maps = torch.from_numpy(y[:, 1:] * 255).to(torch.uint8)
+    assert soft_loss(logits, maps).item() == pytest.approx(hard.item(), rel=1e-5)
+
+
+def test_only_the_jaccard_metric_loss_is_least_at_the_teachers_probabilities():
+    """The ordinary soft Jaccard of equal p = y is 1 - sum y^2 / (2 sum y - sum y^2), and falls as p grows to 1."""
+    _, _, _, y = _soft_case()
+    y = np.clip(y, 1e-3, None) / np.clip(y, 1e-3, None).sum(1, keepdims=True)
+    logits, soft = torch.from_numpy(np.log(y)).float(), torch.from_numpy(y).float()
+    assert soft_film_jaccard(logits, soft).item() == pytest.approx(0, abs=1e-6)
+    both, sums = (y[:, 1:] ** 2).sum((2, 3)), 2 * y[:, 1:].sum((2, 3))
+    assert np.mean(1 - both / (sums - both)) > 0.1
+    noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+    for size in (-0.3, -0.01, 0.01, 0.3):
+        assert soft_film_jaccard(logits + size * noise, soft).item() > 1e-4
+
+
+def test_maps_whose_rounding_exceeds_certainty_stay_probabilities():
+    maps = torch.full((1, 2, 4, 4), 128, dtype=torch.uint8)  # 256 of 255
+    logits = torch.log(torch.tensor([1e-6, 0.5, 0.5])).reshape(1, 3, 1, 1).expand(1, 3, 4, 4).requires_grad_()
+    loss = soft_loss(logits, maps)
+    assert loss.item() == pytest.approx(np.log(2), abs=0.02)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_where_lungs_are_not_known_they_are_learned_from_the_teachers(share: float):
+    """Without teachers the odds of lung against background stay as they are."""
+    lungs = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    maps, targets = torch.cat([lungs, torch.zeros_like(lungs)], dim=1), torch.full((2, 4, 4), UNKNOWN)
+    logits, hard = torch.zeros(2, 3, 4, 4, requires_grad=True), build_loss("cross-entropy+film-jaccard")
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        ((1 - share) * hard(logits, targets) + share * soft_loss(logits, maps)).backward()
+        optimizer.step()
+    p_NCHW = logits.detach().softmax(1)
+    assert p_NCHW[:, 2].max() < 0.02
+    learned = lungs[:, 0] / 255 if share else torch.full((2, 4, 4), 0.5)
+    torch.testing.assert_close(p_NCHW[:, 1] / (p_NCHW[:, 0] + p_NCHW[:, 1]), learned, atol=0.03, rtol=0)
