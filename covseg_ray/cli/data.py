@@ -15,7 +15,7 @@ from covseg_ray.errors import EXIT_REJECTS
 
 if TYPE_CHECKING:
     from covseg_ray.storage.datasets.audit import Audit
-    from covseg_ray.storage.datasets.shards import DatasetInfo, Reject
+    from covseg_ray.storage.datasets.info import DatasetInfo, Reject
 
 app = typer.Typer(name="data", help="Pack, generate, show and audit datasets of chest films.")
 

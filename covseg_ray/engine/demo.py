@@ -10,8 +10,8 @@ from covseg_ray.engine.bulk.run import Request, segment
 from covseg_ray.engine.training.run import Outcome, Progress, train
 from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.storage.datasets.info import DATASET_FILE
 from covseg_ray.storage.datasets.pack import synthesise
-from covseg_ray.storage.datasets.shards import DATASET_FILE
 from covseg_ray.storage.filesystem import exists, join, write_bytes
 
 FILMS = 250

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from covseg_ray.storage.datasets.shards import DatasetInfo, ShardRow, shard_order, write_dataset
+from covseg_ray.storage.datasets.info import DatasetInfo
+from covseg_ray.storage.datasets.shards import ShardRow, shard_order, write_dataset
 
 
 def write_rows(rows: Iterable[ShardRow], uri: str, **options: Any) -> DatasetInfo:

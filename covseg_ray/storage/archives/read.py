@@ -31,7 +31,7 @@ from covseg_ray.storage.archives.members import (
 from covseg_ray.storage.archives.source_files import SourceFile, list_source, locate_file
 from covseg_ray.storage.archives.tars import list_tar, tar_gz_reader
 from covseg_ray.storage.archives.zips import list_zip, zip_reader
-from covseg_ray.storage.datasets.shards import DATASET_FILE
+from covseg_ray.storage.datasets.info import DATASET_FILE
 from covseg_ray.storage.filesystem import Location, exists, join, read_bytes, translated
 
 LISTERS = 8

@@ -16,10 +16,10 @@ import numpy as np
 
 from covseg_ray.errors import UsageError
 from covseg_ray.radiograph.file_traces import file_traces
+from covseg_ray.storage.datasets.info import DATASET_FILE, Reject
 from covseg_ray.storage.datasets.near_duplicates import Fingerprint, find_duplicates, fingerprint
 from covseg_ray.storage.datasets.pack import Progress, map_in_threads, read_film
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
-from covseg_ray.storage.datasets.shards import DATASET_FILE, Reject
 from covseg_ray.storage.datasets.shortcuts import Shortcut, find_shortcuts
 from covseg_ray.storage.datasets.sources import Source, SourceFilm, name_sources, read_sources
 from covseg_ray.storage.filesystem import exists, join

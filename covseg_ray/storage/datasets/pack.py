@@ -17,14 +17,8 @@ from covseg_ray.radiograph.film import RefusedError, Rejected
 from covseg_ray.radiograph.geometry import Resize, standardise, standardise_mask
 from covseg_ray.radiograph.masks import binarise
 from covseg_ray.radiograph.phantom import make_phantom
-from covseg_ray.storage.datasets.shards import (
-    DatasetInfo,
-    Reject,
-    ShardRow,
-    refuse_existing,
-    shard_order,
-    write_dataset,
-)
+from covseg_ray.storage.datasets.info import DatasetInfo, Reject
+from covseg_ray.storage.datasets.shards import ShardRow, refuse_existing, shard_order, write_dataset
 from covseg_ray.storage.datasets.sources import SourceFilm, name_sources, read_sources
 from covseg_ray.storage.filesystem import join, read_bytes
 

@@ -23,7 +23,7 @@ from covseg_ray.errors import DatasetError, UsageError, first_line
 from covseg_ray.radiograph.decode import decode
 from covseg_ray.radiograph.film import Rejected
 from covseg_ray.radiograph.masks import decode_png1
-from covseg_ray.storage.datasets.shards import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Shard, source_name
+from covseg_ray.storage.datasets.info import DATASET_FILE, SCHEMA_VERSION, DatasetInfo, Shard, source_name
 from covseg_ray.storage.filesystem import Location, exists, join, locate, parquet_damage, read_bytes, translated
 
 PARALLEL_LABELS = 8

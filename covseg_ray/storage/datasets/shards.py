@@ -1,8 +1,7 @@
 """Write films as Parquet shards, with a ``dataset.json`` that lists them.
 
-A shard's columns are those of :data:`SCHEMA`. Pixels are plain binary: no compression, no dictionary, no statistics,
-but page checksums. Rows are sorted by a hash of their ``image_id``, so that every file is an unbiased sample of its
-split, and the same films give the same bytes.
+Pixels are plain binary: no compression, no dictionary, no statistics, but page checksums. Rows are sorted by a hash of
+their ``image_id``, so that every file is an unbiased sample of its split, and the same films give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -26,10 +25,9 @@ from numpy.typing import NDArray
 from covseg_ray.errors import DatasetError
 from covseg_ray.radiograph.geometry import Resize
 from covseg_ray.radiograph.masks import encode_png, encode_png1
+from covseg_ray.storage.datasets.info import DATASET_FILE, SCHEMA, DatasetInfo, Reject, Shard, source_name
 from covseg_ray.storage.filesystem import create_bytes, delete, exists, join, list_files, write_bytes
 
-SCHEMA_VERSION = 1
-DATASET_FILE = "dataset.json"
 FILE_BYTES, MIN_FILES = 192 * 2**20, 8
 GROUP_BYTES, MIN_GROUPS = 48 * 2**20, 4
 MASK_BYTES = 4096  # of both masks together, for sizing only
@@ -37,22 +35,6 @@ UPLOADS = 2
 
 Encoding = Literal["raw", "png"]
 BINARY_COLUMNS = ("image", "mask", "lung")
-SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),
-        pa.field("patient_id", pa.string()),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("image", pa.binary(), nullable=False),
-        pa.field("image_encoding", pa.string(), nullable=False),
-        pa.field("mask", pa.binary()),
-        pa.field("lung", pa.binary()),
-        pa.field("sha256", pa.string(), nullable=False),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,71 +51,9 @@ class ShardRow:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A film that was not packed: where it is, a short stable code, and what exactly was wrong."""
-
-    image: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One file: path relative to the dataset, rows of each row group, size in bytes and digest."""
-
-    path: str
-    split: str
-    row_groups: tuple[int, ...]
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetInfo:
-    """What ``dataset.json`` holds; ``splits`` counts rows by split and label, ``sources`` by source, split and label:
-    it is empty where the sources have no names."""
-
-    size: int
-    resize: Resize
-    image_encoding: str
-    layout: str
-    splits: dict[str, dict[str, int]]
-    shards: tuple[Shard, ...]
-    rejected: tuple[Reject, ...]
-    schema_version: int = SCHEMA_VERSION
-    sources: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return sum(sum(labels.values()) for labels in self.splits.values())
-
-    @property
-    def bytes(self) -> int:
-        return sum(shard.bytes for shard in self.shards)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the schema, the splits' counts and every shard's own digest: equal when the films are."""
-        parts = [
-            [(column.name, str(column.type)) for column in SCHEMA],
-            self.splits,
-            [(shard.path, shard.sha256) for shard in self.shards],
-        ]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"digest": self.digest, "rows": self.rows, **asdict(self)}
-
-
 def shard_order(split: str, image_id: str) -> tuple[str, str]:
     """The sort key of a dataset's rows."""
     return split, hashlib.sha256(image_id.encode()).hexdigest()
-
-
-def source_name(source: str) -> str:
-    """The name of a film's source, from the column ``source`` of a dataset whose ``sources`` are not empty."""
-    return source.partition("/")[0]
 
 
 def refuse_existing(uri: str) -> None:

@@ -12,8 +12,9 @@ import pytest
 from packed import write_rows
 
 from covseg_ray.errors import DatasetError, StorageError
+from covseg_ray.storage.datasets.info import Reject
 from covseg_ray.storage.datasets.read import list_units, read_info, read_unit
-from covseg_ray.storage.datasets.shards import Encoding, Reject, ShardRow, even_cuts, write_dataset
+from covseg_ray.storage.datasets.shards import Encoding, ShardRow, even_cuts, write_dataset
 
 SIZE = 32
 COLUMNS = ["image_id", "split", "label", "patient_id", "source", "height", "width"]
