@@ -38,6 +38,12 @@ def test_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_metric_that_no_film_allows_after_a_change_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    show_stress(FOUND)
+    (marker,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("marker"))
+    assert marker.split() == ["marker", "0.995", "-", "-", "-"]
+
+
 def test_the_document_has_values_differences_and_the_probe() -> None:
     document = stress_document(FOUND)
     assert document["as_is"] == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -56,6 +57,13 @@ def test_the_tables_have_each_value_with_its_interval() -> None:
     (row,) = differences
     assert row[0] == "jpeg-75"
     assert [cell.split()[0] for cell in row[1:]] == ["-0.001", "+0.275", "+0.276", "-0.026"]
+
+
+def test_a_metric_that_no_film_allows_after_a_change_is_a_dash() -> None:
+    as_is = replace(AS_IS, metrics={**AS_IS.metrics, "iou_pooled": (0.7, 0.6, 0.8)})
+    values, differences = cells(page_with(as_is, JPEG))
+    assert [row[5].split()[0] for row in values] == ["0.700", "–"]
+    assert differences[0][5] == "–"
 
 
 def test_columns_are_labels_metrics_and_the_probe_where_there_is_one() -> None:

@@ -51,7 +51,7 @@ def _changed_document(found: Changed) -> dict[str, Any]:
 
 def _cells(found: Measured, labels: list[str], metrics: list[str]) -> list[str]:
     marked = [f"{found.marked[label].value:.3f}" for label in labels]
-    return [*marked, *(_value(found.metrics[name]) for name in metrics)]
+    return [*marked, *(_value(found.metrics.get(name)) for name in metrics)]
 
 
 def _value(found: Estimate | None) -> str:

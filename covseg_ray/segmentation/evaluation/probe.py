@@ -4,8 +4,9 @@ Alain & Bengio 2016 ("Understanding intermediate layers using linear classifier 
 probed layer is the last. The probe is Fisher's linear discriminant (Hastie, Tibshirani & Friedman 2009, section 4.3) on
 standardised features, with 0.001 added to the diagonal of their covariance. It is fitted on four fifths of the films
 and scores the other fifth; both versions of a film are in the same one. The area under the ROC curve (AUC) is the share
-of pairs within a fifth, a changed film and one as it is, in which the changed one has the higher score; equal scores
-count one half. At 0.5 the output does not tell them apart, at 1 it always does.
+of pairs within a fifth, a changed film and another film as it is, in which the changed one has the higher score; equal
+scores count one half. At 0.5 the output does not tell them apart, at 1 it always does. A film is not paired with
+itself: resamples hold it several times, and would have more such pairs than the films have.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def probe_auc(before_NF: Floats, after_NF: Floats) -> Estimate | None:
         before_N[fold], after_N[fold] = ((each_NF[fold] - mean_F) @ direction_F for each_NF in (before_NF, after_NF))
 
     def auc(weights_RN: Floats) -> Floats:
-        won = [_won(before_N[fold], after_N[fold], weights_RN[:, fold]) for fold in folds]
-        pairs = [weights_RN[:, fold].sum(axis=1) ** 2 for fold in folds]
-        return np.asarray(np.sum(won, axis=0) / np.sum(pairs, axis=0))
+        parts = [_pairs(before_N[fold], after_N[fold], weights_RN[:, fold]) for fold in folds]
+        won_R, pairs_R = np.sum(parts, axis=0)
+        return np.asarray(won_R / pairs_R)
 
     resampled_R = np.concatenate([auc(weights_RN) for weights_RN in resample_weights(films)])
     return Estimate(float(auc(np.ones((1, films)))[0]), *percentile_interval(resampled_R))
@@ -73,12 +74,13 @@ def _discriminant(before_NF: Floats, after_NF: Floats) -> tuple[Floats, Floats]:
     return mean_F, np.linalg.solve(covariance_FF, standard[1].mean(axis=0) - standard[0].mean(axis=0)) / scale_F
 
 
-def _won(before_N: Floats, after_N: Floats, weights_RN: Floats) -> Floats:
-    """Pairs of a changed film with a film as it is in which the changed one scores higher, half of the equal ones
-    added, each film as often as it was drawn: float64 ``[resamples]``."""
+def _pairs(before_N: Floats, after_N: Floats, weights_RN: Floats) -> tuple[Floats, Floats]:
+    """Pairs of a changed film with another film as it is: those in which the changed one scores higher, half of the
+    equal ones added, and all. Each film counts as often as it was drawn: float64 ``[resamples]`` each."""
     levels, places = np.unique(np.concatenate([before_N, after_N]), return_inverse=True)
     before_LR, after_LR = np.zeros((2, len(levels), len(weights_RN)))
     np.add.at(before_LR, places[: len(before_N)], weights_RN.T)
     np.add.at(after_LR, places[len(before_N) :], weights_RN.T)
-    won_R: Floats = (after_LR * (before_LR.cumsum(axis=0) - before_LR / 2)).sum(axis=0)
-    return won_R
+    own_N = (after_N > before_N) + 0.5 * (after_N == before_N)
+    won_R = (after_LR * (before_LR.cumsum(axis=0) - before_LR / 2)).sum(axis=0) - weights_RN**2 @ own_N
+    return won_R, weights_RN.sum(axis=1) ** 2 - (weights_RN**2).sum(axis=1)

@@ -36,9 +36,10 @@ def test_one_feature_gives_the_u_statistic_of_each_fold() -> None:
     after_N = before_N + rng.normal(5, 4, 200).round() / 8
     fold_N = np.random.default_rng(0).permutation(200) % FOLDS
     won = sum(stats.mannwhitneyu(after_N[fold_N == f], before_N[fold_N == f]).statistic for f in range(FOLDS))
+    won -= np.sum(after_N > before_N) + np.sum(after_N == before_N) / 2  # a film against itself
     found = probe_auc(before_N[:, None], after_N[:, None])
     assert found is not None
-    assert found.value == pytest.approx(won / (FOLDS * 40**2))
+    assert found.value == pytest.approx(won / (FOLDS * 40 * 39))
     down = probe_auc(after_N[:, None], before_N[:, None])  # the sign is learned
     assert down is not None
     assert down.value == pytest.approx(found.value)
@@ -58,6 +59,15 @@ def test_two_normal_clouds_have_the_auc_of_their_distance() -> None:
     variance = (found.value * (1 - found.value) + 2999 * (first + second - 2 * found.value**2)) / 3000**2
     width = 1.96 * math.sqrt(variance)
     assert found.high - found.low == pytest.approx(2 * width, rel=0.25)
+
+
+def test_a_small_shift_of_each_film_is_no_larger_in_the_resamples() -> None:
+    """A film always scores higher changed than as it is; of two films the one or the other."""
+    before_NF = np.random.default_rng(8).normal(0, 1, (60, 1))
+    found = probe_auc(before_NF, before_NF + 0.05)
+    assert found is not None
+    assert found.low < found.value < found.high
+    assert (found.low + found.high) / 2 == pytest.approx(found.value, abs=0.01)
 
 
 def test_outputs_that_are_equal_cannot_be_told_apart() -> None:
