@@ -8,7 +8,14 @@ import pytest
 import torch
 from scipy import ndimage
 
-from covseg_ray.segmentation.training.augment import AUGMENTATIONS, Augmentation, adjust_gamma, augment, augment_maps, move
+from covseg_ray.segmentation.training.augment import (
+    AUGMENTATIONS,
+    Augmentation,
+    adjust_gamma,
+    augment,
+    augment_maps,
+    move,
+)
 
 STILL = Augmentation(flip_horizontal=0, flip_vertical=0, probability=0)
 
