@@ -30,6 +30,14 @@ def test_away_from_a_terminal_an_epoch_is_one_plain_line() -> None:
     )
 
 
+def test_maps_of_teachers_are_counted_before_the_first_epoch() -> None:
+    out, now = io.StringIO(), iter(range(0, 1000, 20))
+    with TrainingProgress(file=out, clock=lambda: next(now)) as progress:
+        for films in (0, 1200, 2400, 3728):
+            progress.maps_done(films, 3728)
+    assert out.getvalue() == "teachers' maps · 1,200/3,728 films\nteachers' maps · 3,728/3,728 films\n"
+
+
 def test_standard_output_stays_free() -> None:
     done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True)
     assert done.stdout == ""

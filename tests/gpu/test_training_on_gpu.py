@@ -4,7 +4,7 @@ without a GPU."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from covseg_ray.engine.training.learner import Learner, build_learner
 from covseg_ray.engine.training.loader import Batch, to_device
 from covseg_ray.radiograph.phantom import make_phantom
 from covseg_ray.segmentation.training.archive_changes import change_files
-from covseg_ray.segmentation.training.augment import AUGMENTATIONS, augment
+from covseg_ray.segmentation.training.augment import AUGMENTATIONS, augment, augment_maps
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 GPU = torch.device("cuda", 0)
@@ -45,7 +45,8 @@ def batch(seed: int) -> Batch:
     images_NHW, masks_NHW = (
         torch.from_numpy(np.stack(each)) for each in zip(*((p.image, p.infection) for p in phantoms), strict=True)
     )
-    return Batch(1, images_NHW, masks_NHW, torch.arange(8))
+    maps_N1HW = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (8, 1, 64, 64), np.uint8))
+    return Batch(1, images_NHW, masks_NHW, torch.arange(8), maps_N1HW)
 
 
 def step(learner: Learner, number: int) -> torch.Tensor:
@@ -54,14 +55,25 @@ def step(learner: Learner, number: int) -> torch.Tensor:
     return learner.step(*films)[1]
 
 
+def taught_step(learner: Learner, number: int) -> torch.Tensor:
+    there = to_device(batch(number), GPU)
+    films = augment(there.images_NHW, there.targets_NHW, AUGMENTATIONS["chest"], number)
+    assert there.maps_NCHW is not None
+    return learner.step(*films, augment_maps(there.maps_NCHW, AUGMENTATIONS["chest"], number))[1]
+
+
 def test_a_batch_arrives_as_it_was_sent() -> None:
     there = to_device(batch(0), GPU)
     assert there.images_NHW.device == GPU
     assert torch.equal(there.images_NHW.cpu(), batch(0).images_NHW)
     assert torch.equal(there.targets_NHW.cpu(), batch(0).targets_NHW)
+    assert there.maps_NCHW is not None
+    assert there.maps_NCHW.device == GPU
+    assert torch.equal(there.maps_NCHW.cpu(), batch(0).maps_NCHW)
 
 
-def test_a_step_waits_for_nothing(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("step", [step, taught_step])
+def test_a_step_waits_for_nothing(request: pytest.FixtureRequest, step: Callable[[Learner, int], torch.Tensor]) -> None:
     plain = learner("no")
     step(plain, 0)  # the optimizer makes its state
     request.getfixturevalue("no_waiting")
@@ -70,7 +82,8 @@ def test_a_step_waits_for_nothing(request: pytest.FixtureRequest) -> None:
     assert torch.isfinite(total)
 
 
-def test_compiled_steps_learn_what_plain_ones_do() -> None:
+@pytest.mark.parametrize("step", [step, taught_step])
+def test_compiled_steps_learn_what_plain_ones_do(step: Callable[[Learner, int], torch.Tensor]) -> None:
     plain, compiled = learner("no"), learner("yes")
     losses = np.array([[float(step(each, number)) for each in (plain, compiled)] for number in range(6)])
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=0.02)

@@ -85,6 +85,12 @@ def test_card_tells_what_a_reader_needs(files: dict[str, bytes], bundle: Bundle)
     assert bundle.model_id in card
     assert "| `iou_pooled` | 0.7131 | 0.7012 to 0.7254 |" in card
     assert "1,864 images (COVID-19)" in card
+    assert "teachers" not in card
+    seen = bundle.spec.trained_on.model_copy(update={"teachers": ("0a" * 8, "1b" * 8)})
+    taught = Bundle(bundle.spec.model_copy(update={"trained_on": seen}), bundle.state)
+    assert f"its teachers give: `{'0a' * 8}`, `{'1b' * 8}`." in to_files(taught)["README.md"].decode()
+    assert json.loads(to_files(taught)["model.json"])["trained_on"]["teachers"] == ["0a" * 8, "1b" * 8]
+    assert taught.model_id == bundle.model_id
     bare = Bundle(SPEC.model_copy(update={"metrics": {}, "trained_on": None}), bundle.state)
     bare_card = to_files(bare)["README.md"].decode()
     assert "Not measured." in bare_card
