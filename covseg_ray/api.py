@@ -38,14 +38,16 @@ class Prediction:
 
     ``masks`` are uint8 [H, W] of 0 and 1 at the film's own size: ``infection``, and ``lung`` where the model knows it
     (the whole lung, infected or not). ``infection_fraction`` and ``lung_fraction`` are shares of the film's pixels, 0
-    to 1; ``severity`` measures the infected share of the lung. ``frontal`` (0 to 1) says how much the film is like a
-    frontal chest film.
+    to 1; ``severity`` measures the infected share of the lung. ``expected_iou`` (0 to 1) is the intersection over union
+    with a reader's mask to be expected, None where the model has no curve for it. ``frontal`` (0 to 1) says how much
+    the film is like a frontal chest film.
     """
 
     masks: Mapping[str, NDArray[np.uint8]]
     infection_fraction: float
     lung_fraction: float | None
     severity: Severity | None
+    expected_iou: float | None
     frontal: float
     model_id: str
 
@@ -105,13 +107,15 @@ class Predictor:
             raise UsageError(f"film: give uint8 or uint16 [H, W], not {pixels_HW.dtype} {list(pixels_HW.shape)}")
         spec = self._predictor.spec
         square_SS, placement = standardise(pixels_HW, spec.input_size, spec.resize)
-        masks = class_masks(self._predictor.predict(square_SS[None])[0], placement, spec.classes)
+        (classes_SS,), (expected_iou,) = self._predictor.predict_with_expected_iou(square_SS[None])
+        masks = class_masks(classes_SS, placement, spec.classes)
         found = measure(masks)
         return Prediction(
             masks,
             found.infection_fraction,
             found.lung_fraction,
             found.severity,
+            expected_iou,
             frontal(square_SS, placement),
             self.model_id,
         )

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ import covseg_ray
 from covseg_ray import Predictor, RejectedFilmError, StorageError, UsageError
 from covseg_ray.radiograph.masks import encode_png
 from covseg_ray.radiograph.phantom import make_phantom
+from covseg_ray.segmentation.inference.predictor import BatchPredictor
+from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.service.backend import Settings
 from covseg_ray.storage.datasets.pack import synthesise
 
@@ -81,6 +84,18 @@ def test_a_path_its_bytes_and_its_pixels_give_the_same(predictor: Predictor, tmp
     for other in others:
         assert all(np.array_equal(other.masks[name], mask) for name, mask in first.masks.items())
         assert (other.severity, other.frontal, other.model_id) == (first.severity, first.frontal, first.model_id)
+        assert other.expected_iou == first.expected_iou
+
+
+def test_the_expected_iou_is_that_of_the_models_probabilities(bundle: Bundle) -> None:
+    film_HW = make_phantom(1, 3, 64).image
+    (classes_HW,), (levels_HW,) = BatchPredictor(bundle).predict_probabilities(film_HW[None])
+    found_HW, p_HW, smooth = classes_HW == 1, levels_HW / 255, film_HW.size / 1000
+    agreement = (p_HW[found_HW].sum() + smooth) / (found_HW.sum() + p_HW[~found_HW].sum() + smooth)
+    with_curve = replace(bundle, spec=bundle.spec.model_copy(update={"expected_iou": ((0.0, 0.1), (1.0, 0.9))}))
+    for model, expected in ((bundle, None), (with_curve, pytest.approx(0.1 + 0.8 * agreement, rel=1e-9))):
+        with Predictor(model) as one:
+            assert one.predict(film_HW).expected_iou == expected
 
 
 def test_what_is_no_film_is_refused(predictor: Predictor, tmp_path: Path) -> None:

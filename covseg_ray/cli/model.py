@@ -147,6 +147,7 @@ def _facts(model: Bundle, parameters: int) -> Table:
         "Classes": ", ".join(spec.classes),
         "Input": f"{spec.input_size} x {spec.input_size}, {spec.resize}",
         "Decision": in_words(spec),
+        "Expected IoU": f"by a curve of {len(spec.expected_iou)} points" if spec.expected_iou else "none",
         "Made": f"{spec.created:%Y-%m-%d %H:%M} UTC by covseg-ray {spec.package_version}",
     }
     if spec.trained_on is not None:

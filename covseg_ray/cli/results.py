@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from covseg_ray.cli import tables
 from covseg_ray.cli.options import Json
 from covseg_ray.errors import StorageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 app = typer.Typer(name="results", help="Show and export the results of bulk segmentation.")
 
@@ -18,7 +22,7 @@ Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// URI tha
 
 @app.command()
 def show(out: Out, as_json: Json = False) -> None:
-    """Print how many films were segmented or rejected, and how much infection they show."""
+    """Print how many films were segmented or rejected, how much infection they show, and how sure the model is."""
     from covseg_ray.storage.runs.result_table import read_summary
 
     summary = read_summary(out)
@@ -52,27 +56,38 @@ def export(
 
 
 def _infection(out: str, films: int) -> dict[str, Any]:
-    """The share of the segmented films that have infection, and mean and median of their ``infection_fraction``; None
-    where there is no such film. Raises StorageError where the results hold other than ``films`` of them.
+    """The share of the segmented films that have infection, mean and median of their ``infection_fraction``, and those
+    of ``expected_iou`` over the films with infection; None where there is no such film or number. Raises StorageError
+    where the results hold other than ``films`` of them.
     """
     import numpy as np
 
     from covseg_ray.storage.runs.result_table import RESULTS, SUMMARY, read_numbers
 
-    _, fractions = read_numbers(out, "infection_fraction")
+    items, fractions = read_numbers(out, "infection_fraction")
     if len(fractions) != films:
         raise StorageError(
             f"{out}: {SUMMARY} counts {films:,} films with a mask, {RESULTS}/ holds {len(fractions):,}; files were "
             "lost or added: segment into another folder"
         )
-    if not len(fractions):
-        return {"with_infection": None, "infection_fraction": {"mean": None, "median": None}}
-    found = {"mean": float(fractions.mean()), "median": float(np.median(fractions))}
-    return {"with_infection": float((fractions > 0).mean()), "infection_fraction": found}
+    rated, expected_iou = read_numbers(out, "expected_iou")
+    return {
+        "with_infection": float((fractions > 0).mean()) if films else None,
+        "infection_fraction": _middle(fractions),
+        "expected_iou": _middle(expected_iou[np.isin(rated, items[fractions > 0])]),
+    }
+
+
+def _middle(values: NDArray[np.float64]) -> dict[str, float | None]:
+    import numpy as np
+
+    if not len(values):
+        return {"mean": None, "median": None}
+    return {"mean": float(values.mean()), "median": float(np.median(values))}
 
 
 def _show(document: dict[str, Any]) -> None:
-    fraction = document["infection_fraction"]
+    fraction, expected_iou = document["infection_fraction"], document["expected_iou"]["median"]
     rows = {
         "inputs": f"{document['inputs']:,}",
         "ok": f"{document['ok']:,}",
@@ -82,6 +97,7 @@ def _show(document: dict[str, Any]) -> None:
         "with infection": _percent(document["with_infection"]),
         "infected share of film, mean": _percent(fraction["mean"]),
         "infected share of film, median": _percent(fraction["median"]),
+        **({} if expected_iou is None else {"expected IoU with infection, median": f"{expected_iou:.3f}"}),
         # 0 where the run had ended before the last command
         "films per second": f"{document['films_per_second']:,.1f}" if document["films_per_second"] else "-",
     }

@@ -21,7 +21,7 @@ class SegmentedFilm:
     """A film with its predicted mask: ``image_HW`` uint8, ``mask_HW`` uint8 of 0 and 1 and of the same shape.
 
     ``infection_fraction`` is the marked share of the film, ``severity`` that of the lung, both 0..1; ``severity`` is
-    None where the model does not segment lungs.
+    None where the model does not segment lungs, ``expected_iou`` (0..1) where it expects none.
     """
 
     image_id: str
@@ -29,6 +29,7 @@ class SegmentedFilm:
     mask_HW: NDArray[np.uint8]
     infection_fraction: float
     severity: float | None
+    expected_iou: float | None = None
 
 
 def archive_report(
@@ -38,6 +39,7 @@ def archive_report(
     ok: int,
     reasons: Mapping[str, int],
     fractions: Sequence[float] | NDArray[np.floating[Any]],
+    unsure: Sequence[SegmentedFilm],
     films: Sequence[SegmentedFilm],
     frontal: Sequence[float] | NDArray[np.floating[Any]],
     unlike: Sequence[SegmentedFilm],
@@ -47,8 +49,9 @@ def archive_report(
 
     ``ok`` inputs were segmented, and ``reasons`` counts those that were rejected; ``fractions`` holds the infected
     share (0..1) of each segmented film. All ``films`` are shown, at up to 0.1 MB each, the most infected first, and all
-    ``rejects``, which are examples by reason: the id, and one line for a person. ``frontal`` says how much each
-    segmented film is like a frontal chest film (0..1), and ``unlike`` are films least like one, shown in their order.
+    ``rejects``, which are examples by reason: the id, and one line for a person. ``unsure`` are films with infection
+    and the lowest expected IoU, shown in their order. ``frontal`` says how much each segmented film is like a frontal
+    chest film (0..1), and ``unlike`` are films least like one, shown in their order.
     """
     shares_N = np.asarray(fractions, np.float64)
     found_N = shares_N[shares_N > 0]
@@ -63,6 +66,7 @@ def archive_report(
         found=len(found_N),
         segmented=len(shares_N),
         chart_of_shares=charts.marked_shares(found_N) if len(found_N) else None,
+        unsure=[(film, _picture(film)) for film in unsure],
         films=[(film, _picture(film)) for film in by_infection],
         judged=len(frontal),
         unlike_count=int((np.asarray(frontal) < LEVEL).sum()),

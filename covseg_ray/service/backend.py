@@ -34,11 +34,13 @@ ModelInputs: TypeAlias = Mapping[InputSpec, NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Classes of a film, uint8 [S, S], and the model that predicted them. ``classes_SS`` is None if the inputs do not
-    hold the film as that model takes it: another bundle has replaced the requested one."""
+    """Classes of a film, uint8 [S, S], the model that predicted them, and the expected IoU, None if the model has no
+    curve for it. ``classes_SS`` is None if the inputs do not hold the film as that model takes it: another bundle has
+    replaced the requested one."""
 
     classes_SS: NDArray[np.uint8] | None
     model: ModelInfo
+    expected_iou: float | None = None
 
 
 class Backend(Protocol):

@@ -44,6 +44,7 @@ class SegmentedFilm:
 
     film: Radiograph
     masks: dict[str, NDArray[np.uint8]]
+    expected_iou: float | None
     frontal: float
     model: ModelInfo
     sha256: str
@@ -123,7 +124,7 @@ class FilmPipeline:
         decoded = time.perf_counter()
         if isinstance(film, Rejected):
             return film
-        classes_SS, (square_SS, placement), model = await self._predict(film, model_name)
+        classes_SS, expected_iou, (square_SS, placement), model = await self._predict(film, model_name)
         predicted = time.perf_counter()
         likeness = await to_thread(frontal, square_SS, placement)
         if unlike == "reject" and (rejected := reject_unlike(likeness)):
@@ -132,6 +133,7 @@ class FilmPipeline:
         return SegmentedFilm(
             film,
             masks,
+            expected_iou,
             likeness,
             model,
             hashlib.sha256(data).hexdigest(),
@@ -140,8 +142,11 @@ class FilmPipeline:
             predict_ms=1000 * (predicted - decoded),
         )
 
-    async def _predict(self, film: Radiograph, name: str | None) -> tuple[NDArray[np.uint8], Resized, ModelInfo]:
-        """The classes, uint8 [S, S], the square that they were predicted on, and the model that answered."""
+    async def _predict(
+        self, film: Radiograph, name: str | None
+    ) -> tuple[NDArray[np.uint8], float | None, Resized, ModelInfo]:
+        """The classes, uint8 [S, S], the expected IoU, the square that they were predicted on, and the model that
+        answered."""
         model = await self.model(name)
         resized: dict[InputSpec, Resized] = {}
         for _ in range(MODEL_CHANGES):
@@ -150,5 +155,5 @@ class FilmPipeline:
             prediction = await self._backend.predict(model.name, inputs)
             model = prediction.model
             if prediction.classes_SS is not None:
-                return prediction.classes_SS, resized[InputSpec.of(model)], model
+                return prediction.classes_SS, prediction.expected_iou, resized[InputSpec.of(model)], model
         raise BusyServerError("model-changing", "the model is being replaced; try again", UNAVAILABLE_SECONDS)

@@ -46,6 +46,7 @@ FILM = Film(
     infection_fraction=0.0625,
     lung_fraction=None,
     severity=None,
+    expected_iou=0.71,
     contours=(
         ((2.0, 2.5), (2.5, 2.0), (3.5, 2.0), (4.0, 2.5), (4.0, 3.5), (3.5, 4.0), (2.5, 4.0), (2.0, 3.5), (2.0, 2.5)),
     ),

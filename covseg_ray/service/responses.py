@@ -82,6 +82,7 @@ def film_document(
         infection_fraction=measures.infection_fraction,
         lung_fraction=measures.lung_fraction,
         severity=measures.severity,
+        expected_iou=found.expected_iou,
         contours=contours,
         mask=mask,
         dicom=found.is_dicom,

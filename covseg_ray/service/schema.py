@@ -83,6 +83,11 @@ class Film(Document):
         description="Lung share of the whole film; null if the model has no lung class."
     )
     severity: Severity | None = Field(description="Infected share of the lung; null if the model has no lung class.")
+    expected_iou: float | None = Field(
+        default=None,
+        description="Expected intersection over union of this mask and a reader's, 0 to 1, from the model's own "
+        "probabilities; null if the model has no curve for it.",
+    )
     contours: tuple[tuple[Point, ...], ...] = Field(
         description="Closed polygons around the infection, as x and y in pixels from the film's top left corner."
     )

@@ -67,6 +67,16 @@ def test_the_tables_say_what_it_is_what_it_saw_and_what_it_reached(
         assert part in text
 
 
+@pytest.mark.parametrize(("curve", "words"), [((), "none"), (((0.2, 0.1), (0.9, 0.8)), "by a curve of 2 points")])
+def test_it_says_whether_there_is_a_curve_of_the_expected_iou(
+    bundle: tuple[Bundle, str], curve: tuple[tuple[float, float], ...], words: str, tmp_path: Path
+) -> None:
+    made, _ = bundle
+    save_bundle(str(tmp_path), Bundle(made.spec.model_copy(update={"expected_iou": curve}), made.state))
+    (line,) = (line for line in info(str(tmp_path)).splitlines() if "Expected IoU" in line)
+    assert words in line
+
+
 def test_a_bundle_that_is_absent_or_holds_a_pickle_is_refused(bundle: tuple[Bundle, str], tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="absent"):
         info(str(tmp_path / "absent"))

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,19 @@ def run(*words: str) -> Result:
     return result
 
 
-def write_run(out: Path, infected: list[int], reasons: list[str], films_per_second: float = 1234.56) -> str:
+def write_run(
+    out: Path,
+    infected: list[int],
+    reasons: list[str],
+    films_per_second: float = 1234.56,
+    expected_iou: Sequence[float] = (),
+) -> str:
     """A finished run of films of 10 x 10 pixels, so many of them infected, and of rejects; three rows a file."""
     rows: list[dict[str, Any]] = []
-    for pixels in infected:
+    for pixels, expected in itertools.zip_longest(infected, expected_iou):
         mask_HW = (np.arange(100).reshape(10, 10) < pixels).astype(np.uint8)
         found = {"height": 10, "width": 10, "infection_fraction": pixels / 100, "mask": encode_png1(mask_HW)}
-        rows.append({"status": "ok", **found})
+        rows.append({"status": "ok", **found, "expected_iou": expected})
     rows += [{"status": "rejected", "reason": reason, "detail": "cut"} for reason in reasons]
     (out / "results").mkdir(parents=True)
     common = {"source": "/films", "model_id": "m", "preprocess_version": "1"}
@@ -95,7 +103,18 @@ def test_show_as_json_is_one_document(out: str) -> None:
         "reasons": {"truncated": 2, "empty": 1},
         "films_per_second": 1234.56,
         "not_frontal": 2,
+        "expected_iou": {"mean": None, "median": None},
     }
+
+
+def test_show_says_how_sure_the_model_is_of_films_with_infection(tmp_path: Path) -> None:
+    expected = [1.0, 0.75, 1.0, 0.5, 0.875, 0.25]
+    out = write_run(tmp_path, INFECTED, REASONS, expected_iou=expected)
+    found = json.loads(run("show", out, "--json").stdout)["expected_iou"]
+    infected = [value for value, pixels in zip(expected, INFECTED, strict=True) if pixels]
+    assert found == {"mean": statistics.mean(infected), "median": statistics.median(infected)}
+    shown = [line.rsplit("  ", 1) for line in run("show", out).stdout.splitlines()]
+    assert ["expected IoU with infection, median", "0.625"] in [[cell.strip() for cell in line] for line in shown]
 
 
 def test_show_where_no_film_was_segmented(tmp_path: Path) -> None:

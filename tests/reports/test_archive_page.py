@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def report(**changes: Any) -> str:
             "ok": 3,
             "reasons": {"empty": 1, "corrupt": 2, "truncated": 0},
             "fractions": [0.05, 0.0, 0.215],
+            "unsure": [],
             "films": films,
             "frontal": [0.4, 0.001, 1.0],
             "unlike": [],
@@ -182,6 +184,16 @@ def test_films_that_look_like_no_chest_film_are_shown_in_their_order() -> None:
     html = report(unlike=[segmented("photograph", 0.3), segmented("hand", 0.1)])
     _, _, section = html.partition("Not like a frontal chest film")
     assert captions(section) == ["30.0% of the film photograph", "10.0% of the film hand"]
+
+
+def test_films_to_look_at_first_stand_in_their_order_with_their_number() -> None:
+    films = [replace(segmented(name, 0.1, 0.5), expected_iou=value) for name, value in (("b", 0.104), ("a", 0.51))]
+    _, _, section = report(unsure=films).partition("<h2>Look at these first</h2>")
+    assert captions(section.partition("</section>")[0]) == [
+        "expected IoU 0.10 10.0% of the film, 50.0% of the lung b",
+        "expected IoU 0.51 10.0% of the film, 50.0% of the lung a",
+    ]
+    assert "Look at these first" not in report()
 
 
 def test_an_empty_archive_has_a_page() -> None:

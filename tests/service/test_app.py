@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,24 @@ def test_json_has_the_mask_and_what_is_measured_on_it(client: TestClient, bundle
     assert document["input_sha256"] == hashlib.sha256(PNG).hexdigest()
     assert document["model"] == {"name": "default", "model_id": bundle.model_id}
     assert (document["lung_fraction"], document["severity"], document["dicom"]) == (None, None, False)
+    assert document["expected_iou"] is None
     assert set(document["timing_ms"]) == {"decode", "predict", "render"}
     assert "picture" not in document
+
+
+def test_json_has_the_expected_iou_where_the_model_has_a_curve(bundle: Bundle, counts: Counts) -> None:
+    """On the square that the model takes, as Pillow makes it."""
+    side = bundle.spec.input_size
+    square_SS = np.asarray(Image.fromarray(FILM_HW).resize((side, side), Image.Resampling.BILINEAR))
+    (classes_SS,), (levels_SS,) = BatchPredictor(bundle).predict_probabilities(square_SS[None])
+    found_SS, p_SS, smooth = classes_SS == bundle.spec.infection, levels_SS / 255, side * side / 1000
+    agreement = (p_SS[found_SS].sum() + smooth) / (found_SS.sum() + p_SS[~found_SS].sum() + smooth)
+    spec = bundle.spec.model_copy(update={"expected_iou": ((0.0, 0.2), (1.0, 0.8))})
+    with TestClient(
+        create_app(InProcess(replace(bundle, spec=spec)), Settings(), counts), client=("127.0.0.1", 1)
+    ) as client:
+        document = client.post("/v1/segment", content=PNG).json()
+    assert document["expected_iou"] == pytest.approx(0.2 + 0.6 * agreement, rel=1e-9)
 
 
 def test_what_does_not_look_like_a_chest_film_is_segmented_and_reported(client: TestClient) -> None:

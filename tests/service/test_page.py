@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,26 @@ def test_what_looks_like_no_chest_film_has_a_warning(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.locator("#strip li").first.click()
     expect(warning).to_have_count(0)
+
+
+def test_the_expected_iou_is_shown_with_its_meaning_where_the_model_gives_one(
+    page: Page, browser: Browser, bundle: Bundle
+) -> None:
+    drop(page, "film.png", encode_png(FILM_HW))
+    await_done(page, 1)
+    assert "Expected IoU" not in shares(page)
+    predict = InProcess(
+        replace(bundle, spec=bundle.spec.model_copy(update={"expected_iou": ((0.0, 0.37), (1.0, 0.37))}))
+    )
+    with served(predict, Settings()) as url:
+        other = browser.new_page()
+        other.goto(url)
+        drop(other, "film.png", encode_png(FILM_HW))
+        await_done(other, 1)
+        term = other.locator("#numbers dt", has_text="Expected IoU")
+        assert term.locator("+ dd").inner_text() == "0.37"
+        assert (term.get_attribute("title") or "").startswith("Estimate, from the model's own probabilities")
+        other.close()
 
 
 def test_results_can_be_downloaded(page: Page, bundle: Bundle) -> None:

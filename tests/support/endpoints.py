@@ -37,8 +37,10 @@ class InProcess:
         if self.fails:
             raise self.fails.pop(0)
         square_SS = inputs[InputSpec.of(self._info)]
-        found_NSS = await anyio.to_thread.run_sync(self._predictor.predict, square_SS[None])
-        return Prediction(found_NSS[0], self._info)
+        classes_NSS, expected = await anyio.to_thread.run_sync(
+            self._predictor.predict_with_expected_iou, square_SS[None]
+        )
+        return Prediction(classes_NSS[0], self._info, expected[0])
 
 
 @dataclass

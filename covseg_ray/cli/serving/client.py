@@ -83,7 +83,9 @@ _STATUSES = {"ok": "segmented", "rejected": "rejected", "failed": "failed", "uns
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     width = max(4, *(len(row["file"]) for row in rows))
-    lines = [f"{'file':<{width}}  infection", *(f"{row['file']:<{width}}  {_result(row)}" for row in rows)]
+    with_iou = any(row.get("expected_iou") is not None for row in rows)
+    header = f"{'file':<{width}}  infection" + ("  expected IoU" if with_iou else "")
+    lines = [header, *(f"{row['file']:<{width}}  {_result(row)}" for row in rows)]
     counts = Counter(row["status"] for row in rows)
     shown = [status for status in _STATUSES if counts[status] or status in ("ok", "rejected")]
     totals = ", ".join(f"{counts[status]:,} {_STATUSES[status]}" for status in shown)
@@ -92,7 +94,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _result(row: Mapping[str, Any]) -> str:
     if row["status"] == "ok":
-        return f"{100 * row['infection_fraction']:7.2f} %" + (f"  {row['detail']}" if row["detail"] else "")
+        expected_iou = "" if row["expected_iou"] is None else f"  {row['expected_iou']:12.2f}"
+        detail = f"  {row['detail']}" if row["detail"] else ""
+        return f"{100 * row['infection_fraction']:7.2f} %{expected_iou}{detail}"
     if row["status"] == "rejected":
         return f"rejected: {row['reason']}, {row['detail']}"
     return f"failed: {row['detail']}" if row["status"] == "failed" else "not sent"

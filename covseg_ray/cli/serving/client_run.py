@@ -22,7 +22,7 @@ from covseg_ray.storage.filesystem import create_bytes, exists, join
 # Each kind has a folder of its own, so that no two results have the same path.
 RESULTS = {"masks": "{}.png", "overlays": "overlays/{}.png", "dicom-seg": "dicom-seg/{}.dcm"}
 FIELDS = {
-    *("height", "width", "frontal", "infection_fraction", "lung_fraction", "severity", "dicom"),
+    *("height", "width", "frontal", "infection_fraction", "lung_fraction", "severity", "expected_iou", "dicom"),
     *("input_sha256", "preprocess_version"),
 }
 MIN_FAILURES_TO_STOP = 3

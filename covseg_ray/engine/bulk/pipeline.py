@@ -19,7 +19,7 @@ from ray.util.queue import Queue
 
 from covseg_ray.engine.bulk.monitor import Monitor, monitor_callback, report_block
 from covseg_ray.engine.bulk.postprocess import postprocess
-from covseg_ray.engine.bulk.read import LOADED, ListingDatasource, Options, load
+from covseg_ray.engine.bulk.read import PREDICTED, ListingDatasource, Options, load
 from covseg_ray.engine.data_context import context
 from covseg_ray.engine.session import alive_nodes, original_error, without_rays_own_lines
 from covseg_ray.errors import CovsegError
@@ -74,8 +74,9 @@ def pool_size(actors: int | None, bundle: Bundle, engine: str) -> Pool:
 
 
 class Segmenter:
-    """Replaces each film's square by the model's classes; loads the model once an actor. A model that cannot be loaded
-    is reported with the first films: of an error in a constructor Ray keeps only the traceback's text."""
+    """Replaces each film's square by the model's classes and adds its expected IoU; loads the model once an actor. A
+    model that cannot be loaded is reported with the first films: of an error in a constructor Ray keeps only the
+    traceback's text."""
 
     def __init__(self, files: Files, engine: str, device: str) -> None:
         threads = 1 if device == "cpu" else None
@@ -92,13 +93,16 @@ class Segmenter:
 
 
 def predict_table(predictor: BatchPredictor, loaded: pa.Table) -> pa.Table:
-    """Rows of ``LOADED`` with the model's classes in place of the films, in ``square``."""
+    """Rows of ``LOADED`` -> rows of ``PREDICTED``: the model's classes in place of the films in ``square``, and each
+    film's expected IoU."""
     squares, size = loaded["square"].to_pylist(), predictor.spec.input_size
     films = [np.frombuffer(square, np.uint8).reshape(size, size) for square in squares if square is not None]
-    found_NHW = iter(predictor.predict(np.stack(films)) if films else ())
-    classes = [None if square is None else next(found_NHW).tobytes() for square in squares]
-    place = loaded.schema.get_field_index("square")
-    return loaded.set_column(place, LOADED.field("square"), pa.array(classes, pa.binary()))
+    found = iter(zip(*predictor.predict_with_expected_iou(np.stack(films)), strict=True) if films else ())
+    rows = [(None, None) if square is None else next(found) for square in squares]
+    classes = pa.array([None if classes_SS is None else classes_SS.tobytes() for classes_SS, _ in rows], pa.binary())
+    expected = pa.array([value for _, value in rows], pa.float64())
+    with_classes = loaded.set_column(loaded.schema.get_field_index("square"), PREDICTED.field("square"), classes)
+    return with_classes.append_column(PREDICTED.field("expected_iou"), expected)
 
 
 def run(listing: Worklist, options: Options, files: Files, pool: Pool, monitor: Monitor) -> None:

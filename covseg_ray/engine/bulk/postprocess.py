@@ -25,7 +25,7 @@ from covseg_ray.storage.runs.result_table import SCHEMA
 
 
 def postprocess(predicted: pa.Table, options: Options) -> pa.Table:
-    """Rows with the model's classes in ``square`` -> rows of the result table."""
+    """Rows of ``PREDICTED`` -> rows of the result table."""
     return pa.Table.from_pylist([_row(row, options) for row in predicted.to_pylist()], schema=SCHEMA)
 
 
@@ -46,6 +46,7 @@ def _row(row: Mapping[str, Any], options: Options) -> dict[str, Any]:
         "infection_fraction": found.infection_fraction,
         "lung_fraction": found.lung_fraction,
         "severity": json.dumps(asdict(found.severity)) if found.severity else None,
+        "expected_iou": row["expected_iou"],
     }
 
 

@@ -47,6 +47,7 @@ LOADED = pa.schema(
         pa.field("dicom_header", pa.binary()),
     ]
 )
+PREDICTED = LOADED.append(result_table.SCHEMA.field("expected_iou"))  # with classes in place of the film in ``square``
 
 
 @dataclass(frozen=True)

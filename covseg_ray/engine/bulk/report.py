@@ -22,6 +22,7 @@ from covseg_ray.storage.runs.worklist import Worklist, read_items
 
 SHOWN = 12
 UNLIKE = 6
+UNSURE = 6
 EXAMPLES = 3
 
 
@@ -31,7 +32,8 @@ def archive_page(summary: Mapping[str, Any], listing: Worklist) -> str:
     items, fractions = read_numbers(out, "infection_fraction")
     judged, frontal = read_numbers(out, "frontal")
     spread, unlike = _spread(items, fractions), _least(judged, frontal)
-    films = dict(_films(out, listing, {*spread, *unlike}))
+    unsure = _unsure(items[fractions > 0], *read_numbers(out, "expected_iou"))
+    films = dict(_films(out, listing, {*spread, *unlike, *unsure}))
     speed = f"{summary['films_per_second']:.1f} films/s" if summary["seconds"] else "finished by an earlier command"
     return archive_report(
         title=f"Bulk segmentation: {summary['source']}",
@@ -44,6 +46,7 @@ def archive_page(summary: Mapping[str, Any], listing: Worklist) -> str:
         ok=summary["ok"],
         reasons=summary["reasons"],
         fractions=fractions,
+        unsure=[films[item] for item in unsure if item in films],
         films=[films[item] for item in spread if item in films],
         frontal=frontal,
         unlike=[films[item] for item in unlike if item in films],
@@ -66,8 +69,14 @@ def _least(items: NDArray[np.int64], frontal: NDArray[np.float64]) -> list[int]:
     return [int(items[place]) for place in order if frontal[place] < LEVEL]
 
 
+def _unsure(infected: NDArray[np.int64], items: NDArray[np.int64], expected_iou: NDArray[np.float64]) -> list[int]:
+    """Of the infected items those of the lowest expected IoU; none where the model has no curve for it."""
+    order = np.lexsort((items, expected_iou))
+    return [int(item) for item in items[order][np.isin(items[order], infected)][:UNSURE]]
+
+
 def _films(out: str, listing: Worklist, wanted: Collection[int]) -> Iterator[tuple[int, SegmentedFilm]]:
-    columns = ("item", "image_id", "height", "width", "infection_fraction", "severity", "mask")
+    columns = ("item", "image_id", "height", "width", "infection_fraction", "severity", "expected_iou", "mask")
     tables = scan(out, columns, pc.field("item").isin(list(wanted)))
     rows = {row["item"]: row for table in tables for row in table.to_pylist()}
     members = read_items(out, listing, wanted)
@@ -86,6 +95,7 @@ def _segmented(row: Mapping[str, Any], film: Radiograph) -> SegmentedFilm:
         mask_HW=resize_mask(decode_png1(row["mask"]), picture_HW.shape),
         infection_fraction=row["infection_fraction"],
         severity=json.loads(row["severity"])["whole"] if row["severity"] else None,
+        expected_iou=row["expected_iou"],
     )
 
 

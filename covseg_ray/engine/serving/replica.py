@@ -32,7 +32,7 @@ class ModelReplica:
         threads = cores if device == "cpu" else None
         self._predictor = BatchPredictor(bundle, device, engine=engine, threads=threads)
         size = bundle.spec.input_size
-        self._predictor.predict(np.zeros((1, size, size), np.uint8))
+        self._predictor.predict_with_expected_iou(np.zeros((1, size, size), np.uint8))
         self._sizes = batch_sizes(name)
         batching = serve.batch(max_batch_size=batch, batch_wait_timeout_s=BATCH_WAIT_SECONDS)
         self._predict_one = batching(self._predict_batch)
@@ -43,8 +43,9 @@ class ModelReplica:
     async def predict(self, inputs: ModelInputs) -> AsyncIterator[Prediction]:
         """A stream of one prediction."""
         square_SS = inputs.get(InputSpec.of(self._info))
-        yield Prediction(None if square_SS is None else await self._predict_one(square_SS), self._info)
+        yield Prediction(None, self._info) if square_SS is None else await self._predict_one(square_SS)
 
-    async def _predict_batch(self, squares: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    async def _predict_batch(self, squares: list[NDArray[np.uint8]]) -> list[Prediction]:
         self._sizes.observe(len(squares))
-        return list(await asyncio.to_thread(self._predictor.predict, np.stack(squares)))
+        found = await asyncio.to_thread(self._predictor.predict_with_expected_iou, np.stack(squares))
+        return [Prediction(classes_SS, self._info, expected) for classes_SS, expected in zip(*found, strict=True)]

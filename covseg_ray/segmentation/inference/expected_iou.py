@@ -23,10 +23,11 @@ def agreement(probabilities_NHW: NDArray[np.uint8], found_NHW: NDArray[np.bool_]
     """float64 ``[N]``, 0 to 1: the fraction above, of probabilities in 255ths and the predicted mask."""
     weights_NK = probabilities_NHW.reshape(len(probabilities_NHW), -1)
     found_NK = found_NHW.reshape(weights_NK.shape)
-    inside_N = np.where(found_NK, weights_NK, 0).sum(axis=1, dtype=np.int64) / MAX_LEVEL
-    outside_N = np.where(found_NK, 0, weights_NK).sum(axis=1, dtype=np.int64) / MAX_LEVEL
+    inside_N = (weights_NK * found_NK).sum(axis=1, dtype=np.int64)
+    outside_N = weights_NK.sum(axis=1, dtype=np.int64) - inside_N
     smooth = SMOOTH * weights_NK.shape[1]
-    fraction_N: NDArray[np.float64] = (inside_N + smooth) / (found_NK.sum(axis=1) + outside_N + smooth)
+    union_N = found_NK.sum(axis=1) + outside_N / MAX_LEVEL
+    fraction_N: NDArray[np.float64] = (inside_N / MAX_LEVEL + smooth) / (union_N + smooth)
     return fraction_N
 
 

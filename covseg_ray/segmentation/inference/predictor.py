@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ from covseg_ray.errors import ConfigError, UsageError
 from covseg_ray.segmentation.inference.batchnorm_folding import prepare
 from covseg_ray.segmentation.inference.cuda_graph import CudaGraphModel
 from covseg_ray.segmentation.inference.engines import ENGINES, build_forward, require_engine
+from covseg_ray.segmentation.inference.expected_iou import agreement, expected_iou
 from covseg_ray.segmentation.inference.packed_weights import has_onednn_layouts, pack_weights
 from covseg_ray.segmentation.network.bundle import Bundle
 from covseg_ray.segmentation.network.decision import Decide, Rule, remove_small_regions
@@ -106,26 +107,49 @@ class BatchPredictor:
         output_N2HW = self._run(images_NHW, 2)
         return np.ascontiguousarray(output_N2HW[:, 0]), output_N2HW[:, 1]
 
+    def predict_with_expected_iou(
+        self, images_NHW: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], Sequence[float | None]]:
+        """Classes as :meth:`predict` gives them, and each film's expected IoU: None where the bundle has no curve for
+        it."""
+        curve = self.spec.expected_iou
+        if not curve:
+            return self.predict(images_NHW), [None] * len(images_NHW)
+        classes_NHW, agreement_N = np.empty_like(images_NHW, np.uint8), np.empty(len(images_NHW))
+        for part, output_N2HW in self._chunks(images_NHW, 2):
+            classes_NHW[part] = output_N2HW[:, 0]
+            agreement_N[part] = agreement(output_N2HW[:, 1], output_N2HW[:, 0] == self.spec.infection)
+        return classes_NHW, expected_iou(curve, agreement_N).tolist()
+
     def _run(self, images_NHW: NDArray[np.uint8], outputs: int) -> NDArray[np.uint8]:
-        """Each chunk is started before the previous one is waited for, so that a GPU is never idle."""
+        size = self.spec.input_size
+        output_NKHW = np.empty((len(images_NHW), outputs, size, size), dtype=np.uint8)
+        for part, chunk_NKHW in self._chunks(images_NHW, outputs):
+            output_NKHW[part] = chunk_NKHW
+        return output_NKHW
+
+    def _chunks(self, images_NHW: NDArray[np.uint8], outputs: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        """The place of each chunk, and its output: uint8 ``[N, outputs, S, S]``, with small regions removed. Each chunk
+        is started before the previous one is waited for, so that a GPU is never idle."""
         size = self.spec.input_size
         if images_NHW.dtype != np.uint8 or images_NHW.shape[1:] != (size, size):
             raise ValueError(f"films must be uint8 [N, {size}, {size}], not {images_NHW.dtype} {images_NHW.shape}")
-        output_NKHW = np.empty((len(images_NHW), outputs, size, size), dtype=np.uint8)
-        in_flight: deque[tuple[NDArray[np.uint8], Callable[[], NDArray[np.uint8]]]] = deque()
+        in_flight: deque[tuple[slice, Callable[[], NDArray[np.uint8]]]] = deque()
         with torch.inference_mode(), autocast(self.device, self.precision if self.engine == "torch" else "fp32"):
             for start in range(0, len(images_NHW), self.chunk):
-                part = slice(start, start + self.chunk)
-                in_flight.append((output_NKHW[part], self._start(self._padded(images_NHW[part]), outputs)))
+                part = slice(start, min(start + self.chunk, len(images_NHW)))
+                in_flight.append((part, self._start(self._padded(images_NHW[part]), outputs)))
                 if len(in_flight) > 1:
-                    self._store(*in_flight.popleft())
+                    yield self._finished(*in_flight.popleft(), outputs)
             while in_flight:
-                self._store(*in_flight.popleft())
-        return output_NKHW
+                yield self._finished(*in_flight.popleft(), outputs)
 
-    def _store(self, output_NKHW: NDArray[np.uint8], wait: Callable[[], NDArray[np.uint8]]) -> None:
-        output_NKHW[:] = wait()[: len(output_NKHW), : output_NKHW.shape[1]]
+    def _finished(
+        self, part: slice, wait: Callable[[], NDArray[np.uint8]], outputs: int
+    ) -> tuple[slice, NDArray[np.uint8]]:
+        output_NKHW = wait()[: part.stop - part.start, :outputs]
         remove_small_regions(output_NKHW[:, 0], self.spec.infection, self.spec.fallback_class, self._smallest_region)
+        return part, output_NKHW
 
     def _padded(self, part_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         chunk_NHW = np.zeros((self.chunk, *part_NHW.shape[1:]), dtype=np.uint8)

@@ -4,6 +4,7 @@ import { element } from "./dom.js";
 
 const ZONES = ["upper", "middle", "lower"];
 const SIDES = ["left", "right"];
+const EXPECTED_IOU = "Estimate, from the model's own probabilities, of the overlap of this mask with that of a reader: intersection over union, 0 to 1.";
 const NO_CHEST_FILM = "This does not look like a frontal chest film: do not rely on the result.";
 
 export function percent(share) {
@@ -41,9 +42,11 @@ function facts(result) {
     ["Model id", result.model.model_id],
     ["Server time", `${total.toFixed(0)} ms`],
   ];
+  if (result.expected_iou !== null) rows.unshift(["Expected IoU", result.expected_iou.toFixed(2), EXPECTED_IOU]);
   if (result.lung_fraction !== null) rows.unshift(["Lung share of the film", percent(result.lung_fraction)]);
+  const row = ([name, value, title = ""]) => [element("dt", { title }, name), element("dd", { title }, value)];
   return [
-    element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
+    element("dl", {}, ...rows.flatMap(row)),
     line("soft small", steps.map(([step, ms]) => `${step} ${ms.toFixed(1)} ms`).join(", ")),
   ];
 }

@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         pa.field("infection_fraction", pa.float64()),
         pa.field("lung_fraction", pa.float64()),
         pa.field("severity", pa.string()),
+        pa.field("expected_iou", pa.float64()),
         pa.field("mask", pa.binary()),
         pa.field("model_id", pa.string(), nullable=False),
         pa.field("preprocess_version", pa.string(), nullable=False),

@@ -158,6 +158,22 @@ def test_a_rejected_film_is_reported_with_its_reason(script: Script, tmp_path: P
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
 
+def test_the_expected_iou_stands_beside_the_infection(script: Script, tmp_path: Path) -> None:
+    films = write(tmp_path, {"a.png": b"film a", "b.png": b"film b"})
+
+    def answer(handler: scripted.Handler, request: scripted.Request) -> None:
+        found = scripted.document(request.body) | {"expected_iou": 0.375}
+        handler.answer(200, "application/json", json.dumps(found).encode())
+
+    script.turns = [answer, error(422, "truncated"), answer, error(422, "truncated")]
+    assert run(script, *films, "--concurrency", "1").stdout.splitlines()[:2] == [
+        f"{'file':<{len(str(films[0]))}}  infection  expected IoU",
+        f"{films[0]}  {100 * infected(b'film a') / 80:7.2f} %          0.38",
+    ]
+    rows = json.loads(run(script, *films, "--concurrency", "1", "--json").stdout)["films"]
+    assert rows[0]["expected_iou"] == 0.375
+
+
 def test_films_unlike_a_chest_film_are_rejected_on_demand(script: Script, tmp_path: Path) -> None:
     films = write(tmp_path, {"a.png": b"film a", "teeth.png": b"film b"})
     script.turns = [
@@ -194,7 +210,8 @@ def test_a_failed_film_does_not_hold_up_the_others(script: Script, tmp_path: Pat
             "frontal": 0.25,
             "infection_fraction": infected(b"film 8") / 80,
         },
-        **{"lung_fraction": None, "severity": None, "dicom": False, "preprocess_version": "1", "model": "default"},
+        **{"lung_fraction": None, "severity": None, "expected_iou": None, "dicom": False},
+        **{"preprocess_version": "1", "model": "default"},
         **{"input_sha256": hashlib.sha256(b"film 8").hexdigest(), "model_id": "0123456789abcdef"},
         **{"written": [], "detail": None},
     }

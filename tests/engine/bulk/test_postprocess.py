@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from covseg_ray.engine.bulk.postprocess import postprocess
-from covseg_ray.engine.bulk.read import LOADED, Options
+from covseg_ray.engine.bulk.read import PREDICTED, Options
 from covseg_ray.storage.runs.result_table import SCHEMA
 
 LUNGS = ("background", "lung", "infection")
@@ -35,8 +35,9 @@ def predicted(**changes: object) -> pa.Table:
         "width": 50,
         "frontal": 0.75,
         "square": CLASSES_SS.tobytes(),
+        "expected_iou": 0.625,
     }
-    return pa.Table.from_pylist([row | changes], schema=LOADED)
+    return pa.Table.from_pylist([row | changes], schema=PREDICTED)
 
 
 def by_hand(height: int, width: int) -> NDArray[np.uint8]:
@@ -62,7 +63,7 @@ def test_the_mask_has_the_films_own_size(tmp_path: Path) -> None:
     share = (classes_HW == 2).sum() / (classes_HW > 0).sum()
     assert json.loads(row["severity"])["whole"] == pytest.approx(share, abs=1e-12)
     assert (row["item"], row["image_id"], row["model_id"]) == (7, "folder/film.png", "0123456789abcdef")
-    assert row["frontal"] == 0.75
+    assert (row["frontal"], row["expected_iou"]) == (0.75, 0.625)
     assert not list(tmp_path.iterdir()), "nothing was asked for beside the table"
 
 
@@ -73,10 +74,17 @@ def test_a_model_without_lungs_says_nothing_of_them(tmp_path: Path) -> None:
 
 
 def test_a_rejected_input_keeps_its_reason(tmp_path: Path) -> None:
-    changes = {"square": None, "height": None, "width": None, "reason": "corrupt", "detail": "why"}
+    changes = {
+        "square": None,
+        "height": None,
+        "width": None,
+        "expected_iou": None,
+        "reason": "corrupt",
+        "detail": "why",
+    }
     (row,) = postprocess(predicted(**changes), how(tmp_path, write=("masks", "overlays"))).to_pylist()
     assert (row["status"], row["reason"], row["detail"]) == ("rejected", "corrupt", "why")
-    assert (row["mask"], row["infection_fraction"], row["height"]) == (None, None, None)
+    assert (row["mask"], row["infection_fraction"], row["height"], row["expected_iou"]) == (None, None, None, None)
     assert not list(tmp_path.iterdir())
 
 

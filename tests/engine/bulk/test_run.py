@@ -196,6 +196,23 @@ def test_the_command_rejects_what_is_no_chest_film_and_exits_with_3(ready_bundle
     assert isinstance(CliRunner().invoke(app, words).exception, UsageError)
 
 
+def test_the_report_shows_the_films_to_look_at_first(done: Done, ready_bundle: str, tmp_path: Path) -> None:
+    """By a curve of the reverse order of agreement, so that no two ways of sorting agree; without a curve, none."""
+    assert all(row["expected_iou"] is None for row in done.rows.values())
+    assert "Look at these first" not in read_bytes(f"{done.request.out}/report.html").decode()
+    bundle, model = load_bundle(ready_bundle), str(tmp_path / "model")
+    save_bundle(model, replace(bundle, spec=bundle.spec.model_copy(update={"expected_iou": ((0.0, 1.0), (1.0, 0.0))})))
+    again = Done(replace(done.request, out=str(tmp_path / "run"), model=model))
+    for image_id, row in again.rows.items():
+        assert row | {"expected_iou": None} == done.rows[image_id]
+        assert (row["expected_iou"] is None) == (row["status"] == "rejected")
+    infected = [row for row in again.rows.values() if row["infection_fraction"]]
+    first = sorted(infected, key=lambda row: (row["expected_iou"], row["item"]))[:6]
+    section = read_bytes(f"{again.request.out}/report.html").decode().partition("Look at these first")[2]
+    shown = re.findall(r'expected IoU <b>([\d.]+)</b>.*?<bdi title="([^"]*)">', section)
+    assert shown == [(f"{row['expected_iou']:.2f}", row["image_id"]) for row in first]
+
+
 def test_files_beside_the_table_belong_to_the_films_that_have_a_mask(done: Done) -> None:
     files = list_files(done.request.out)
     good = [image_id for image_id, row in done.rows.items() if row["status"] == "ok"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -19,6 +20,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema
 
+from covseg_ray.api import Predictor
 from covseg_ray.cli.progress import SegmentProgress
 from covseg_ray.config.serve import parse, read_endpoint
 from covseg_ray.engine.bulk.run import Request, segment
@@ -36,7 +38,16 @@ from covseg_ray.storage.datasets.read import Subset
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 PORT = 8731
+CURVE = ((0.3, 0.1), (0.6, 0.55), (0.9, 0.8))
 LARGE = 2112  # pixels a side: 4.25 MiB of classes
+
+
+@pytest.fixture(scope="module")
+def with_curve(ready_bundle: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The ready bundle with a curve of the expected IoU."""
+    uri, bundle = str(tmp_path_factory.mktemp("with-curve") / "bundle"), load_bundle(ready_bundle)
+    save_bundle(uri, replace(bundle, spec=bundle.spec.model_copy(update={"expected_iou": CURVE})))
+    return uri
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +66,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(ready_bundle: str, other: str, large: str) -> Iterator[str]:
+def url(with_curve: str, other: str, large: str) -> Iterator[str]:
     """Three models, the trained one and two others, on this session's Ray."""
     serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host="127.0.0.1", port=PORT))
-    models = {"trained": ready_bundle, "other": other, "large": large}
+    models = {"trained": with_curve, "other": other, "large": large}
     serve.run(build({"models": models, "replicas": [1, 1]}), name="covseg-ray", route_prefix="/")
     yield f"http://127.0.0.1:{PORT}"
     serve.shutdown()
@@ -86,6 +97,31 @@ def test_the_same_film_has_the_same_mask_on_all_three_ways(
             answer = client.segment(data)
             assert answer.infection_fraction == row["infection_fraction"] == film.predicted_HW.mean()
             assert np.float32(answer.frontal) == row["frontal"] == np.float32(load_fitted().p_value(film.image_HW))
+
+
+def test_the_same_film_has_the_same_expected_iou_on_all_ways(
+    with_curve: str, phantoms: str, url: str, tmp_path: Path
+) -> None:
+    """In the result table, the endpoint's answer and Python; beside the curve by NumPy at an evaluation's agreement."""
+    bundle, films = load_bundle(with_curve), Subset(phantoms)
+    measured = evaluate(bundle, films)
+    agreements = dict(zip(measured.image_ids, measured.agreement_N, strict=True))
+    shown = show(bundle, phantoms, measured, range(12))
+    source, out = tmp_path / "films", str(tmp_path / "out")
+    source.mkdir()
+    for index, film in enumerate(shown):
+        (source / f"{index:03d}.png").write_bytes(encode_png(film.image_HW))
+    (source / "cut.png").write_bytes(encode_png(shown[0].image_HW)[:200])
+    segment(Request(str(source), out, with_curve), SegmentProgress(io.StringIO()))
+    rows = {row["image_id"]: row["expected_iou"] for row in pq.read_table(f"{out}/results").to_pylist()}
+    assert rows.pop("cut.png") is None
+    assert len(set(rows.values())) > 6
+    with Client(url) as client, Predictor(bundle) as predictor:
+        for index, film in enumerate(shown):
+            path = source / f"{index:03d}.png"
+            expected = rows[path.name]
+            assert client.segment(path.read_bytes()).expected_iou == expected == predictor.predict(path).expected_iou
+            assert expected == pytest.approx(np.interp(agreements[film.image_id], *zip(*CURVE, strict=True)), rel=1e-12)
 
 
 def test_an_answer_has_one_request_id(url: str) -> None:

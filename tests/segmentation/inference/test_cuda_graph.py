@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
@@ -44,12 +45,17 @@ class TwoChunks:
 def test_chunks_in_flight_give_each_film_its_own_mask(films: int) -> None:
     films_NSS = np.random.default_rng(1).integers(0, 256, (films, 64, 64), dtype=np.uint8)
     bundle = undecided_bundle(np.random.default_rng(0).integers(0, 256, (12, 64, 64), dtype=np.uint8))
-    predictor = BatchPredictor(bundle, precision="fp32", chunk=4)
+    spec = bundle.spec.model_copy(update={"expected_iou": ((0.0, 0.0), (1.0, 1.0))})
+    predictor = BatchPredictor(replace(bundle, spec=spec), precision="fp32", chunk=4)
     expected, probabilities = predictor.predict_probabilities(films_NSS)
+    _, expected_ious = predictor.predict_with_expected_iou(films_NSS)
     twin = TwoChunks(bundle)
     predictor._start = twin.start
     np.testing.assert_array_equal(predictor.predict(films_NSS), expected)
     found = predictor.predict_probabilities(films_NSS)
     np.testing.assert_array_equal(found[0], expected)
     np.testing.assert_array_equal(found[1], probabilities)
+    found_NHW, found_ious = predictor.predict_with_expected_iou(films_NSS)
+    np.testing.assert_array_equal(found_NHW, expected)
+    assert list(found_ious) == list(expected_ious)
     assert (twin.in_flight, twin.most) == (0, min(2, -(-films // 4)))

@@ -30,7 +30,10 @@ CONTRACT = {
     "model_id": "string",
     "preprocess_version": "string",
 }
-ADDED = {"item": "int64", "sop_instance_uid": "string", "detail": "string", "frontal": "float"}
+ADDED = {
+    **{"item": "int64", "sop_instance_uid": "string", "detail": "string", "frontal": "float"},
+    "expected_iou": "double",
+}
 ALWAYS = {"item", "image_id", "source", "status", "model_id", "preprocess_version"}
 
 
