@@ -167,7 +167,7 @@ def test_a_run_that_learns_maps_of_the_masks_is_one_that_learns_the_masks(
     assert soft.progress.maps == [(80, 80)]
     assert written_at(films.maps) == before
     losses = [[record["loss"] for record, _ in each.progress.epochs] for each in (soft, hard)]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=0.01)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
     assert losses[0][1] < losses[0][0]
 
 
