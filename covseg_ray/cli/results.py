@@ -22,7 +22,7 @@ Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// URI tha
 
 @app.command()
 def show(out: Out, as_json: Json = False) -> None:
-    """Print how many films were segmented or rejected, how much infection they show, and how sure the model is."""
+    """Print how many films were segmented or rejected, and how much infection they show."""
     from covseg_ray.storage.runs.result_table import read_summary
 
     summary = read_summary(out)
