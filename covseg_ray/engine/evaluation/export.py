@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from covseg_ray.engine.evaluation.counts import FilmCounts, columns, count_films, read_films
 from covseg_ray.errors import CovsegError, DatasetError, ModelError
 from covseg_ray.radiograph.geometry import standardise
-from covseg_ray.segmentation.estimate import Estimate
-from covseg_ray.segmentation.evaluation.metrics import summarise
+from covseg_ray.segmentation.evaluation.metrics import image_iou, summarise
+from covseg_ray.segmentation.evaluation.reliability import fit
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, films_to_classes
 from covseg_ray.segmentation.inference.quantise import quantise
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -37,7 +37,8 @@ class Compared:
 
 
 def in_int8(bundle: Bundle, dataset: str, on_progress: OnProgress) -> tuple[Bundle, Compared]:
-    """The model in 8-bit integers, its ranges from films of split train, with its metrics on split val.
+    """The model in 8-bit integers, its ranges from films of split train, with its metrics and its curve of the expected
+    IoU on split val.
 
     Raises:
         CovsegError: it loses more than ``GATE`` of ``iou_pooled`` there.
@@ -45,9 +46,14 @@ def in_int8(bundle: Bundle, dataset: str, on_progress: OnProgress) -> tuple[Bund
     """
     films_NSS = calibration_films(bundle, dataset)
     made = quantise(bundle, films_NSS, read_info(dataset).digest)
-    compared, metrics = check_accuracy(bundle, made, dataset, on_progress)
-    how = HOW.format(split=CHECK, dataset=dataset)
-    spec = made.spec.model_copy(update={"metrics": dict(metrics), "metrics_how": how})
+    compared, counted = check_accuracy(bundle, made, dataset, on_progress)
+    image_ids, counts_N4, lungs_N4 = columns(counted)
+    about = {
+        "metrics": summarise(image_ids, counts_N4, lungs_N4),
+        "metrics_how": HOW.format(split=CHECK, dataset=dataset),
+        "expected_iou": fit(np.array([film.agreement for film in counted]), image_iou(counts_N4)),
+    }
+    spec = made.spec.model_copy(update=about)
     return Bundle(spec, made.state, made.graph), compared
 
 
@@ -82,12 +88,12 @@ def calibration_films(bundle: Bundle, dataset: str) -> NDArray[np.uint8]:
 
 def check_accuracy(
     bundle: Bundle, exported: Bundle, dataset: str, on_progress: OnProgress
-) -> tuple[Compared, Mapping[str, Estimate]]:
-    """Measure both on the films of split val; the metrics returned are those of the export."""
-    before, after = (
-        measure_here(each, dataset, name, on_progress)
-        for each, name in ((bundle, "the model"), (exported, "the export"))
-    )
+) -> tuple[Compared, Sequence[FilmCounts]]:
+    """Measure both on the films of split val; the counts returned are those of the export."""
+    counts = [
+        count_here(each, dataset, name, on_progress) for each, name in ((bundle, "the model"), (exported, "the export"))
+    ]
+    before, after = (summarise(*columns(counted)) for counted in counts)
     if GATED not in before:
         raise DatasetError(
             f"{dataset}: no film of split {CHECK} has infection, so the export cannot be compared with the model"
@@ -98,15 +104,15 @@ def check_accuracy(
             f"export refused: {GATED} falls from {compared.before:.4f} to {compared.after:.4f} on split {CHECK} of "
             f"{dataset}, by more than {GATE}; use the model as it is"
         )
-    return compared, after
+    return compared, counts[1]
 
 
-def measure_here(bundle: Bundle, dataset: str, name: str, on_progress: OnProgress) -> Mapping[str, Estimate]:
-    """A model's metrics on the films of split val, computed in this process."""
+def count_here(bundle: Bundle, dataset: str, name: str, on_progress: OnProgress) -> list[FilmCounts]:
+    """A model's counts of each film of split val, computed in this process."""
     predictor, units = BatchPredictor(bundle), Subset(dataset, CHECK).units()
     counted: list[FilmCounts] = []
     for number, unit in enumerate(units):
         films = read_films(dataset, unit, bundle.spec.classes)
         counted += count_films(predictor, films, number, slice(0, len(films.image_ids)), {})
         on_progress(name, len(counted), sum(len(unit.rows) for unit in units))
-    return summarise(*columns(counted))
+    return counted

@@ -20,7 +20,7 @@ FIRST_KEPT, LAST_KEPT = 1, 6  # convolutions at the network's input and output s
 
 
 def quantise(bundle: Bundle, films_NHW: NDArray[np.uint8], dataset_digest: str) -> Bundle:
-    """The model in 8-bit integers, without metrics.
+    """The model in 8-bit integers, without metrics and without a curve of the expected IoU.
 
     Weights get a scale for each channel; activations one for each tensor, from the ranges that they have on
     ``films_NHW``, uint8 ``[N, S, S]`` (post-training quantisation, Jacob et al. 2018, section 3); biases are corrected
@@ -61,7 +61,7 @@ def _bundle(bundle: Bundle, graph: Graph, dataset_digest: str, films: int) -> Bu
         films=films,
         sha256={name: hashlib.sha256(data).hexdigest() for name, data in graph.files.items()},
     )
-    changes = {"int8": made, "metrics": {}, "metrics_how": ""}
+    changes = {"int8": made, "metrics": {}, "metrics_how": "", "expected_iou": ()}
     return Bundle(bundle.spec.model_copy(update=changes), bundle.state, graph)
 
 

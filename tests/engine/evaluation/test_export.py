@@ -58,6 +58,16 @@ def pooled_iou(bundle: Bundle, dataset: str) -> float:
     return both / either
 
 
+def agreements(bundle: Bundle, dataset: str) -> list[float]:
+    """Of each film of split val, by hand."""
+    films_NHW = val_films(dataset)
+    found, smooth = [], films_NHW[0].size / 1000
+    for classes_HW, levels_HW in zip(*BatchPredictor(bundle).predict_probabilities(films_NHW), strict=True):
+        p_HW, found_HW = levels_HW / 255, classes_HW == bundle.spec.infection
+        found.append((p_HW[found_HW].sum() + smooth) / (found_HW.sum() + p_HW[~found_HW].sum() + smooth))
+    return found
+
+
 def val_films(dataset: str) -> np.ndarray:
     return np.concatenate([read_unit(dataset, unit).images_NHW for unit in list_units(dataset, "val")])
 
@@ -178,6 +188,7 @@ def test_the_gate_measures_both_and_refuses_what_loses(
     assert report["after"] == pytest.approx(pooled_iou(made, films), abs=1e-9)
     assert made.spec.metrics["iou_pooled"].value == report["after"]
     assert report["model_id"] == made.model_id
+    np.testing.assert_allclose([at for at, _ in made.spec.expected_iou], sorted(agreements(made, films)), rtol=1e-9)
     lost = report["before"] - report["after"]
     monkeypatch.setattr(export, "GATE", lost - 1e-9)
     refused = run(*words[:-2], str(tmp_path / "refused")).exception
