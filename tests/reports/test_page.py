@@ -131,7 +131,9 @@ def test_groups_calibration_and_false_regions_have_a_section_each() -> None:
     assert [tag["alt"].split(".")[0] for tag in page.all("img")] == [
         "Reliability diagram",
         "Lesions found over false regions",
+        "Expected and true IoU",
     ]
+    assert "model: rank correlation with the true IoU 0.71" in page.text
 
 
 def test_without_them_the_sections_are_not_there(html: str) -> None:

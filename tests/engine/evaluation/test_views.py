@@ -104,7 +104,8 @@ def test_the_command_leaves_out_what_the_list_names(
     found, truth = seen.found[kept], seen.truth[kept]
     assert document["images"] == 18
     assert document["metrics"]["iou_pooled"]["value"] == pytest.approx((found & truth).sum() / (found | truth).sum())
-    assert set(document) == {"images", "metrics", "strata", "calibration", "free_response"}
+    assert set(document) == {"images", "metrics", "strata", "calibration", "free_response", "expected_iou"}
+    assert document["expected_iou"] is None  # the model has no curve
     assert sum(each["images"] for each in document["strata"]["label"].values()) == 18
     assert document["calibration"]["all"]["pixels"] == 18 * 64 * 64
     assert document["free_response"]["films"] == 18
