@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray.exceptions import RayTaskError
+from ray.util import ActorPool
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -72,6 +73,18 @@ def cores() -> int:
 def alive_nodes() -> list[dict[str, Any]]:
     """The session's nodes as Ray tells them, without those that are gone."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def counted(resource: str) -> float:
+    """How much of a resource, such as CPU or GPU, Ray counts on all of the session's nodes."""
+    return float(ray.cluster_resources().get(resource, 0))
+
+
+def predicting_pool(kind: type[Any], workers: int, *given: Any) -> ActorPool:
+    """So many actors of a class, made with what is given: each with a CPU and, where there is one for each, a GPU."""
+    gpus = 1 if counted("GPU") >= workers else 0
+    actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=3, max_task_retries=3)(kind)
+    return ActorPool([actor.remote(*given) for _ in range(workers)])
 
 
 def open_messages() -> Queue:

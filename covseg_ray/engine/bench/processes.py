@@ -15,7 +15,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg_ray.engine.bench.rounds import machine
-from covseg_ray.engine.session import alive_nodes, cores
+from covseg_ray.engine.session import alive_nodes, cores, counted
 from covseg_ray.errors import CovsegError
 
 Call = Callable[..., Any]  # a method's name and its arguments to the method's result
@@ -75,7 +75,7 @@ def session_machine(address: str | None) -> dict[str, str]:
     """Name, value: this machine's, or the cluster's size beside the versions that it must share with it."""
     if address is None:
         return machine()
-    nodes, gpus = len(alive_nodes()), int(ray.cluster_resources().get("GPU", 0))
+    nodes, gpus = len(alive_nodes()), int(counted("GPU"))
     cluster = f"a Ray cluster of {nodes} node{'s' if nodes > 1 else ''}"
     size = {"processor": cluster, "cores": str(cpus(address)), "gpu": str(gpus or "none")}
     return {name: value for name, value in machine().items() if name in ("python", "torch", "ray")} | size
@@ -83,13 +83,13 @@ def session_machine(address: str | None) -> dict[str, str]:
 
 def cpus(address: str | None) -> int:
     """The cores of this machine, or the CPUs that the cluster counts."""
-    return cores() if address is None else int(ray.cluster_resources().get("CPU", 1))
+    return cores() if address is None else int(counted("CPU") or 1)
 
 
 def per_device(device: str) -> list[Options]:
     """An actor for each GPU, which it has to itself, or for each node, where nothing is counted for it."""
     if device == "cuda":
-        return [{"num_cpus": 0, "num_gpus": 1}] * int(ray.cluster_resources()["GPU"])
+        return [{"num_cpus": 0, "num_gpus": 1}] * int(counted("GPU"))
     places = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive_nodes())
     return [{"num_cpus": 0, "scheduling_strategy": place} for place in places]
 

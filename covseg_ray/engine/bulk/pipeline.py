@@ -21,7 +21,7 @@ from covseg_ray.engine.bulk.monitor import Monitor, monitor_callback, report_blo
 from covseg_ray.engine.bulk.postprocess import postprocess
 from covseg_ray.engine.bulk.read import PREDICTED, ListingDatasource, Options, load
 from covseg_ray.engine.data_context import context
-from covseg_ray.engine.session import alive_nodes, original_error, without_rays_own_lines
+from covseg_ray.engine.session import alive_nodes, counted, original_error, without_rays_own_lines
 from covseg_ray.errors import CovsegError
 from covseg_ray.segmentation.inference.predictor import BatchPredictor, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -60,8 +60,7 @@ def pool_size(actors: int | None, bundle: Bundle, engine: str) -> Pool:
     Half of the free CPUs, not of all: an actor holds its CPU while it waits for films, and Ray Data ends none until the
     first film arrives. On a cluster where other jobs hold CPUs, too many actors would leave none to the task that reads
     the listing: a deadlock."""
-    resources = ray.cluster_resources()
-    cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+    cpus, gpus = int(counted("CPU") or 1), int(counted("GPU"))
     if device_for(bundle, engine, gpus > 0) == "cuda":
         largest = actors or gpus
         return Pool(engine, largest, min(largest, gpus), "cuda", 0)
@@ -126,7 +125,7 @@ def run(listing: Worklist, options: Options, files: Files, pool: Pool, monitor: 
 
 
 def _stalled(out: str, seconds: float) -> CovsegError:
-    free, cpus = (found.get("CPU", 0) for found in (ray.available_resources(), ray.cluster_resources()))
+    free, cpus = ray.available_resources().get("CPU", 0), counted("CPU")
     return CovsegError(
         f"{out}: no progress for {seconds / 60:.0f} minutes, and {free:.0f} of the cluster's {cpus:.0f} CPUs are free; "
         "stop other jobs or add nodes, and run the same command again to resume"

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from ray.util import ActorPool
 
-from covseg_ray.engine.session import cores
+from covseg_ray.engine.session import cores, predicting_pool
 from covseg_ray.radiograph.changes import change_film
 from covseg_ray.radiograph.geometry import restore_mask, standardise
 from covseg_ray.segmentation.evaluation.calibration import Histogram, count_levels
@@ -148,9 +148,7 @@ def count_changes(
 
 def _counters(dataset: str, units: Sequence[Unit], workers: int, batch_size: int) -> ActorPool:
     workers = min(workers, len(units))
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
-    actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=3, max_task_retries=3)(FilmCounter)
-    return ActorPool([actor.remote(dataset, units, batch_size, workers) for _ in range(workers)])
+    return predicting_pool(FilmCounter, workers, dataset, units, batch_size, workers)
 
 
 def _shared(bundle: Bundle) -> BundleFiles:

@@ -6,7 +6,6 @@ import math
 import os
 from typing import Any
 
-import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
@@ -14,6 +13,7 @@ from covseg_ray.config.serve import ServeConfig, parse
 from covseg_ray.engine.bundle_io import load_bundle
 from covseg_ray.engine.serving.ingress import RETRY_AFTER_SECONDS, Ingress
 from covseg_ray.engine.serving.replica import ModelReplica
+from covseg_ray.engine.session import counted
 from covseg_ray.errors import ConfigError
 from covseg_ray.segmentation.inference.predictor import default_chunk, device_for
 from covseg_ray.segmentation.network.bundle import Bundle
@@ -34,7 +34,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     if os.environ.get(HAPROXY) == "1" and not config.has_keys:
         raise ConfigError(f"{HAPROXY}=1: behind HAProxy every caller is let in, so API keys are needed; set keys_file")
     bundles = {name: load_bundle(uri) for name, uri in config.models.items()}
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+    gpus = int(counted("GPU"))
     devices = {name: device_for(bundle, config.engine, gpus > 0) for name, bundle in bundles.items()}
     share = gpu_share(list(devices.values()).count("cuda"), gpus)
     models = {name: _model(name, bundle, config, devices[name], share) for name, bundle in bundles.items()}

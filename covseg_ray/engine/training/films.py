@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from covseg_ray.engine.training.sampling import Shares, weights_for
 from covseg_ray.engine.training.split import Source, cache, fits_in_object_store
 from covseg_ray.errors import DatasetError, UsageError
 from covseg_ray.segmentation.network.bundle import LUNG
-from covseg_ray.storage.datasets.read import Unit, list_units, read_info, read_unit, sources_and_labels
+from covseg_ray.storage.datasets.read import Unit, has_lungs, list_units, read_info, sources_and_labels
 from covseg_ray.storage.filesystem import locate
 
 
@@ -22,22 +22,13 @@ def find_films(job: Job, split: str) -> Source:
         raise UsageError("data.dataset is not set: give the URI of a packed dataset, --set data.dataset=URI")
     dataset = locate(job.data.dataset).uri  # for workers, whose current folder is another
     units = tuple(list_units(dataset, split, job.data.labels))
-    if LUNG in job.model.classes:
-        require_lungs(dataset, units)
+    if LUNG in job.model.classes and not has_lungs(dataset, units):
+        raise DatasetError(
+            f"{dataset}: no film has a lung mask, and model.classes has lung; pack the films with lung masks, or set "
+            'model.classes = ["background", "infection"]'
+        )
     return Source(
         dataset, units, job.model.classes, shares=shares_of(job, dataset, units) if split == "train" else None
-    )
-
-
-def require_lungs(dataset: str, units: Iterable[Unit]) -> None:
-    """Raise DatasetError where no film has a lung mask."""
-    for unit in units:
-        lungs_NHW = read_unit(dataset, unit, with_lung=True, lung_needed=False).lungs_NHW
-        if lungs_NHW is not None and lungs_NHW.any():
-            return
-    raise DatasetError(
-        f"{dataset}: no film has a lung mask, and model.classes has lung; pack the films with lung masks, or set "
-        'model.classes = ["background", "infection"]'
     )
 
 

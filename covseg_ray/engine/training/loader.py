@@ -14,6 +14,7 @@ import ray
 import torch
 
 from covseg_ray.engine.data_context import Rest, context
+from covseg_ray.engine.session import counted
 from covseg_ray.engine.training.sampling import Portion
 from covseg_ray.engine.training.split import Source, fetch
 
@@ -51,7 +52,7 @@ def batches(
         return
     settings = context(Rest)
     settings.execution_options.preserve_order = True
-    cpus = float(ray.cluster_resources().get("CPU", 1))
+    cpus = counted("CPU") or 1.0
     limits = settings.execution_options.resource_limits
     settings.execution_options.resource_limits = limits.copy(cpu=cpus / streams)
     with ray.data.DataContext.current(settings):

@@ -19,7 +19,7 @@ from ray.util.queue import Queue
 
 from covseg_ray.config.train import Job, differences
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.session import open_messages, original_error, session
+from covseg_ray.engine.session import counted, open_messages, original_error, session
 from covseg_ray.engine.training.films import cached, check_sizes, find_films
 from covseg_ray.engine.training.finalize import BUNDLE, REPORT, finalize
 from covseg_ray.engine.training.initial import initial_network
@@ -168,7 +168,7 @@ def fit(
 
 def scaling(job: Job) -> Any:
     """The ``ray.train.ScalingConfig`` of what the workers ask of the cluster."""
-    asked, gpus = job.resources, ray.cluster_resources().get("GPU", 0)
+    asked, gpus = job.resources, counted("GPU")
     resources = {"CPU": asked.cpus_per_worker, "memory": asked.memory_gib_per_worker * GIB}
     return _SCALING(
         num_workers=job.workers,

@@ -9,6 +9,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from covseg_ray.engine.session import counted
 from covseg_ray.engine.training.sampling import Portion, Shares, within_unit
 from covseg_ray.segmentation.training.targets import targets
 from covseg_ray.storage.datasets.read import Films, Unit, read_unit
@@ -39,10 +40,16 @@ class Source:
             return ray.get(self.cached[unit])
         return read_unit(self.dataset, self.units[unit], with_lung="lung" in self.classes, lung_needed=False)
 
+    def rows_in(self, unit: int, seed: int | None, epoch: int) -> NDArray[np.int64]:
+        """The rows of one unit in one epoch, as `drawn` gives them."""
+        if self.shares is None or seed is None:
+            return np.arange(len(self.units[unit].rows))
+        return self.shares.drawn(seed, epoch)[unit]
+
     def drawn(self, seed: int | None, epoch: int) -> list[NDArray[np.int64]]:
         """The rows of each unit in one epoch, before they are shuffled; each once without a seed, as for validation."""
         if self.shares is None or seed is None:
-            return [np.arange(len(unit.rows)) for unit in self.units]
+            return [self.rows_in(unit, seed, epoch) for unit in range(len(self.units))]
         return self.shares.drawn(seed, epoch)
 
     def maps_of(self, unit: int) -> NDArray[np.uint8]:
@@ -66,14 +73,14 @@ def fits_in_object_store(source: Source, pixels: int) -> bool:
     """Whether the decoded films, a byte a pixel for the image, each mask and each of the teachers' maps, take at most
     30 % of the store."""
     arrays = (3 if "lung" in source.classes else 2) + (len(source.classes) - 1 if source.maps else 0)
-    return source.rows * pixels * arrays <= 0.3 * float(ray.cluster_resources().get("object_store_memory", 0))
+    return source.rows * pixels * arrays <= 0.3 * counted("object_store_memory")
 
 
 def fetch(portion: dict[str, NDArray[Any]], source: Source, shuffle_seed: int | None) -> dict[str, NDArray[Any]]:
     """One portion's films as columns; runs in a Ray task."""
     epoch, unit, start, stop = (int(portion[key][0]) for key in Portion._fields)
     films = source.films(unit)
-    rows = source.drawn(shuffle_seed, epoch)[unit]
+    rows = source.rows_in(unit, shuffle_seed, epoch)
     chosen = rows[within_unit(len(rows), shuffle_seed, epoch, unit)[start:stop]]
     lungs_NHW = None if films.lungs_NHW is None else films.lungs_NHW[chosen]
     maps = {"maps": source.maps_of(unit)[chosen]} if source.maps else {}

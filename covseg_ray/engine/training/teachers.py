@@ -13,11 +13,10 @@ from dataclasses import asdict, replace
 
 import ray
 import torch
-from ray.util import ActorPool
 
 from covseg_ray.config.train import Job
 from covseg_ray.engine.bundle_io import load_bundle
-from covseg_ray.engine.session import cores
+from covseg_ray.engine.session import cores, predicting_pool
 from covseg_ray.engine.training.split import Source
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.inference.class_probabilities import MeanProbabilities
@@ -70,10 +69,8 @@ def taught(source: Source, teachers: Sequence[Bundle], folder: str, workers: int
     on_maps(done, sum(films))
     if missing:
         workers = min(workers, len(missing))
-        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
-        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=3, max_task_retries=3)(MapWriter)
         files = [ray.put(to_files(teacher)) for teacher in teachers]
-        pool = ActorPool([actor.remote(source, files, workers) for _ in range(workers)])
+        pool = predicting_pool(MapWriter, workers, source, files, workers)
         for unit in pool.map_unordered(lambda writer, unit: writer.write.remote(unit), missing):
             done += films[unit]
             on_maps(done, sum(films))

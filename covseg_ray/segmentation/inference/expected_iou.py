@@ -13,7 +13,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_LEVEL = 255  # a probability of 1
+from covseg_ray.segmentation.network.decision import MAX_LEVEL
+
 SMOOTH = 1 / 1000  # of a film's pixels, on both sides of the fraction: for films with an empty mask
 
 Curve: TypeAlias = tuple[tuple[float, float], ...]  # agreement, expected IoU; both rise

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from covseg_ray.errors import UsageError
 from covseg_ray.segmentation.inference.predictor import films_to_classes
-from covseg_ray.segmentation.network.bundle import Bundle, Int8
+from covseg_ray.segmentation.network.bundle import UNMEASURED, Bundle, Int8
 from covseg_ray.segmentation.network.graph import Graph, load, openvino_graph, openvino_model, translate
 
 FIRST_KEPT, LAST_KEPT = 1, 6  # convolutions at the network's input and output stay in floating point
@@ -61,8 +61,7 @@ def _bundle(bundle: Bundle, graph: Graph, dataset_digest: str, films: int) -> Bu
         films=films,
         sha256={name: hashlib.sha256(data).hexdigest() for name, data in graph.files.items()},
     )
-    changes = {"int8": made, "metrics": {}, "metrics_how": "", "expected_iou": ()}
-    return Bundle(bundle.spec.model_copy(update=changes), bundle.state, graph)
+    return Bundle(bundle.spec.model_copy(update={"int8": made} | UNMEASURED), bundle.state, graph)
 
 
 def _nncf() -> Any:

@@ -22,7 +22,7 @@ from covseg_ray.segmentation.network.preprocess import IMAGENET_MEAN, IMAGENET_S
 
 WEIGHTS = "model.safetensors"
 INFECTION, LUNG = "infection", "lung"
-_UNMEASURED: dict[str, Any] = {"metrics": {}, "metrics_how": "", "expected_iou": ()}
+UNMEASURED: dict[str, Any] = {"metrics": {}, "metrics_how": "", "expected_iou": ()}
 _CHANGES_A_MASK = {"architecture", "encoder", "classes", "input_size", "resize", "normalisation", "decision", "int8"}
 
 
@@ -122,7 +122,7 @@ class Bundle:
             UsageError: an 8-bit model, whose files hold its rule.
         """
         self.require_tensors()
-        return Bundle(self.spec.model_copy(update={"decision": rule} | _UNMEASURED), self.state)
+        return Bundle(self.spec.model_copy(update={"decision": rule} | UNMEASURED), self.state)
 
     def half_precision(self) -> Bundle:
         """The same model with its weights stored in half precision, half as large; computation stays as it is. Batch
@@ -136,7 +136,7 @@ class Bundle:
             name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
             for name, tensor in self.state.items()
         }
-        return Bundle(self.spec.model_copy(update=_UNMEASURED), state)
+        return Bundle(self.spec.model_copy(update=UNMEASURED), state)
 
     def require_tensors(self) -> None:
         """Raise UsageError for an 8-bit model, which cannot be changed."""

@@ -8,7 +8,7 @@ gives the same augmentation everywhere. Nothing waits for that device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -39,6 +39,7 @@ class Augmentation:
     archive: bool = False
 
 
+_MILD = Augmentation(flip_vertical=0.0, shift=0.03, scale=0.06, rotate=5.0, gamma=0.15, probability=0.5)
 # By the name in a job: ``paper`` flips, shifts, scales and rotates; ``chest`` moves more and changes gamma, without a
 # vertical flip; ``mild`` changes as much as between two films of one patient; ``archive`` is ``mild`` after changes
 # as archives make them.
@@ -47,10 +48,8 @@ AUGMENTATIONS = {
     "flips": Augmentation(probability=0.0),
     "paper": Augmentation(),
     "chest": Augmentation(flip_vertical=0.0, shift=0.08, scale=0.2, rotate=20.0, gamma=0.4, probability=0.8),
-    "mild": Augmentation(flip_vertical=0.0, shift=0.03, scale=0.06, rotate=5.0, gamma=0.15, probability=0.5),
-    "archive": Augmentation(
-        flip_vertical=0.0, shift=0.03, scale=0.06, rotate=5.0, gamma=0.15, probability=0.5, archive=True
-    ),
+    "mild": _MILD,
+    "archive": replace(_MILD, archive=True),
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from covseg_ray.segmentation.network.decision import MAX_LEVEL
 from covseg_ray.segmentation.network.torchvision_operators import smp
 from covseg_ray.segmentation.training.targets import UNKNOWN
 
@@ -64,7 +65,7 @@ def soft_film_jaccard(logits_NCHW: Tensor, soft_NCHW: Tensor) -> Tensor:
 def soft_loss(logits_NCHW: Tensor, maps_NCHW: Tensor) -> Tensor:
     """Cross-entropy plus `soft_film_jaccard` against ``maps``, uint8 ``[N, C-1, H, W]``: a teacher's probabilities of
     all classes but background, in 255ths."""
-    classes_NCHW = maps_NCHW.float() / 255
+    classes_NCHW = maps_NCHW.float() / MAX_LEVEL
     background_N1HW = (1 - classes_NCHW.sum(1, keepdim=True)).clamp(min=0)
     soft_NCHW, logits_NCHW = torch.cat([background_N1HW, classes_NCHW], dim=1), logits_NCHW.float()
     return F.cross_entropy(logits_NCHW, soft_NCHW) + soft_film_jaccard(logits_NCHW, soft_NCHW)

@@ -142,6 +142,13 @@ def exclude_films(dataset_uri: str, units: Sequence[Unit], exclude: frozenset[st
     return rest
 
 
+def has_lungs(dataset_uri: str, units: Sequence[Unit]) -> bool:
+    """Whether a film of the units has a lung mask that is not empty; reads lung masks alone, up to the first such."""
+    read = ((unit, _read_groups(dataset_uri, unit.path, [unit.row_group], ["lung"])[0]["lung"]) for unit in units)
+    lungs = (column[row] for unit, column in read for row in unit.rows)
+    return any(stored.is_valid and decode_png1(stored.as_py()).any() for stored in lungs)
+
+
 def sources_and_labels(dataset_uri: str, units: Sequence[Unit]) -> list[list[tuple[str, str]]]:
     """The source and the label of each film of each unit; the source is "" where the dataset names none."""
     named = bool(read_info(dataset_uri).sources)
